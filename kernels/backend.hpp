@@ -1,0 +1,145 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/types.hpp"
+
+namespace tessera::kernels {
+
+// Device memory of one backend: freed on destruction. On the CPU it is 64-byte-aligned host memory.
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  virtual std::size_t bytes() const = 0;
+  virtual void* data() = 0;  // device address
+};
+
+// A weight matrix [rows, cols] (out features, in features) as its backend likes it: packed,
+// interleaved or quantised. A new weight type is a new implementation together with its GEMM.
+class LinearWeight {
+ public:
+  virtual ~LinearWeight() = default;
+  virtual std::int64_t rows() const = 0;
+  virtual std::int64_t cols() const = 0;
+  virtual std::size_t bytes() const = 0;
+};
+
+struct LinearSource {
+  std::string name;  // for error messages, for example "layers.3.self_attn.qkv"
+  std::vector<MatrixSlice> slices;
+  RowLayout layout = RowLayout::kStacked;
+};
+
+// One of the batches in flight: its staged input, its tile lists and its output. The engine owns
+// `slots()` of them; a slot is reused only after `wait` returned.
+class BatchSlot {
+ public:
+  virtual ~BatchSlot() = default;
+  virtual std::int64_t total_tokens() const = 0;
+  virtual std::int64_t num_sequences() const = 0;
+};
+
+// One device (a GPU, or the CPU) and the operations of the encoder on it. The graph in
+// worker/encoder.cpp is written once over this interface; kernels/cpu is the readable definition,
+// kernels/cuda the fast one. All calls come from the one thread that owns the device; operations
+// are queued in order and may run after the call returns, until `wait`. Activations are row-major
+// [rows, width] in `activation_type()`, except where float32 is said. Device failures throw
+// FatalError. Memory is taken only by allocate/load/make calls, at start.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string name() const = 0;  // "cpu avx512_bf16, 2 threads", "NVIDIA H200"
+  virtual DType activation_type() const = 0;
+  virtual DType residual_type() const = 0;          // of the residual stream x
+  virtual std::size_t free_memory_bytes() const = 0;  // that this process may still take
+
+  // --- start ---------------------------------------------------------------------------------
+  virtual std::unique_ptr<Buffer> allocate(std::size_t bytes, std::string_view what) = 0;
+  virtual std::unique_ptr<LinearWeight> load_linear(const LinearSource& source) = 0;
+  // Norm weights [cols] become float32; the embedding table [vocab, hidden] keeps its type.
+  virtual std::unique_ptr<Buffer> load_vector(const MatrixSlice& source) = 0;
+  virtual std::unique_ptr<Buffer> load_table(const MatrixSlice& source) = 0;
+  virtual void finish_loading() = 0;  // returns once the sources may be unmapped
+  virtual std::unique_ptr<BatchSlot> make_slot(const BatchLimits& limits,
+                                               const AttentionShape& shape,
+                                               std::int64_t hidden_size) = 0;
+
+  // --- a batch's start and end -----------------------------------------------------------------
+  // Copies ids and cu_seqlens in, derives position ids and attention tiles.
+  virtual void begin(BatchSlot& slot, const PackedBatchView& batch) = 0;
+  // Copies vectors [num_sequences, hidden] float32 and their finite flags out when all that was
+  // queued before has run; returns at once. `wait` blocks until they are there.
+  virtual void end(BatchSlot& slot) = 0;
+  virtual void wait(BatchSlot& slot) = 0;
+  virtual std::span<const float> vectors(const BatchSlot& slot) const = 0;        // host
+  virtual std::span<const std::uint8_t> finite(const BatchSlot& slot) const = 0;  // host, 1 = ok
+
+  // --- the operations, in the order of the graph -------------------------------------------------
+  // x[t] = table[input_ids[t]]                                     x: [T, hidden] residual type
+  virtual void embed(Buffer& x, Buffer& table, BatchSlot& slot, std::int64_t hidden) = 0;
+
+  // out = x / sqrt(mean(x^2) + eps) * weight                       [rows, hidden]
+  virtual void rms_norm(Buffer& out, Buffer& x, Buffer& weight, std::int64_t rows,
+                        std::int64_t hidden, float eps) = 0;
+
+  struct QkNormRope {
+    Buffer* q_norm = nullptr;  // [head_dim] float32
+    Buffer* k_norm = nullptr;  // [head_dim] float32
+    float eps = 1e-6F;
+    double rope_theta = 1e6;
+  };
+  // qkv = in * W^T, then RMSNorm of every q and k head, then half-rotation RoPE at each token's
+  // position. qkv: [T, q | k | v]
+  virtual void qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+                              const AttentionShape& shape, const QkNormRope& options) = 0;
+  // Causal grouped-query attention inside each sequence.            out: [T, q_width]
+  virtual void attention(Buffer& out, Buffer& qkv, BatchSlot& slot, const AttentionShape& shape) = 0;
+
+  // The last layer needs k and v of all tokens but q of last tokens only.
+  // kv: [T, k | v] from `in` [T, hidden]; k normalised and rotated.
+  virtual void kv_projection(Buffer& kv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+                             const AttentionShape& shape, const QkNormRope& options) = 0;
+  // q: [n, q_width] from `in_last` [n, hidden]; normalised and rotated at the last positions.
+  virtual void last_q_projection(Buffer& q, Buffer& in_last, LinearWeight& weight, BatchSlot& slot,
+                                 const AttentionShape& shape, const QkNormRope& options) = 0;
+  // out: [n, q_width], sequence i's query over all of its keys.
+  virtual void last_attention(Buffer& out, Buffer& q, Buffer& kv, BatchSlot& slot,
+                              const AttentionShape& shape) = 0;
+  // out[i] = x[cu_seqlens[i+1] - 1], of residual type or of activation type.
+  virtual void gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int64_t width,
+                           DType type) = 0;
+
+  // out = in * W^T                                                  [rows, W.rows]
+  virtual void linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) = 0;
+  // x += in * W^T                                                   x of residual type
+  virtual void linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) = 0;
+  // out = silu(in * G^T) * (in * U^T)                               [rows, intermediate]
+  virtual void swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight,
+                                 std::int64_t rows) = 0;
+
+  // Final RMSNorm and L2 normalisation in float32 of x_last [n, hidden] (residual type) into the
+  // slot's vectors; finite flag 0 where any value is NaN or Inf or the norm is 0.
+  virtual void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
+                    float eps) = 0;
+};
+
+struct CpuOptions {
+  int threads = 0;                    // 0: all cores
+  DType weight_type = DType::kBFloat16;  // kFloat32 computes everything in float32
+};
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
+
+struct CudaOptions {
+  int device = 0;
+  std::string algorithm_cache;  // file of timed cuBLASLt choices; empty: none is kept
+};
+// Throws FatalError with one sentence when the build has no CUDA or the machine no such GPU.
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);
+int cuda_device_count();  // 0 where there is no CUDA
+
+}  // namespace tessera::kernels

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace tessera::kernels {
+
+// Element types of weights and activations.
+enum class DType : std::uint8_t { kFloat32, kBFloat16 };
+
+constexpr std::size_t size_of(DType type) { return type == DType::kFloat32 ? 4 : 2; }
+constexpr std::string_view to_string(DType type) {
+  return type == DType::kFloat32 ? "float32" : "bfloat16";
+}
+
+// Rows of a row-major matrix in host memory (usually a mapped file), without ownership. A tensor-
+// parallel rank names its share by `data`, `rows`, `cols` and the full matrix's `row_stride`.
+struct MatrixSlice {
+  const std::byte* data = nullptr;  // element [0, 0]
+  DType type = DType::kBFloat16;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::int64_t row_stride = 0;  // in elements
+};
+
+// How the slices of one weight are laid one after the other.
+enum class RowLayout : std::uint8_t {
+  kStacked,     // q, k, v: all rows of the first, then all of the second, ...
+  kGateUpPair,  // exactly two slices, gate and up; the backend interleaves them as its kernel likes
+};
+
+// Sequences packed one behind the other, in host memory, as the graph takes them.
+struct PackedBatchView {
+  std::span<const std::int32_t> input_ids;   // [total_tokens]
+  std::span<const std::int32_t> cu_seqlens;  // [num_sequences + 1], from 0 to total_tokens
+  std::int64_t total_tokens() const { return static_cast<std::int64_t>(input_ids.size()); }
+  std::int64_t num_sequences() const { return static_cast<std::int64_t>(cu_seqlens.size()) - 1; }
+};
+
+struct BatchLimits {
+  std::int64_t max_tokens = 0;     // per batch
+  std::int64_t max_sequences = 0;  // per batch
+  std::int64_t max_seqlen = 0;     // of one sequence
+};
+
+// Heads of this rank: under tensor parallelism a rank's share of the model's.
+struct AttentionShape {
+  std::int64_t num_q_heads = 0;
+  std::int64_t num_kv_heads = 0;
+  std::int64_t head_dim = 128;
+  std::int64_t q_width() const { return num_q_heads * head_dim; }
+  std::int64_t kv_width() const { return num_kv_heads * head_dim; }
+  std::int64_t qkv_width() const { return q_width() + 2 * kv_width(); }
+};
+
+}  // namespace tessera::kernels
