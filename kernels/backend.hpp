@@ -4,6 +4,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/types.hpp"
@@ -26,6 +27,12 @@ class LinearWeight {
   virtual std::int64_t rows() const = 0;
   virtual std::int64_t cols() const = 0;
   virtual std::size_t bytes() const = 0;
+};
+
+// One line of a printed memory sum.
+struct MemoryTerm {
+  std::string what;  // "2 slots: ids, positions, tiles, vectors"
+  std::size_t bytes = 0;
 };
 
 struct LinearSource {
@@ -53,12 +60,18 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  virtual std::string name() const = 0;  // "cpu avx512_bf16, 2 threads", "NVIDIA H200"
+  virtual std::string name() const = 0;   // "cpu avx512_bf16, 2 threads", "NVIDIA H200"
+  virtual DType weight_type() const = 0;  // as stored by load_linear and load_table
   virtual DType activation_type() const = 0;
-  virtual DType residual_type() const = 0;          // of the residual stream x
+  virtual DType residual_type() const = 0;            // of the residual stream x
   virtual std::size_t free_memory_bytes() const = 0;  // that this process may still take
 
   // --- start ---------------------------------------------------------------------------------
+  // What the backend takes for itself beside allocate() and load_*(): `slots` batch slots, tile
+  // lists, matrix-product workspace, packing scratch. Asked before anything is taken, so that the
+  // engine can refuse with the whole sum; make_slot() and the operations then stay inside it.
+  virtual std::vector<MemoryTerm> own_memory(const BatchLimits& limits, const AttentionShape& shape,
+                                             std::int64_t hidden_size, int slots) const = 0;
   virtual std::unique_ptr<Buffer> allocate(std::size_t bytes, std::string_view what) = 0;
   virtual std::unique_ptr<LinearWeight> load_linear(const LinearSource& source) = 0;
   // Norm weights [cols] become float32; the embedding table [vocab, hidden] keeps its type.
@@ -98,7 +111,8 @@ class Backend {
   virtual void qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
                               const AttentionShape& shape, const QkNormRope& options) = 0;
   // Causal grouped-query attention inside each sequence.            out: [T, q_width]
-  virtual void attention(Buffer& out, Buffer& qkv, BatchSlot& slot, const AttentionShape& shape) = 0;
+  virtual void attention(Buffer& out, Buffer& qkv, BatchSlot& slot,
+                         const AttentionShape& shape) = 0;
 
   // The last layer needs k and v of all tokens but q of last tokens only.
   // kv: [T, k | v] from `in` [T, hidden]; k normalised and rotated.
@@ -129,7 +143,7 @@ class Backend {
 };
 
 struct CpuOptions {
-  int threads = 0;                    // 0: all cores
+  int threads = 0;                       // 0: all cores
   DType weight_type = DType::kBFloat16;  // kFloat32 computes everything in float32
 };
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
