@@ -10,7 +10,8 @@
 namespace tessera {
 
 // A hand-over between threads with a fixed capacity. Any thread may call any function.
-// Full: `try_push` refuses, `push` waits. Closed: pushes are refused and what waits is still popped.
+// Full: `try_push` refuses, `push` waits. Closed: pushes are refused and what waits is still
+// popped.
 template <typename T>
 class BoundedQueue {
  public:

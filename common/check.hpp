@@ -35,8 +35,8 @@ void check_compare(const A& a, const B& b, Compare compare, const char* expressi
 
 // CHECK(condition): a broken invariant, that is a bug of ours, aborts, in release builds too.
 // Input from outside is validated into a Result instead. The only macro of the project.
-#define CHECK(condition)                                                                 \
-  do {                                                                                   \
-    if (!(condition)) [[unlikely]]                                                       \
+#define CHECK(condition)                                                                \
+  do {                                                                                  \
+    if (!(condition)) [[unlikely]]                                                      \
       ::tessera::detail::check_failed(#condition, {}, std::source_location::current()); \
   } while (false)

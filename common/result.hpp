@@ -14,22 +14,22 @@ namespace tessera {
 // append only. `to_string` gives the stable upper-case name that users see.
 enum class ErrorCode : std::uint8_t {
   kOk = 0,
-  kInvalidArgument = 1,    // The request is malformed or a value is out of range.
-  kUnsupportedVersion = 2, // The peer speaks another major version of the protocol.
-  kNotFound = 3,           // Unknown model, job or route.
-  kConflict = 4,           // The same job key with another specification.
-  kInvalidUtf8 = 5,        // The text is not valid UTF-8.
-  kEmptyText = 6,          // The text is empty or only white space.
-  kTooLong = 7,            // More tokens than the model takes and truncation was not asked for.
-  kInvalidTokenId = 8,     // A token id at or above the vocabulary size, or negative.
-  kResourceExhausted = 9,  // A queue is full; retry after the stated time.
-  kUnavailable = 10,       // No worker or no ledger can serve this now.
-  kDeadlineExceeded = 11,  // The request's deadline passed before it was served.
-  kCancelled = 12,         // The job was cancelled.
-  kNotFinite = 13,         // The model gave NaN or Inf for this item.
-  kPoison = 14,            // The item was in flight at three worker deaths.
-  kUnauthenticated = 15,   // The peer's key is not known.
-  kInternal = 16,          // A defect of ours; the message says what.
+  kInvalidArgument = 1,     // The request is malformed or a value is out of range.
+  kUnsupportedVersion = 2,  // The peer speaks another major version of the protocol.
+  kNotFound = 3,            // Unknown model, job or route.
+  kConflict = 4,            // The same job key with another specification.
+  kInvalidUtf8 = 5,         // The text is not valid UTF-8.
+  kEmptyText = 6,           // The text is empty or only white space.
+  kTooLong = 7,             // More tokens than the model takes and truncation was not asked for.
+  kInvalidTokenId = 8,      // A token id at or above the vocabulary size, or negative.
+  kResourceExhausted = 9,   // A queue is full; retry after the stated time.
+  kUnavailable = 10,        // No worker or no ledger can serve this now.
+  kDeadlineExceeded = 11,   // The request's deadline passed before it was served.
+  kCancelled = 12,          // The job was cancelled.
+  kNotFinite = 13,          // The model gave NaN or Inf for this item.
+  kPoison = 14,             // The item was in flight at three worker deaths.
+  kUnauthenticated = 15,    // The peer's key is not known.
+  kInternal = 16,           // A defect of ours; the message says what.
 };
 
 std::string_view to_string(ErrorCode code);
@@ -44,8 +44,8 @@ struct Error {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::move(value)) {}             // NOLINT: implicit by design
-  Result(Error error) : state_(std::move(error)) {}         // NOLINT: implicit by design
+  Result(T value) : state_(std::move(value)) {}      // NOLINT: implicit by design
+  Result(Error error) : state_(std::move(error)) {}  // NOLINT: implicit by design
   bool ok() const { return std::holds_alternative<T>(state_); }
   explicit operator bool() const { return ok(); }
 

@@ -1,0 +1,321 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "common/result.hpp"
+
+// Every message between clients, the coordinator and workers. A message is one or two ZeroMQ
+// frames: frame 0 is the msgpack header [major version, message type, {field number: value}], frame
+// 1, where a message has one, its raw payload (texts, token ids or vectors; little-endian). Unknown
+// fields are ignored, missing ones keep their default, another major version is refused. Field
+// numbers are in codec.cpp and, as a table with a worked example, in ARCHITECTURE.md.
+namespace tessera::protocol {
+
+inline constexpr std::uint32_t kVersionMajor = 1;
+inline constexpr std::uint32_t kVersionMinor = 0;
+
+// Limits that the receiver checks before it allocates.
+inline constexpr std::size_t kHeaderBytesMax = 1U << 20;
+inline constexpr std::size_t kPayloadBytesMax = 64U << 20;
+inline constexpr std::size_t kChunkItemsMax = 4096;
+inline constexpr std::size_t kTextBytesMax = 4U << 20;
+inline constexpr std::size_t kNameBytesMax = 256;
+inline constexpr std::size_t kInstructionBytesMax = 8U << 10;
+inline constexpr std::uint32_t kDimensionsMin = 32;
+
+using Bytes = std::vector<std::byte>;
+
+enum class Lane : std::uint8_t { kInteractive = 0, kBulk = 1 };
+enum class Truncate : std::uint8_t { kNone = 0, kLeft = 1, kRight = 2 };
+enum class VectorType : std::uint8_t { kFloat32 = 0, kFloat16 = 1 };
+enum class ItemKind : std::uint8_t { kText = 0, kTokenIds = 1 };
+enum class JobState : std::uint8_t { kOpen = 0, kRunning = 1, kDone = 2, kCancelled = 3 };
+
+// How the items of a request or job are embedded.
+struct EmbedSpec {
+  std::string model;             // Name; empty means the only model served.
+  bool query = false;            // Put the instruction template before each text.
+  std::string instruction;       // Task sentence; empty with query = the model's own default.
+  std::uint32_t dimensions = 0;  // Width of the answer, kDimensionsMin..hidden; 0 = full width.
+  VectorType vector_type = VectorType::kFloat32;
+  Truncate truncate = Truncate::kNone;
+  std::uint32_t max_tokens =
+      0;  // Own limit under the model's, with the final token; 0 = the model's.
+  bool operator==(const EmbedSpec&) const = default;
+};
+
+// 1..4096 texts or token-id lists, one behind the other in `payload`.
+struct ItemBlock {
+  std::vector<std::uint32_t> sizes;  // Bytes of each item; token ids are int32, so 4 bytes each.
+  std::vector<std::uint8_t> kinds;   // ItemKind of each; empty = all texts.
+  Bytes payload;                     // Frame 1.
+};
+
+struct ItemError {
+  std::uint32_t index = 0;
+  std::string message;
+  bool operator==(const ItemError&) const = default;
+};
+
+// The answer to an ItemBlock, in its order.
+struct ResultBlock {
+  std::vector<std::uint8_t> codes;          // ErrorCode of each item.
+  std::vector<std::uint32_t> token_counts;  // Tokens embedded, the final token included.
+  std::vector<std::uint32_t> tokens_cut;  // Tokens that truncation removed; empty = none anywhere.
+  std::vector<ItemError> errors;          // A sentence for items whose code is not kOk.
+  std::uint32_t dimensions = 0;
+  VectorType vector_type = VectorType::kFloat32;
+  std::uint32_t cache_hits = 0;    // Answered from the cache.
+  std::uint32_t cache_joins = 0;   // Identical to an item already in flight.
+  std::uint32_t cache_misses = 0;  // Computed for this request.
+  Bytes payload;  // Frame 1: [number of kOk items, dimensions], rows in item order.
+};
+
+struct ModelInfo {
+  std::string name;
+  std::string fingerprint;  // 64 hex digits; empty until a worker has registered.
+  std::uint32_t hidden_size = 0;
+  std::uint32_t max_seqlen = 0;
+  std::uint32_t vocab_size = 0;
+  std::uint32_t workers = 0;
+};
+
+struct JobProgress {
+  std::string job_id;
+  std::string job_key;
+  std::string model;
+  JobState state = JobState::kOpen;
+  std::uint64_t chunks_accepted = 0;
+  std::uint64_t chunks_done = 0;       // Result ready.
+  std::uint64_t chunks_delivered = 0;  // Acknowledged by the client.
+  std::uint64_t chunks_total = 0;      // 0 until the client closed the job.
+  std::uint64_t items_accepted = 0;
+  std::uint64_t items_done = 0;  // Vectors and errors.
+  std::uint64_t items_failed = 0;
+  std::uint64_t tokens_done = 0;
+  std::uint64_t cache_hits = 0;
+  std::uint64_t cache_joins = 0;
+  std::uint64_t cache_misses = 0;
+};
+
+struct WorkerStatus {
+  std::string name;
+  std::string device;
+  std::string model;
+  std::string fingerprint;
+  std::uint32_t group_size = 0;
+  std::uint32_t batches_in_flight = 0;
+  std::uint64_t batches_done = 0;
+  std::uint64_t tokens_done = 0;
+  double tokens_per_second = 0;  // Measured over the last seconds.
+};
+
+// --- both ways
+// ------------------------------------------------------------------------------------
+
+struct Ping {
+  std::uint64_t nonce = 0;
+};
+struct Pong {
+  std::uint64_t nonce = 0;
+};
+
+// The request (or the connection, when request_id is 0) cannot be served.
+struct ErrorReply {
+  std::uint64_t request_id = 0;
+  ErrorCode code = ErrorCode::kInternal;
+  std::string message;
+  std::uint32_t retry_after_ms = 0;
+};
+
+// --- client to coordinator
+// ---------------------------------------------------------------------------
+
+struct ClientHello {
+  std::uint32_t minor = kVersionMinor;
+  std::string client;  // Program and version, for logs.
+  std::string tenant;  // Fair share is per tenant.
+  std::string token;   // Key, where the coordinator asks for one.
+};
+
+struct EmbedRequest {
+  std::uint64_t request_id = 0;
+  EmbedSpec spec;
+  Lane lane = Lane::kInteractive;
+  std::uint32_t deadline_ms = 0;  // From arrival; 0 = the coordinator's default.
+  ItemBlock items;
+};
+
+// Opens a job, or takes up again the job with this key: same key and spec give the same job,
+// another spec is kConflict. Until then the connection gets none of that job's results.
+struct OpenJob {
+  std::uint64_t request_id = 0;
+  std::string job_key;  // Chosen by the client, at most kNameBytesMax bytes.
+  EmbedSpec spec;
+  std::uint32_t priority = 1;  // Weight of the job's share, 1..100.
+};
+
+struct SubmitChunk {
+  std::string job_id;
+  std::uint32_t chunk = 0;  // Numbered from 0, any order; resending is harmless.
+  ItemBlock items;
+};
+
+// The client has sent all chunks: 0..chunks-1.
+struct CloseJob {
+  std::uint64_t request_id = 0;
+  std::string job_id;
+  std::uint32_t chunks = 0;
+};
+
+// The result of the chunk is safe at the client; the coordinator may forget it.
+struct ResultAck {
+  std::string job_id;
+  std::uint32_t chunk = 0;
+};
+
+struct CancelJob {
+  std::uint64_t request_id = 0;
+  std::string job_id;
+};
+
+struct StatusRequest {
+  std::uint64_t request_id = 0;
+  std::string job_id;  // Empty: the cluster and all jobs.
+};
+
+// --- coordinator to client
+// ----------------------------------------------------------------------------
+
+struct ServerHello {
+  std::uint32_t minor = kVersionMinor;
+  std::string server;
+  std::uint64_t epoch = 0;  // Leader term.
+  std::vector<ModelInfo> models;
+};
+
+struct EmbedReply {
+  std::uint64_t request_id = 0;
+  ResultBlock results;
+};
+
+struct JobOpened {
+  std::uint64_t request_id = 0;
+  std::string job_id;
+  JobState state = JobState::kOpen;
+  std::uint32_t window_chunks = 0;  // At most so many chunks accepted and not yet delivered.
+  // Inclusive ranges of chunk numbers.
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> accepted;
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> delivered;
+};
+
+// Durable in the ledger (kOk) or refused: kResourceExhausted asks to send it again later.
+struct ChunkAck {
+  std::string job_id;
+  std::uint32_t chunk = 0;
+  ErrorCode code = ErrorCode::kOk;
+  std::string message;
+  std::uint32_t retry_after_ms = 0;
+};
+
+struct ChunkResult {
+  std::string job_id;
+  std::uint32_t chunk = 0;
+  ResultBlock results;
+};
+
+// Answer to CloseJob and CancelJob, and sent when a job ends: all chunks delivered, or cancelled.
+struct JobUpdate {
+  std::uint64_t request_id = 0;  // 0 when not asked for.
+  JobProgress progress;
+};
+
+struct StatusReply {
+  std::uint64_t request_id = 0;
+  std::uint64_t epoch = 0;
+  double uptime_s = 0;
+  std::vector<JobProgress> jobs;
+  std::vector<WorkerStatus> workers;
+  std::vector<ModelInfo> models;
+  std::uint64_t cache_hits = 0;
+  std::uint64_t cache_joins = 0;
+  std::uint64_t cache_misses = 0;
+  std::uint64_t tokens_done = 0;
+  std::uint64_t queued_tokens = 0;
+};
+
+// --- worker to coordinator
+// ------------------------------------------------------------------------
+
+struct WorkerHello {
+  std::uint32_t minor = kVersionMinor;
+  std::string name;  // Stable; the routing id names this process start.
+  std::string device;
+  std::string model;
+  std::string fingerprint;  // 64 hex digits
+  std::string
+      tokenizer_hash;  // 64 hex digits of tokenizer.json, which the coordinator must hold too
+  std::uint32_t hidden_size = 0;
+  std::uint32_t vocab_size = 0;
+  std::uint32_t group_size = 1;
+  std::uint32_t max_batch_tokens = 0;
+  std::uint32_t max_batch_sequences = 0;
+  std::uint32_t max_seqlen = 0;
+  std::uint32_t preferred_seqlen_min = 0;
+  std::uint32_t preferred_seqlen_max = 0;  // 0 = no preference
+  std::uint32_t slots = 2;                 // Batches that may be in flight.
+  double cost_s = 0;                       // t = cost_s + cost_s_per_token * tokens
+  double cost_s_per_token = 0;             //     + cost_s_per_token2 * sum(len^2)
+  double cost_s_per_token2 = 0;
+};
+
+// Sequence order is that of the Batch. Vectors are rounded to float16 before they leave the worker.
+struct BatchResult {
+  std::uint64_t epoch = 0;
+  std::uint64_t batch_id = 0;
+  std::uint32_t attempt = 0;
+  std::vector<std::uint8_t> codes;  // ErrorCode of each sequence: kOk or kNotFinite.
+  std::uint64_t compute_us = 0;
+  Bytes payload;  // Frame 1: [sequences, hidden_size] float16; rows of failed sequences are zero.
+};
+
+// The worker stops after the batches that it holds; give it no more.
+struct WorkerGoodbye {
+  std::string reason;
+};
+
+// --- coordinator to worker
+// ------------------------------------------------------------------------
+
+struct WorkerWelcome {
+  std::uint64_t epoch = 0;
+  std::uint32_t heartbeat_ms = 1000;  // Ping when idle for so long; silence of three is death.
+};
+
+struct Batch {
+  std::uint64_t epoch = 0;
+  std::uint64_t batch_id = 0;
+  std::uint32_t attempt = 0;
+  std::vector<std::uint32_t> lengths;  // Tokens of each sequence.
+  Bytes payload;                       // Frame 1: int32 token ids, one sequence behind the other.
+};
+
+using Message =
+    std::variant<Ping, Pong, ErrorReply, ClientHello, EmbedRequest, OpenJob, SubmitChunk, CloseJob,
+                 ResultAck, CancelJob, StatusRequest, ServerHello, EmbedReply, JobOpened, ChunkAck,
+                 ChunkResult, JobUpdate, StatusReply, WorkerHello, BatchResult, WorkerGoodbye,
+                 WorkerWelcome, Batch>;
+
+// The name of the message's type, for logs: "SubmitChunk".
+std::string_view name_of(const Message& message);
+
+// Checks that sizes, kinds and payload agree and keep the limits. Item contents (UTF-8, token ids)
+// are judged per item later.
+Result<void> validate(const ItemBlock& items);
+
+}  // namespace tessera::protocol

@@ -1,0 +1,163 @@
+#include "common/codec.hpp"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <string>
+
+namespace tessera::protocol {
+namespace {
+
+Bytes bytes_of(std::string_view text) {
+  const auto* data = reinterpret_cast<const std::byte*>(text.data());
+  return {data, data + text.size()};
+}
+
+SubmitChunk example_chunk() {
+  SubmitChunk chunk{.job_id = "j1", .chunk = 7, .items = {}};
+  chunk.items.sizes = {2, 8, 0};
+  chunk.items.kinds = {0, 1, 0};
+  chunk.items.payload = bytes_of("hi12345678");
+  return chunk;
+}
+
+Message round_trip(Message message) {
+  Frames frames = encode(std::move(message));
+  auto decoded = decode(frames.header, std::move(frames.payload));
+  CHECK(decoded.ok());
+  return std::move(decoded).value();
+}
+
+TEST(Codec, KeepsAChunkAndItsPayload) {
+  const auto chunk = std::get<SubmitChunk>(round_trip(example_chunk()));
+  EXPECT_EQ(chunk.job_id, "j1");
+  EXPECT_EQ(chunk.chunk, 7U);
+  EXPECT_EQ(chunk.items.sizes, (std::vector<std::uint32_t>{2, 8, 0}));
+  EXPECT_EQ(chunk.items.kinds, (std::vector<std::uint8_t>{0, 1, 0}));
+  EXPECT_EQ(chunk.items.payload, bytes_of("hi12345678"));
+  EXPECT_TRUE(validate(chunk.items).ok());
+}
+
+TEST(Codec, KeepsEveryKindOfField) {
+  StatusReply reply{
+      .request_id = 1ULL << 60, .epoch = 3, .uptime_s = 1.5, .jobs = {}, .workers = {}};
+  reply.jobs.push_back({.job_id = "a", .job_key = "k", .model = "m", .state = JobState::kDone});
+  reply.jobs.push_back({.job_id = "b", .job_key = {}, .model = {}, .items_done = 5});
+  reply.workers.push_back({.name = "w", .device = "cpu", .model = "m", .fingerprint = "f"});
+  const auto got = std::get<StatusReply>(round_trip(reply));
+  EXPECT_EQ(got.request_id, 1ULL << 60);
+  EXPECT_EQ(got.uptime_s, 1.5);
+  ASSERT_EQ(got.jobs.size(), 2U);
+  EXPECT_EQ(got.jobs[0].state, JobState::kDone);
+  EXPECT_EQ(got.jobs[1].items_done, 5U);
+  EXPECT_EQ(got.workers.at(0).name, "w");
+
+  JobOpened opened{.request_id = 2, .job_id = "x", .accepted = {{0, 4}, {9, 9}}, .delivered = {}};
+  EXPECT_EQ(std::get<JobOpened>(round_trip(opened)).accepted, opened.accepted);
+
+  EmbedRequest request{.request_id = 9,
+                       .spec = {.model = "m", .query = true, .instruction = "t", .dimensions = 64},
+                       .items = {}};
+  EXPECT_EQ(std::get<EmbedRequest>(round_trip(request)).spec, request.spec);
+}
+
+TEST(Codec, EveryMessageTypeSurvivesARoundTrip) {
+  const auto check = [](Message message) {
+    const std::size_t index = message.index();
+    EXPECT_EQ(round_trip(std::move(message)).index(), index);
+  };
+  check(Ping{5});
+  check(Pong{5});
+  check(ErrorReply{});
+  check(ClientHello{});
+  check(EmbedRequest{});
+  check(OpenJob{});
+  check(SubmitChunk{});
+  check(CloseJob{});
+  check(ResultAck{});
+  check(CancelJob{});
+  check(StatusRequest{});
+  check(ServerHello{});
+  check(EmbedReply{});
+  check(JobOpened{});
+  check(ChunkAck{});
+  check(ChunkResult{});
+  check(JobUpdate{});
+  check(StatusReply{});
+  check(WorkerHello{});
+  check(BatchResult{});
+  check(WorkerGoodbye{});
+  check(WorkerWelcome{});
+  check(Batch{});
+}
+
+ErrorCode decode_error(std::string_view header) {
+  const auto decoded = decode(bytes_of(header), {});
+  return decoded.ok() ? ErrorCode::kOk : decoded.error().code;
+}
+
+TEST(Codec, RefusesOtherVersionsAndUnknownTypesButNotUnknownFields) {
+  EXPECT_EQ(decode_error(std::string("\x93\x01\x00\x80", 4)), ErrorCode::kOk);  // [1, Ping, {}]
+  EXPECT_EQ(decode_error(std::string("\x93\x02\x00\x80", 4)), ErrorCode::kUnsupportedVersion);
+  EXPECT_EQ(decode_error(std::string("\x93\x01\x7f\x80", 4)), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(decode_error(std::string("\x93\x01\x00\x81\x63\xc3", 6)),
+            ErrorCode::kOk);  // {99: true}
+  EXPECT_EQ(decode_error(std::string("\x93\x01\x00\x81\x01\xa1x", 7)), ErrorCode::kInvalidArgument);
+}
+
+TEST(Codec, RefusesBombsWithoutAllocatingThem) {
+  EXPECT_EQ(decode_error(""), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(decode_error("\xdd\xff\xff\xff\xff"), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(decode_error("\xdf\x7f\xff\xff\xff"), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(decode_error("\xc6\xff\xff\xff\xff"), ErrorCode::kInvalidArgument);
+  std::string nested;
+  for (int i = 0; i < 200; ++i) {
+    nested += std::string("\xdd\x00\x00\x00\xff", 5);
+  }
+  EXPECT_EQ(decode_error(nested), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(decode_error(std::string(2 << 20, '\x91')), ErrorCode::kInvalidArgument);
+}
+
+TEST(Codec, SurvivesEveryFlippedByteAndEveryCut) {
+  const Frames frames = encode(example_chunk());
+  for (std::size_t i = 0; i < frames.header.size(); ++i) {
+    for (int bit = 0; bit < 8; ++bit) {
+      Bytes damaged = frames.header;
+      damaged[i] ^= static_cast<std::byte>(1 << bit);
+      auto decoded = decode(damaged, frames.payload);
+      if (decoded.ok() && std::holds_alternative<SubmitChunk>(*decoded)) {
+        (void)validate(std::get<SubmitChunk>(*decoded).items).ok();
+      }
+    }
+    EXPECT_FALSE(decode(std::span(frames.header).first(i), frames.payload).ok());
+  }
+}
+
+TEST(ItemBlock, IsValidatedAsAWhole) {
+  const auto code = [](auto change) {
+    ItemBlock items = example_chunk().items;
+    change(items);
+    return validate(items).ok();
+  };
+  EXPECT_TRUE(code([](ItemBlock&) {}));
+  EXPECT_TRUE(code([](ItemBlock& b) { b.kinds = {}; }));
+  EXPECT_FALSE(code([](ItemBlock& b) {
+    b.sizes = {};
+    b.kinds = {};
+    b.payload = {};
+  }));
+  EXPECT_FALSE(code([](ItemBlock& b) { b.sizes[0] = 3; }));
+  EXPECT_FALSE(code([](ItemBlock& b) { b.payload.pop_back(); }));
+  EXPECT_FALSE(code([](ItemBlock& b) { b.kinds.pop_back(); }));
+  EXPECT_FALSE(code([](ItemBlock& b) { b.kinds[0] = 9; }));
+  EXPECT_FALSE(code([](ItemBlock& b) { b.sizes = {3, 7, 0}; }));  // 7 bytes of token ids
+  EXPECT_FALSE(code([](ItemBlock& b) { b.sizes[2] = 0xFFFFFFFF; }));
+  EXPECT_FALSE(code([](ItemBlock& b) {
+    b.sizes.assign(5000, 0);
+    b.kinds = {};
+    b.payload = {};
+  }));
+}
+
+}  // namespace
+}  // namespace tessera::protocol
