@@ -1,0 +1,151 @@
+#include "kernels/cuda/attention_tiles.hpp"
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+
+#include "common/check.hpp"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+constexpr int kShortRows = 64;
+constexpr int kLongRows = 128;
+constexpr std::int32_t kShortMaxSeqlen = 128;
+// Keys and values of tiles that are meant to run together: half of the L2 cache of the smallest of
+// the large chips (A100 40 MB, H200 50 MB).
+constexpr std::int64_t kSectionBytes = 20 << 20;
+
+std::int32_t ceil_div(std::int64_t a, std::int64_t b) {
+  return static_cast<std::int32_t>((a + b - 1) / b);
+}
+
+std::int64_t head_groups(const AttentionPlan& plan) { return plan.shape.num_q_heads / plan.heads; }
+
+// Writes the tiles of sequences that are sorted by falling length. A unit is one sequence under one
+// group of heads; a section is as many units as fit in the L2 cache.
+class Writer {
+ public:
+  Writer(const AttentionPlan& plan, std::span<const std::int32_t> cu_seqlens, AttentionTile* out)
+      : plan_(plan), cu_seqlens_(cu_seqlens), begin_(out), out_(out) {}
+
+  void write(std::span<const std::int32_t> sequences, int positions) {
+    const std::int64_t groups = head_groups(plan_);
+    const std::int64_t units = static_cast<std::int64_t>(sequences.size()) * groups;
+    const std::int64_t token_bytes = plan_.shape.head_dim * 4;  // K and V in bf16
+    for (std::int64_t first = 0; first < units;) {
+      std::int64_t last = first;
+      for (std::int64_t bytes = 0; last < units && (last == first || bytes < kSectionBytes); ++last)
+        bytes += seqlen(sequences[static_cast<std::size_t>(last / groups)]) * token_bytes;
+      write_section(sequences, positions, first, last);
+      first = last;
+    }
+  }
+
+  std::int32_t written() const { return static_cast<std::int32_t>(out_ - begin_); }
+
+ private:
+  std::int32_t seqlen(std::int32_t sequence) const {
+    const auto i = static_cast<std::size_t>(sequence);
+    return cu_seqlens_[i + 1] - cu_seqlens_[i];
+  }
+
+  void write_section(std::span<const std::int32_t> sequences, int positions, std::int64_t first,
+                     std::int64_t last) {
+    const std::int64_t groups = head_groups(plan_);
+    const std::int32_t longest = seqlen(sequences[static_cast<std::size_t>(first / groups)]);
+    for (std::int32_t tile = ceil_div(longest, positions) - 1; tile >= 0; --tile) {
+      for (std::int64_t unit = first; unit < last; ++unit) {
+        const std::int32_t sequence = sequences[static_cast<std::size_t>(unit / groups)];
+        if (seqlen(sequence) <= tile * positions) break;  // and so are all behind it
+        *out_++ = {cu_seqlens_[static_cast<std::size_t>(sequence)], seqlen(sequence),
+                   tile * positions, static_cast<std::int32_t>(unit % groups) * plan_.heads};
+      }
+    }
+  }
+
+  const AttentionPlan& plan_;
+  std::span<const std::int32_t> cu_seqlens_;
+  AttentionTile* begin_;
+  AttentionTile* out_;
+};
+
+}  // namespace
+
+AttentionPlan plan_attention(const AttentionShape& shape, int compute_capability, int num_sms) {
+  CHECK(shape.head_dim == 128);
+  CHECK(shape.num_kv_heads > 0 && shape.num_q_heads % shape.num_kv_heads == 0);
+  if (compute_capability < 80) {
+    throw FatalError("this GPU has compute capability " + std::to_string(compute_capability / 10) +
+                     "." + std::to_string(compute_capability % 10) + "; 8.0 or later is needed");
+  }
+  AttentionPlan plan;
+  plan.shape = shape;
+  plan.form = AttentionPlan::Form::kMma;
+  plan.num_sms = num_sms;
+  const std::int64_t group = shape.num_q_heads / shape.num_kv_heads;
+  plan.heads = static_cast<int>(std::min<std::int64_t>(group & -group, 16));
+  plan.long_positions = kLongRows / plan.heads;
+  plan.short_positions = kShortRows / plan.heads;
+  plan.short_max_seqlen = kShortMaxSeqlen;
+  return plan;
+}
+
+AttentionTileCounts max_attention_tiles(const AttentionPlan& plan, std::int64_t max_tokens,
+                                        std::int64_t max_sequences) {
+  const std::int64_t long_sequences =
+      std::min(max_sequences, max_tokens / (plan.short_max_seqlen + 1));
+  const std::int64_t groups = head_groups(plan);
+  const std::int64_t long_blocks =
+      long_sequences == 0 ? 0 : max_tokens / plan.long_positions + long_sequences;
+  const std::int64_t short_blocks = max_tokens / plan.short_positions + max_sequences;
+  return {static_cast<std::int32_t>(long_blocks * groups),
+          static_cast<std::int32_t>(short_blocks * groups)};
+}
+
+std::size_t attention_tiles_bytes(const AttentionTileCounts& counts) {
+  return sizeof(AttentionTileHeader) +
+         sizeof(AttentionTile) * static_cast<std::size_t>(counts.num_long + counts.num_short);
+}
+
+std::size_t attention_tiles_bytes(const AttentionPlan& plan, std::int64_t max_tokens,
+                                  std::int64_t max_sequences) {
+  return attention_tiles_bytes(max_attention_tiles(plan, max_tokens, max_sequences)) +
+         sizeof(std::int32_t) * static_cast<std::size_t>(max_sequences);
+}
+
+AttentionTileCounts build_attention_tiles(const AttentionPlan& plan,
+                                          std::span<const std::int32_t> cu_seqlens,
+                                          std::span<std::byte> out) {
+  CHECK(!cu_seqlens.empty());
+  const std::size_t num_sequences = cu_seqlens.size() - 1;
+  CHECK(out.size() >=
+        attention_tiles_bytes(plan, cu_seqlens.back(), static_cast<std::int64_t>(num_sequences)));
+  const auto seqlen = [&](std::int32_t i) {
+    return cu_seqlens[static_cast<std::size_t>(i) + 1] - cu_seqlens[static_cast<std::size_t>(i)];
+  };
+  // The order of the sequences is kept at the end of `out`, where no tile of this batch comes.
+  const std::size_t scratch_bytes = num_sequences * sizeof(std::int32_t);
+  const std::size_t scratch_offset = (out.size() - scratch_bytes) / 4 * 4;
+  const std::span<std::int32_t> order(reinterpret_cast<std::int32_t*>(out.data() + scratch_offset),
+                                      num_sequences);
+  std::iota(order.begin(), order.end(), 0);
+  std::sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+    return seqlen(a) != seqlen(b) ? seqlen(a) > seqlen(b) : a < b;
+  });
+  const auto first_short = std::find_if(order.begin(), order.end(), [&](std::int32_t i) {
+    return seqlen(i) <= plan.short_max_seqlen;
+  });
+
+  auto* header = reinterpret_cast<AttentionTileHeader*>(out.data());
+  Writer writer(plan, cu_seqlens,
+                reinterpret_cast<AttentionTile*>(out.data() + sizeof(AttentionTileHeader)));
+  writer.write({order.begin(), first_short}, plan.long_positions);
+  const std::int32_t num_long = writer.written();
+  writer.write({first_short, order.end()}, plan.short_positions);
+  const AttentionTileCounts counts{num_long, writer.written() - num_long};
+  *header = {.num_long = counts.num_long, .num_short = counts.num_short};
+  return counts;
+}
+
+}  // namespace tessera::kernels::cuda
