@@ -68,19 +68,20 @@ class Backend {
 
   // --- start ---------------------------------------------------------------------------------
   // What the backend takes for itself beside allocate() and load_*(): `slots` batch slots, tile
-  // lists, matrix-product workspace, packing scratch. Asked before anything is taken, so that the
-  // engine can refuse with the whole sum; make_slot() and the operations then stay inside it.
-  virtual std::vector<MemoryTerm> own_memory(const BatchLimits& limits, const AttentionShape& shape,
-                                             std::int64_t hidden_size, int slots) const = 0;
+  // lists, matrix-product workspace, packing scratch, gate and up before SwiGLU. Asked before
+  // anything is taken, so that the engine can refuse with the whole sum; make_slot() and the
+  // operations then stay inside it.
+  virtual std::vector<MemoryTerm> own_memory(const BatchLimits& limits, const EncoderShape& shape,
+                                             int slots) const = 0;
   virtual std::unique_ptr<Buffer> allocate(std::size_t bytes, std::string_view what) = 0;
   virtual std::unique_ptr<LinearWeight> load_linear(const LinearSource& source) = 0;
   // Norm weights [cols] become float32; the embedding table [vocab, hidden] keeps its type.
   virtual std::unique_ptr<Buffer> load_vector(const MatrixSlice& source) = 0;
   virtual std::unique_ptr<Buffer> load_table(const MatrixSlice& source) = 0;
   virtual void finish_loading() = 0;  // returns once the sources may be unmapped
+  // The first call also takes what all slots share; it comes after the weights.
   virtual std::unique_ptr<BatchSlot> make_slot(const BatchLimits& limits,
-                                               const AttentionShape& shape,
-                                               std::int64_t hidden_size) = 0;
+                                               const EncoderShape& shape) = 0;
 
   // --- a batch's start and end -----------------------------------------------------------------
   // Copies ids and cu_seqlens in, derives position ids and attention tiles.

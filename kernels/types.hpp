@@ -55,4 +55,11 @@ struct AttentionShape {
   std::int64_t qkv_width() const { return q_width() + 2 * kv_width(); }
 };
 
+// What a backend must know of the model to size its own memory; shares of a rank as above.
+struct EncoderShape {
+  AttentionShape attention;
+  std::int64_t hidden_size = 0;
+  std::int64_t intermediate_size = 0;
+};
+
 }  // namespace tessera::kernels
