@@ -1,0 +1,42 @@
+#include <bit>
+#include <cmath>
+#include <numbers>
+#include <string>
+
+#include "common/check.hpp"
+#include "kernels/cuda/attention.hpp"
+#include "kernels/cuda/attention_device.cuh"
+#include "kernels/cuda/attention_launch.hpp"
+
+namespace tessera::kernels::cuda {
+
+void check_launch(cudaError_t error, const std::source_location& where) {
+  if (error == cudaSuccess) return;
+  throw FatalError(std::string("attention: ") + cudaGetErrorString(error) + " (" +
+                   where.file_name() + ":" + std::to_string(where.line()) + ")");
+}
+
+void launch_attention(const AttentionPlan& plan, const AttentionArguments& arguments,
+                      cudaStream_t stream) {
+  const AttentionShape& shape = plan.shape;
+  const AttentionParameters parameters{
+      .out = arguments.out,
+      .qkv = arguments.qkv,
+      .header = static_cast<AttentionTileHeader*>(arguments.tiles),
+      .out_stride = shape.q_width(),
+      .qkv_stride = shape.qkv_width(),
+      .k_offset = static_cast<int>(shape.q_width()),
+      .v_offset = static_cast<int>(shape.q_width() + shape.kv_width()),
+      .group = static_cast<int>(shape.num_q_heads / shape.num_kv_heads),
+      .log2_heads = std::countr_zero(static_cast<unsigned>(plan.heads)),
+      .scale_log2 = std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(kHeadDim)),
+  };
+  if (arguments.counts.num_long > 0) {
+    launch_long_sm80(parameters, arguments.counts.num_long, stream);
+  }
+  if (arguments.counts.num_short > 0) {
+    launch_short_sm80(parameters, arguments.counts.num_short, stream);
+  }
+}
+
+}  // namespace tessera::kernels::cuda
