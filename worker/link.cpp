@@ -1,0 +1,186 @@
+#include "worker/link.hpp"
+
+#include <algorithm>
+
+#include "common/log.hpp"
+
+namespace tessera {
+namespace {
+
+constexpr int kPollMs = 100;
+constexpr int kMissedHeartbeatsMax = 3;
+constexpr std::chrono::milliseconds kPatienceMax{15'000};
+
+protocol::WorkerHello make_hello(const WorkerOptions& options, const EngineInfo& info, int slots) {
+  const auto narrow = [](std::int64_t value) { return static_cast<std::uint32_t>(value); };
+  return {.name = options.name,
+          .device = info.device,
+          .model = options.model_name.empty() ? info.model_name : options.model_name,
+          .fingerprint = info.fingerprint,
+          .tokenizer_hash = info.tokenizer_hash,
+          .hidden_size = narrow(info.hidden_size),
+          .vocab_size = narrow(info.vocab_size),
+          .group_size = narrow(info.group_size),
+          .max_batch_tokens = narrow(info.max_batch_tokens),
+          .max_batch_sequences = narrow(info.max_sequences),
+          .max_seqlen = narrow(info.max_seqlen),
+          .preferred_seqlen_min = options.preferred_seqlen_min,
+          .preferred_seqlen_max = options.preferred_seqlen_max,
+          .slots = narrow(slots),
+          .cost_s = info.cost.fixed_s,
+          .cost_s_per_token = info.cost.per_token_s,
+          .cost_s_per_token2 = info.cost.per_square_s};
+}
+
+}  // namespace
+
+Link::Link(const WorkerOptions& options, const EngineInfo& info, BatchRunner& runner,
+           const net::WakeUp& results_ready)
+    : options_(options),
+      hello_(make_hello(options, info, runner.slots())),
+      runner_(runner),
+      results_ready_(results_ready) {}
+
+bool Link::run(const StopSignal& stop) {
+  connect();
+  net::PollSet poll;
+  poll.descriptors = {{.fd = results_ready_.fd(), .want_read = true},
+                      {.fd = stop.fd(), .want_read = true}};
+  while (!stop.take()) {
+    poll.sockets = {socket_.get()};
+    poll.wait(kPollMs);
+    receive_all();
+    send_results();
+    check_engine();
+    keep_alive();
+  }
+  return drain(poll, stop);
+}
+
+bool Link::drain(net::PollSet& poll, const StopSignal& stop) {
+  log::info("stopping: {} batches to finish", runner_.held());
+  send(protocol::WorkerGoodbye{"stopped by a signal"});
+  const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                           std::chrono::duration<double>(options_.drain_s));
+  while (runner_.held() > 0) {
+    if (Clock::now() > deadline || stop.take()) {
+      log::warn("{} batches are left to other workers", runner_.held());
+      return false;
+    }
+    poll.wait(kPollMs);
+    receive_all();
+    send_results();
+    check_engine();
+  }
+  return true;
+}
+
+void Link::connect() {
+  socket_ = std::make_unique<net::DealerSocket>(context_, options_.coordinator);
+  ++connection_;
+  welcomed_ = false;
+  last_received_ = Clock::now();
+  log::info("registering at {}", options_.coordinator);
+  send(hello_);
+}
+
+void Link::send(protocol::Message message) {
+  const std::string name(protocol::name_of(message));
+  if (socket_->send(protocol::encode(std::move(message))) != net::SendStatus::kSent) {
+    log::warn("{} was not sent: the coordinator does not read", name);
+    return;
+  }
+  last_sent_ = Clock::now();
+}
+
+void Link::receive_all() {
+  net::Incoming incoming;
+  while (socket_->receive(incoming)) {
+    auto message =
+        incoming.malformed
+            ? Result<protocol::Message>(Error{ErrorCode::kInvalidArgument, "not one or two frames"})
+            : protocol::decode(incoming.header, std::move(incoming.payload));
+    if (!message) {
+      log::warn("a message from the coordinator was dropped: {}", message.error().message);
+      continue;
+    }
+    last_received_ = Clock::now();
+    handle(std::move(message).value());
+  }
+}
+
+void Link::handle(protocol::Message message) {
+  if (auto* batch = std::get_if<protocol::Batch>(&message)) {
+    on_batch(std::move(*batch));
+  } else if (const auto* ping = std::get_if<protocol::Ping>(&message)) {
+    send(protocol::Pong{ping->nonce});
+  } else if (const auto* welcome = std::get_if<protocol::WorkerWelcome>(&message)) {
+    on_welcome(*welcome);
+  } else if (const auto* error = std::get_if<protocol::ErrorReply>(&message)) {
+    on_error(*error);
+  } else if (!std::holds_alternative<protocol::Pong>(message)) {
+    log::warn("{} is not for workers", protocol::name_of(message));
+  }
+}
+
+void Link::on_welcome(const protocol::WorkerWelcome& welcome) {
+  if (welcome.epoch < epoch_) {
+    log::warn("a coordinator of leader term {} is not followed; the term is {}", welcome.epoch,
+              epoch_);
+    return;
+  }
+  epoch_ = welcome.epoch;
+  heartbeat_ = std::chrono::milliseconds(std::clamp(welcome.heartbeat_ms, 10U, 60'000U));
+  patience_ = kMissedHeartbeatsMax * heartbeat_;
+  welcomed_ = true;
+  log::info("registered, leader term {}", epoch_);
+}
+
+void Link::on_batch(protocol::Batch batch) {
+  if (!welcomed_ || batch.epoch < epoch_) {
+    log::warn("batch {} of leader term {} is refused; the term is {}", batch.batch_id, batch.epoch,
+              epoch_);
+    return;
+  }
+  const std::uint64_t id = batch.batch_id;
+  if (!runner_.submit(std::move(batch), connection_)) {
+    log::warn("batch {} is refused: the coordinator sent more than {} batches", id, hello_.slots);
+  }
+}
+
+void Link::on_error(const protocol::ErrorReply& error) {
+  if (error.code != ErrorCode::kUnavailable && error.code != ErrorCode::kResourceExhausted) {
+    throw FatalError("the coordinator refused this worker: " + error.message);
+  }
+  log::warn("the coordinator cannot take this worker now: {}", error.message);
+}
+
+void Link::send_results() {
+  results_ready_.clear();
+  while (auto outcome = runner_.take_result()) {
+    if (outcome->tag == connection_) {
+      send(std::move(outcome->result));
+    }
+  }
+}
+
+void Link::keep_alive() {
+  const auto now = Clock::now();
+  if (now - last_received_ > patience_) {
+    log::warn("no word from the coordinator for {} ms", patience_.count());
+    patience_ = std::min(2 * patience_, kPatienceMax);
+    connect();
+  } else if (welcomed_ && now - last_sent_ > heartbeat_) {
+    send(protocol::Ping{});
+  }
+}
+
+void Link::check_engine() const {
+  const auto running = std::chrono::duration<double>(runner_.running_for()).count();
+  if (running > options_.batch_timeout_s) {
+    throw FatalError("a batch has been computing for " + std::to_string(running) +
+                     " s: the device hangs");
+  }
+}
+
+}  // namespace tessera

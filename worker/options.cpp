@@ -1,0 +1,94 @@
+#include "worker/options.hpp"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <array>
+
+#include "common/log.hpp"
+
+namespace tessera {
+namespace {
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "worker";
+}
+
+void add_engine_options(CLI::App& app, EngineOptions& engine) {
+  app.add_option("--model", engine.model_dir, "Hugging Face folder of the model")
+      ->required()
+      ->check(CLI::ExistingDirectory);
+  app.add_option("--device", engine.device, "cpu, or cuda:N")->capture_default_str();
+  // A flag that sets the enum: CLI11 would print an enum's number, not its name.
+  app.add_option_function<std::string>(
+         "--dtype",
+         [&engine](const std::string& name) {
+           engine.weight_type =
+               name == "float32" ? kernels::DType::kFloat32 : kernels::DType::kBFloat16;
+         },
+         "Type of weights and activations: bfloat16 or float32")
+      ->check(CLI::IsMember({"bfloat16", "float32"}))
+      ->default_str("bfloat16");
+  app.add_option("--threads", engine.threads, "CPU threads; 0 takes all cores")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  app.add_option("--max-batch-tokens", engine.max_batch_tokens,
+                 "Tokens of one batch; 0 picks from the device's memory")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--max-batch-sequences", engine.max_sequences, "Texts of one batch; 0 picks")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--max-seqlen", engine.max_seqlen,
+                 "Tokens of the longest text; 0 takes the model's limit")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+}  // namespace
+
+WorkerOptions parse_worker_options(int argc, char** argv) {
+  WorkerOptions options;
+  CLI::App app{
+      "Tessera worker: loads one model on one device group and embeds what the coordinator "
+      "sends.",
+      "tessera-worker"};
+  app.footer(
+      "Example:\n  tessera-worker --model deploy/data/demo-model --threads 2\n"
+      "  tessera-worker --model Qwen3-Embedding-4B --device cuda:0 "
+      "--coordinator tcp://10.0.0.5:7401");
+  app.set_config("--config", "", "File with any of these options, as name=value lines (TOML)");
+  app.add_option("--coordinator", options.coordinator, "Where the coordinator listens for workers")
+      ->capture_default_str();
+  add_engine_options(app, options.engine);
+  app.add_option("--name", options.name, "Name in logs and in `tessera status`");
+  app.add_option("--model-name", options.model_name,
+                 "Name under which clients ask for the model; default: the folder's name");
+  app.add_option("--prefer-seqlen-min", options.preferred_seqlen_min,
+                 "Shortest text that this worker is meant for");
+  app.add_option("--prefer-seqlen-max", options.preferred_seqlen_max,
+                 "Longest text that this worker is meant for; 0: no preference");
+  app.add_option("--drain-s", options.drain_s, "Longest wait for running batches at SIGTERM")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--batch-timeout-s", options.batch_timeout_s,
+                 "A batch that computes for longer means a hung device: the worker exits")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--log-level", options.log_level, "trace, debug, info, warn, error or off")
+      ->capture_default_str();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    std::exit(app.exit(e));
+  }
+  log::init("worker", options.log_level);
+  log::info("options\n{}", app.config_to_str(true, false));
+  if (options.name.empty()) {
+    options.name = host_name() + "/" + options.engine.device;
+  }
+  return options;
+}
+
+}  // namespace tessera
