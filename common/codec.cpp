@@ -154,6 +154,11 @@ class Reader {
       value = object.via.f64;
       return true;
     }
+    // msgpack-c writes a double without a fraction as an integer.
+    if (object.type == msgpack::type::NEGATIVE_INTEGER) {
+      value = static_cast<double>(object.via.i64);
+      return true;
+    }
     value = static_cast<double>(object.via.u64);
     return object.type == msgpack::type::POSITIVE_INTEGER;
   }

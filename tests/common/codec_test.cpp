@@ -61,6 +61,13 @@ TEST(Codec, KeepsEveryKindOfField) {
   EXPECT_EQ(std::get<EmbedRequest>(round_trip(request)).spec, request.spec);
 }
 
+TEST(Codec, KeepsDoublesThatAreWholeNumbers) {
+  for (const double value : {0.0, 8.0, -8.0, 1e300, -0.5}) {
+    StatusReply reply{.uptime_s = value};
+    EXPECT_EQ(std::get<StatusReply>(round_trip(reply)).uptime_s, value);
+  }
+}
+
 TEST(Codec, EveryMessageTypeSurvivesARoundTrip) {
   const auto check = [](Message message) {
     const std::size_t index = message.index();
