@@ -47,7 +47,7 @@ class BatchSlot {
  public:
   virtual ~BatchSlot() = default;
   virtual std::int64_t total_tokens() const = 0;
-  virtual std::int64_t num_sequences() const = 0;
+  virtual std::int64_t num_sequences() const = 0;  // that have a vector here
 };
 
 // One device (a GPU, or the CPU) and the operations of the encoder on it. The graph in
@@ -112,7 +112,9 @@ class Backend {
   virtual void qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
                               const AttentionShape& shape, const QkNormRope& options) = 0;
   // Causal grouped-query attention inside each sequence.            out: [T, q_width]
-  virtual void attention(Buffer& out, Buffer& qkv, BatchSlot& slot,
+  // `gathered` [rows of the group, k | v] holds the keys and values of a batch made of segments;
+  // null for a batch of whole sequences, whose keys and values are those of qkv.
+  virtual void attention(Buffer& out, Buffer& qkv, Buffer* gathered, BatchSlot& slot,
                          const AttentionShape& shape) = 0;
 
   // The last layer needs k and v of all tokens but q of last tokens only.
@@ -122,7 +124,8 @@ class Backend {
   // q: [n, q_width] from `in_last` [n, hidden]; normalised and rotated at the last positions.
   virtual void last_q_projection(Buffer& q, Buffer& in_last, LinearWeight& weight, BatchSlot& slot,
                                  const AttentionShape& shape, const QkNormRope& options) = 0;
-  // out: [n, q_width], sequence i's query over all of its keys.
+  // out: [n, q_width], sequence i's query over all of its keys; kv is the gathered one for
+  // segments.
   virtual void last_attention(Buffer& out, Buffer& q, Buffer& kv, BatchSlot& slot,
                               const AttentionShape& shape) = 0;
   // out[i] = x[cu_seqlens[i+1] - 1], of residual type or of activation type.

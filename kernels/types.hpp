@@ -31,10 +31,23 @@ enum class RowLayout : std::uint8_t {
   kGateUpPair,  // exactly two slices, gate and up; the backend interleaves them as its kernel likes
 };
 
-// Sequences packed one behind the other, in host memory, as the graph takes them.
+// Part of one sequence, where the GPUs of a group split a batch among themselves: each GPU runs its
+// own tokens' queries over the keys and values of all tokens, which the group has gathered.
+struct Segment {
+  std::int32_t position = 0;  // of the first token in its sequence, a multiple of the alignment
+  std::int32_t first_kv = 0;  // row of the sequence's position 0 in the gathered [k | v]
+  bool ends = true;           // holds the sequence's last token, so its vector comes from here
+};
+inline constexpr std::int32_t kSegmentAlignment = 128;
+inline constexpr std::int64_t kPartsMax = 32;  // segments of a batch with position > 0
+
+// Sequences packed one behind the other, in host memory, as the graph takes them. With `segments`,
+// each of the num_sequences runs of tokens is such a part instead of a whole sequence, and only
+// those that end a sequence have a vector, in their order.
 struct PackedBatchView {
   std::span<const std::int32_t> input_ids;   // [total_tokens]
   std::span<const std::int32_t> cu_seqlens;  // [num_sequences + 1], from 0 to total_tokens
+  std::span<const Segment> segments;         // [num_sequences], or none: whole sequences
   std::int64_t total_tokens() const { return static_cast<std::int64_t>(input_ids.size()); }
   std::int64_t num_sequences() const { return static_cast<std::int64_t>(cu_seqlens.size()) - 1; }
 };

@@ -19,14 +19,18 @@ void check_launch(cudaError_t error, const std::source_location& where) {
 void launch_attention(const AttentionPlan& plan, const AttentionArguments& arguments,
                       cudaStream_t stream) {
   const AttentionShape& shape = plan.shape;
+  const bool apart = arguments.kv != nullptr;
+  const int k_offset = apart ? 0 : static_cast<int>(shape.q_width());
   const AttentionParameters parameters{
       .out = arguments.out,
-      .qkv = arguments.qkv,
+      .q = arguments.qkv,
+      .kv = apart ? arguments.kv : arguments.qkv,
       .header = static_cast<AttentionTileHeader*>(arguments.tiles),
       .out_stride = shape.q_width(),
-      .qkv_stride = shape.qkv_width(),
-      .k_offset = static_cast<int>(shape.q_width()),
-      .v_offset = static_cast<int>(shape.q_width() + shape.kv_width()),
+      .q_stride = shape.qkv_width(),
+      .kv_stride = apart ? 2 * shape.kv_width() : shape.qkv_width(),
+      .k_offset = k_offset,
+      .v_offset = k_offset + static_cast<int>(shape.kv_width()),
       .group = static_cast<int>(shape.num_q_heads / shape.num_kv_heads),
       .log2_heads = std::countr_zero(static_cast<unsigned>(plan.heads)),
       .scale_log2 = std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(kHeadDim)),

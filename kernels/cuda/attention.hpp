@@ -20,6 +20,8 @@ struct AttentionArguments {
   // Rows of `qkv` that may be read, at least the batch's tokens. Rows behind the last token are
   // read but have no effect as long as they are finite; of `out` only the batch's rows are written.
   std::int64_t rows = 0;
+  // [rows of the group, k | v] when the batch is made of parts of sequences; else null: in `qkv`.
+  const __nv_bfloat16* kv = nullptr;
   void* tiles = nullptr;       // device copy of what build_attention_tiles wrote
   AttentionTileCounts counts;  // as built, or the bounds of a recorded graph
 };

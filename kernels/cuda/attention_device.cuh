@@ -15,10 +15,12 @@ constexpr int kHeadDim = 128;
 // Numbers that every tile of a launch shares, passed by value.
 struct AttentionParameters {
   __nv_bfloat16* out;
-  const __nv_bfloat16* qkv;
+  const __nv_bfloat16* q;
+  const __nv_bfloat16* kv;
   AttentionTileHeader* header;  // the tiles follow it
   std::int64_t out_stride;      // elements from token to token
-  std::int64_t qkv_stride;
+  std::int64_t q_stride;
+  std::int64_t kv_stride;
   int k_offset;  // of the first key head in a token's row
   int v_offset;
   int group;         // query heads of a kv head
@@ -68,8 +70,7 @@ __device__ inline void store_rows(const AttentionParameters& p, const AttentionT
     const int r = row + lane / 4 + half * 8;
     const int position = tile.position + (r >> p.log2_heads);
     const int head = tile.q_head + (r & ((1 << p.log2_heads) - 1));
-    __nv_bfloat16* out = p.out +
-                         static_cast<std::int64_t>(tile.first_token + position) * p.out_stride +
+    __nv_bfloat16* out = p.out + static_cast<std::int64_t>(tile.first_q + position) * p.out_stride +
                          head * kHeadDim + (lane & 3) * 8;
 #pragma unroll
     for (int n = 0; n < kHeadDim / 8; n += 4) {

@@ -65,9 +65,9 @@ __device__ void load_queries(const AttentionParameters& p, const AttentionTile& 
     const int position = tile.position + (row >> p.log2_heads);
     const bool valid = position < tile.seqlen;
     const int head = tile.q_head + (row & ((1 << p.log2_heads) - 1));
-    const std::int64_t token = tile.first_token + (valid ? position : 0);
+    const std::int64_t token = tile.first_q + (valid ? position : tile.position);
     copy_async(to + chunk_offset(row, chunk),
-               p.qkv + token * p.qkv_stride + head * kHeadDim + chunk * 8, valid);
+               p.q + token * p.q_stride + head * kHeadDim + chunk * 8, valid);
   }
 }
 
@@ -81,7 +81,7 @@ __device__ void load_keys_and_values(const AttentionParameters& p, const Attenti
     const int key = block * kKeys + row;
     const bool valid = key < tile.seqlen;
     const __nv_bfloat16* from =
-        p.qkv + static_cast<std::int64_t>(tile.first_token + (valid ? key : 0)) * p.qkv_stride +
+        p.kv + static_cast<std::int64_t>(tile.first_kv + (valid ? key : 0)) * p.kv_stride +
         kv_column + chunk * 8;
     copy_async(to + chunk_offset(row, chunk), from + p.k_offset, valid);
     copy_async(to + kBlockBytes + chunk_offset(row, chunk), from + p.v_offset, valid);

@@ -22,12 +22,32 @@ std::int32_t ceil_div(std::int64_t a, std::int64_t b) {
 
 std::int64_t head_groups(const AttentionPlan& plan) { return plan.shape.num_q_heads / plan.heads; }
 
-// Writes the tiles of sequences that are sorted by falling length. A unit is one sequence under one
+// The batch as the tiles see it: where each sequence, or part of one, starts and ends.
+struct Extents {
+  std::span<const std::int32_t> cu_seqlens;
+  std::span<const Segment> segments;
+
+  std::int32_t position(std::int32_t i) const {
+    return segments.empty() ? 0 : segments[static_cast<std::size_t>(i)].position;
+  }
+  std::int32_t end(std::int32_t i) const {
+    const auto at = static_cast<std::size_t>(i);
+    return position(i) + cu_seqlens[at + 1] - cu_seqlens[at];
+  }
+  std::int32_t first_q(std::int32_t i) const {
+    return cu_seqlens[static_cast<std::size_t>(i)] - position(i);
+  }
+  std::int32_t first_kv(std::int32_t i) const {
+    return segments.empty() ? first_q(i) : segments[static_cast<std::size_t>(i)].first_kv;
+  }
+};
+
+// Writes the tiles of sequences that are sorted by falling end. A unit is one sequence under one
 // group of heads; a section is as many units as fit in the L2 cache.
 class Writer {
  public:
-  Writer(const AttentionPlan& plan, std::span<const std::int32_t> cu_seqlens, AttentionTile* out)
-      : plan_(plan), cu_seqlens_(cu_seqlens), begin_(out), out_(out) {}
+  Writer(const AttentionPlan& plan, const Extents& extents, AttentionTile* out)
+      : plan_(plan), extents_(extents), begin_(out), out_(out) {}
 
   void write(std::span<const std::int32_t> sequences, int positions) {
     const std::int64_t groups = head_groups(plan_);
@@ -36,7 +56,7 @@ class Writer {
     for (std::int64_t first = 0; first < units;) {
       std::int64_t last = first;
       for (std::int64_t bytes = 0; last < units && (last == first || bytes < kSectionBytes); ++last)
-        bytes += seqlen(sequences[static_cast<std::size_t>(last / groups)]) * token_bytes;
+        bytes += extents_.end(sequences[static_cast<std::size_t>(last / groups)]) * token_bytes;
       write_section(sequences, positions, first, last);
       first = last;
     }
@@ -45,27 +65,23 @@ class Writer {
   std::int32_t written() const { return static_cast<std::int32_t>(out_ - begin_); }
 
  private:
-  std::int32_t seqlen(std::int32_t sequence) const {
-    const auto i = static_cast<std::size_t>(sequence);
-    return cu_seqlens_[i + 1] - cu_seqlens_[i];
-  }
-
   void write_section(std::span<const std::int32_t> sequences, int positions, std::int64_t first,
                      std::int64_t last) {
     const std::int64_t groups = head_groups(plan_);
-    const std::int32_t longest = seqlen(sequences[static_cast<std::size_t>(first / groups)]);
+    const std::int32_t longest = extents_.end(sequences[static_cast<std::size_t>(first / groups)]);
     for (std::int32_t tile = ceil_div(longest, positions) - 1; tile >= 0; --tile) {
       for (std::int64_t unit = first; unit < last; ++unit) {
         const std::int32_t sequence = sequences[static_cast<std::size_t>(unit / groups)];
-        if (seqlen(sequence) <= tile * positions) break;  // and so are all behind it
-        *out_++ = {cu_seqlens_[static_cast<std::size_t>(sequence)], seqlen(sequence),
+        if (extents_.end(sequence) <= tile * positions) break;  // and so are all behind it
+        if (extents_.position(sequence) > tile * positions) continue;
+        *out_++ = {extents_.first_q(sequence), extents_.first_kv(sequence), extents_.end(sequence),
                    tile * positions, static_cast<std::int32_t>(unit % groups) * plan_.heads};
       }
     }
   }
 
   const AttentionPlan& plan_;
-  std::span<const std::int32_t> cu_seqlens_;
+  const Extents& extents_;
   AttentionTile* begin_;
   AttentionTile* out_;
 };
@@ -94,7 +110,7 @@ AttentionPlan plan_attention(const AttentionShape& shape, int compute_capability
 AttentionTileCounts max_attention_tiles(const AttentionPlan& plan, std::int64_t max_tokens,
                                         std::int64_t max_sequences) {
   const std::int64_t long_sequences =
-      std::min(max_sequences, max_tokens / (plan.short_max_seqlen + 1));
+      std::min(max_sequences, max_tokens / (plan.short_max_seqlen + 1) + kPartsMax);
   const std::int64_t groups = head_groups(plan);
   const std::int64_t long_blocks =
       long_sequences == 0 ? 0 : max_tokens / plan.long_positions + long_sequences;
@@ -116,14 +132,15 @@ std::size_t attention_tiles_bytes(const AttentionPlan& plan, std::int64_t max_to
 
 AttentionTileCounts build_attention_tiles(const AttentionPlan& plan,
                                           std::span<const std::int32_t> cu_seqlens,
+                                          std::span<const Segment> segments,
                                           std::span<std::byte> out) {
   CHECK(!cu_seqlens.empty());
   const std::size_t num_sequences = cu_seqlens.size() - 1;
   CHECK(out.size() >=
         attention_tiles_bytes(plan, cu_seqlens.back(), static_cast<std::int64_t>(num_sequences)));
-  const auto seqlen = [&](std::int32_t i) {
-    return cu_seqlens[static_cast<std::size_t>(i) + 1] - cu_seqlens[static_cast<std::size_t>(i)];
-  };
+  CHECK(segments.empty() || segments.size() == num_sequences);
+  for (const Segment& segment : segments) CHECK(segment.position % kSegmentAlignment == 0);
+  const Extents extents{cu_seqlens, segments};
   // The order of the sequences is kept at the end of `out`, where no tile of this batch comes.
   const std::size_t scratch_bytes = num_sequences * sizeof(std::int32_t);
   const std::size_t scratch_offset = (out.size() - scratch_bytes) / 4 * 4;
@@ -131,14 +148,14 @@ AttentionTileCounts build_attention_tiles(const AttentionPlan& plan,
                                       num_sequences);
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
-    return seqlen(a) != seqlen(b) ? seqlen(a) > seqlen(b) : a < b;
+    return extents.end(a) != extents.end(b) ? extents.end(a) > extents.end(b) : a < b;
   });
   const auto first_short = std::find_if(order.begin(), order.end(), [&](std::int32_t i) {
-    return seqlen(i) <= plan.short_max_seqlen;
+    return extents.end(i) <= plan.short_max_seqlen;
   });
 
   auto* header = reinterpret_cast<AttentionTileHeader*>(out.data());
-  Writer writer(plan, cu_seqlens,
+  Writer writer(plan, extents,
                 reinterpret_cast<AttentionTile*>(out.data() + sizeof(AttentionTileHeader)));
   writer.write({order.begin(), first_short}, plan.long_positions);
   const std::int32_t num_long = writer.written();

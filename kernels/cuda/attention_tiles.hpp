@@ -34,12 +34,16 @@ struct AttentionPlan {
 // shape: head_dim 128, num_q_heads a multiple of num_kv_heads.
 AttentionPlan plan_attention(const AttentionShape& shape, int compute_capability, int num_sms);
 
-struct AttentionTile {
-  std::int32_t first_token = 0;  // of the sequence, in the batch
-  std::int32_t seqlen = 0;
+// A part of a sequence (see Segment) has its queries and its keys at different rows.
+struct alignas(16) AttentionTile {
+  std::int32_t first_q = 0;   // row of q and out at position 0; below 0 if a part starts later
+  std::int32_t first_kv = 0;  // row of k and v at position 0
+  std::int32_t seqlen = 0;    // positions from here on have no query; keys end here too
   std::int32_t position = 0;  // first one of the tile, in the sequence
   std::int32_t q_head = 0;    // first one of the tile
+  std::int32_t reserved[3] = {};
 };
+static_assert(sizeof(AttentionTile) == 32);
 
 // What lies in device memory before the tiles. The long tiles come first, then the short ones.
 // `next` and `finished` belong to the kernels, which leave them at 0.
@@ -74,8 +78,15 @@ std::size_t attention_tiles_bytes(const AttentionTileCounts& counts);
 // Writes the list of one batch into host memory `out` (64-byte aligned, at least
 // attention_tiles_bytes(plan, tokens, sequences) long). It serves all layers. Order: tiles whose
 // keys fit in the L2 cache together follow one another, and among them the longest come first.
+// `segments`: as in PackedBatchView; a part counts as long or short by where it ends.
 AttentionTileCounts build_attention_tiles(const AttentionPlan& plan,
                                           std::span<const std::int32_t> cu_seqlens,
+                                          std::span<const Segment> segments,
                                           std::span<std::byte> out);
+inline AttentionTileCounts build_attention_tiles(const AttentionPlan& plan,
+                                                 std::span<const std::int32_t> cu_seqlens,
+                                                 std::span<std::byte> out) {
+  return build_attention_tiles(plan, cu_seqlens, {}, out);
+}
 
 }  // namespace tessera::kernels::cuda

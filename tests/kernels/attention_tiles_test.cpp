@@ -59,7 +59,8 @@ void expect_exact_cover(const AttentionPlan& plan, const std::vector<std::int32_
     ASSERT_EQ(tile.position % positions, 0);
     ASSERT_EQ(tile.q_head % plan.heads, 0);
     ASSERT_LT(tile.position, tile.seqlen);
-    ++covered[{tile.first_token, tile.q_head, tile.position}];
+    EXPECT_EQ(tile.first_q, tile.first_kv);
+    ++covered[{tile.first_q, tile.q_head, tile.position}];
   }
   std::size_t expected = 0;
   std::int32_t first_token = 0;
@@ -121,6 +122,43 @@ TEST(AttentionTiles, PacksTheHeadsThatShareKeys) {
   EXPECT_EQ(plan_of(8, 8).heads, 1);
   EXPECT_EQ(plan_of(6, 2).heads, 1);
   EXPECT_EQ(plan_of(12, 2).heads, 2);
+}
+
+// Two GPUs that split one sequence and keep a short one each: together their tiles are those of the
+// whole batch, each with its queries at the GPU's own rows and its keys at the gathered ones.
+TEST(AttentionTiles, PartsOfASequenceCoverItTogether) {
+  const AttentionPlan plan = plan_of(32, 8);
+  const std::int32_t seqlen = 1000;
+  const std::vector<std::vector<std::int32_t>> cu_seqlens{{0, 256, 488, 500}, {0, 512, 600}};
+  const std::vector<std::vector<Segment>> segments{
+      {{.position = 0, .first_kv = 0, .ends = false}, {.position = 768}, {.first_kv = 1000}},
+      {{.position = 256, .ends = false}, {.first_kv = 1000}}};
+  std::map<std::pair<std::int32_t, std::int32_t>, int> covered;
+  for (std::size_t gpu = 0; gpu < 2; ++gpu) {
+    const std::int32_t tokens = cu_seqlens[gpu].back();
+    const auto parts = static_cast<std::int64_t>(segments[gpu].size());
+    std::vector<std::byte> bytes(attention_tiles_bytes(plan, tokens, parts));
+    const AttentionTileCounts counts =
+        build_attention_tiles(plan, cu_seqlens[gpu], segments[gpu], bytes);
+    const AttentionTileCounts bounds = max_attention_tiles(plan, tokens, parts);
+    EXPECT_LE(counts.num_long, bounds.num_long);
+    EXPECT_LE(counts.num_short, bounds.num_short);
+    const auto* tiles = reinterpret_cast<const AttentionTile*>(bytes.data() + 64);
+    for (int i = 0; i < counts.num_long + counts.num_short; ++i) {
+      const AttentionTile& tile = tiles[i];
+      const bool whole = tile.first_kv == 1000;
+      EXPECT_EQ(i >= counts.num_long, whole);
+      EXPECT_LT(tile.position, tile.seqlen);
+      EXPECT_GE(tile.first_q + tile.position, 0);
+      EXPECT_LE(tile.first_q + tile.seqlen, tokens);
+      if (!whole) ++covered[{tile.position, tile.q_head}];
+    }
+  }
+  for (std::int32_t position = 0; position < seqlen; position += plan.long_positions) {
+    for (std::int32_t head = 0; head < 32; head += plan.heads) {
+      EXPECT_EQ((covered[{position, head}]), 1) << position;
+    }
+  }
 }
 
 TEST(AttentionTiles, RefusesOldGpus) {

@@ -1,0 +1,90 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "kernels/backend.hpp"
+
+namespace tessera::kernels {
+
+// What one rank of a group of GPUs (or of CPU threads) does together with the others. Every call is
+// collective: all ranks make the same calls in the same order, each from the thread that owns its
+// backend. Operations are queued: each starts when all that the backend had queued before the call
+// is done, and what the backend queues after the operation's `wait` comes after it. Sums are taken
+// in rank order, so all ranks hold the same bits and every run gives the same. A failure throws
+// FatalError. Memory is taken only by `allocate`, at start.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  // Memory of this rank that the others reach too; all ranks ask for the same size.
+  virtual std::unique_ptr<Buffer> allocate(std::size_t bytes, std::string_view what) = 0;
+
+  // Tensor parallelism: the end of a row-split product, the residual and the next norm in one, as
+  // reduce-scatter, norm of this rank's rows, all-gather. Rank r owns the rows from
+  // r * ceil(rows / size) on. Buffers marked * come from `allocate`.
+  struct ReduceNorm {
+    Buffer* partial = nullptr;  // * [rows, hidden] activation type, this rank's part of the sum
+    Buffer* x = nullptr;       //   [rows, hidden] residual type; only own rows are read and written
+    Buffer* out = nullptr;     // * [rows, hidden] activation type, every row on every rank
+    Buffer* all_x = nullptr;   // * unless null: gets every row of the new x too
+    Buffer* weight = nullptr;  //   [hidden] float32
+    std::int64_t rows = 0;
+    std::int64_t hidden = 0;
+    float eps = 1e-6F;
+  };
+  // x += sum of the ranks' partials; out = x / sqrt(mean(x^2) + eps) * weight. Up to kLanes may be
+  // under way; `wait(lane)` orders the backend behind the lane's last one. `partial` may be
+  // overwritten, and `out` read, after that.
+  virtual void reduce_norm(const ReduceNorm& operation, int lane) = 0;
+  virtual void wait(int lane) = 0;
+  static constexpr int kLanes = 2;
+
+  // A batch split along its tokens: each rank puts rows of `source` where all ranks' attention
+  // reads them. Token t of this rank goes to row kv_rows[t] of `gathered` on every rank, or, when
+  // kv_rows[t] is below 0, to row -1 - kv_rows[t] of this rank's alone. Ranks may have different
+  // numbers of tokens. `stage_rows` comes once a batch; kv_rows may be dropped on return.
+  virtual void stage_rows(int slot, std::span<const std::int32_t> kv_rows) = 0;
+  struct GatherRows {
+    Buffer* gathered = nullptr;  // * [rows of the group, width] activation type
+    Buffer* source = nullptr;    //   [tokens, source_width] activation type
+    std::int64_t source_width = 0;
+    std::int64_t source_column = 0;
+    std::int64_t width = 0;
+    int slot = 0;
+  };
+  virtual void gather_rows(const GatherRows& operation) = 0;  // no wait needed
+};
+
+// What the ranks of one process share; made before their threads. Outlives its communicators.
+class CommunicatorGroup {
+ public:
+  virtual ~CommunicatorGroup() = default;
+  virtual int size() const = 0;
+  virtual std::string_view transport() const = 0;  // "threads", "peer memory", "NCCL 2.28.9"
+
+  // Called once by each rank's thread; returns when all ranks have. `limits` bounds stage_rows.
+  virtual std::unique_ptr<Communicator> join(int rank, Backend& backend, const BatchLimits& limits,
+                                             int slots) = 0;
+  // Any thread: wakes the ranks that wait for others on the host; their calls throw FatalError.
+  virtual void abort() = 0;
+  // Any thread: operations finished so far over all ranks. A watchdog takes a standstill for a
+  // hang.
+  virtual std::uint64_t progress() const = 0;
+};
+
+std::unique_ptr<CommunicatorGroup> make_cpu_communicators(int size);
+
+enum class Transport : std::uint8_t {
+  kPeer,  // our kernels over peer pointers; all GPUs must reach each other
+  kNccl,
+};
+// Throws FatalError with one sentence when the devices cannot work together this way.
+std::unique_ptr<CommunicatorGroup> make_cuda_communicators(std::span<const int> devices,
+                                                           Transport transport);
+
+}  // namespace tessera::kernels
