@@ -1,0 +1,14 @@
+// Stands in for the CUDA backend in builds without CUDA.
+
+#include "common/check.hpp"
+#include "kernels/backend.hpp"
+
+namespace tessera::kernels {
+
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions&) {
+  throw FatalError("this build has no GPU support; use --device cpu or a build with CUDA");
+}
+
+int cuda_device_count() { return 0; }
+
+}  // namespace tessera::kernels

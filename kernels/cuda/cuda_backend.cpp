@@ -1,0 +1,265 @@
+#include "kernels/cuda/cuda_backend.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "common/check.hpp"
+#include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/random.hpp"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+// Left alone for what CUDA takes by itself: kernel code as it is first used, recorded graphs.
+constexpr std::size_t kReservedBytes = std::size_t{512} << 20;
+
+int checked_device(int device) {
+  const int count = cuda_device_count();
+  if (count == 0) {
+    throw FatalError("this machine has no usable NVIDIA GPU");
+  }
+  if (device < 0 || device >= count) {
+    throw FatalError("there is no GPU " + std::to_string(device) + "; this machine has " +
+                     std::to_string(count));
+  }
+  cuda_check(cudaSetDevice(device));
+  return device;
+}
+
+cudaDeviceProp properties_of(int device) {
+  cudaDeviceProp properties{};
+  cuda_check(cudaGetDeviceProperties(&properties, device));
+  return properties;
+}
+
+AttentionPlan plan_for(const AttentionShape& shape, const cudaDeviceProp& properties) {
+  return plan_attention(shape, properties.major * 10 + properties.minor,
+                        properties.multiProcessorCount);
+}
+
+std::size_t rope_table_bytes(const BatchLimits& limits) {
+  return static_cast<std::size_t>(limits.max_seqlen * kHeadDim) * sizeof(float);
+}
+
+std::size_t gate_up_bytes(const BatchLimits& limits, const EncoderShape& shape) {
+  return static_cast<std::size_t>(limits.max_tokens * 2 * shape.intermediate_size) * sizeof(Bf16);
+}
+
+}  // namespace
+
+Bf16Weight::Bf16Weight(const LinearSource& source, std::int64_t rows, std::int64_t cols)
+    : rows_(rows),
+      cols_(cols),
+      memory_(static_cast<std::size_t>(rows * cols) * sizeof(Bf16), source.name) {}
+
+CudaBackend::CudaBackend(const CudaOptions& options)
+    : device_(checked_device(options.device)),
+      properties_(properties_of(device_)),
+      compute_(make_stream()),
+      copy_in_(make_stream()),
+      copy_out_(make_stream()),
+      gemm_(options.algorithm_cache) {
+  (void)plan_for({.num_q_heads = 1, .num_kv_heads = 1}, properties_);  // refuses old GPUs
+}
+
+CudaBackend::~CudaBackend() { (void)cudaStreamSynchronize(compute_.get()); }
+
+std::string CudaBackend::name() const { return properties_.name; }
+
+std::size_t CudaBackend::free_memory_bytes() const {
+  std::size_t free = 0;
+  std::size_t total = 0;
+  cuda_check(cudaSetDevice(device_));
+  cuda_check(cudaMemGetInfo(&free, &total));
+  return free > kReservedBytes ? free - kReservedBytes : 0;
+}
+
+std::vector<MemoryTerm> CudaBackend::own_memory(const BatchLimits& limits,
+                                                const EncoderShape& shape, int slots) const {
+  const AttentionPlan plan = plan_for(shape.attention, properties_);
+  return {
+      {.what = "gate and up before SwiGLU", .bytes = gate_up_bytes(limits, shape)},
+      {.what = "RoPE table", .bytes = rope_table_bytes(limits)},
+      {.what = "matrix-product workspace", .bytes = Gemm::kWorkspaceBytes},
+      {.what = std::to_string(slots) + " slots: ids, positions, attention tiles, vectors",
+       .bytes = static_cast<std::size_t>(slots) *
+                CudaSlot::device_bytes(limits, plan, shape.hidden_size)},
+  };
+}
+
+std::unique_ptr<Buffer> CudaBackend::allocate(std::size_t bytes, std::string_view what) {
+  cuda_check(cudaSetDevice(device_));
+  auto buffer = std::make_unique<DeviceBuffer>(bytes, what);
+  // Rows that no batch wrote yet must hold finite numbers.
+  cuda_check(cudaMemsetAsync(buffer->data(), 0, bytes, compute_.get()));
+  return buffer;
+}
+
+std::unique_ptr<LinearWeight> CudaBackend::load_linear(const LinearSource& source) {
+  cuda_check(cudaSetDevice(device_));
+  CHECK(!source.slices.empty());
+  const std::int64_t cols = source.slices.front().cols;
+  std::int64_t rows = 0;
+  for (const MatrixSlice& slice : source.slices) {
+    CHECK(slice.cols == cols);
+    rows += slice.rows;
+  }
+  if (cols % 8 != 0 || rows % 8 != 0) {
+    throw FatalError(source.name + " has shape [" + std::to_string(rows) + ", " +
+                     std::to_string(cols) + "]; the GPU needs multiples of 8");
+  }
+  auto weight = std::make_unique<Bf16Weight>(source, rows, cols);
+  if (loader_ == nullptr) {
+    loader_ = std::make_unique<WeightLoader>(device_);
+  }
+  std::int64_t next_row = 0;
+  for (const MatrixSlice& slice : source.slices) {
+    if (source.layout == RowLayout::kGateUpPair) {
+      CHECK(source.slices.size() == 2);
+      loader_->copy(
+          slice,
+          {.target = weight->row(next_row), .group = kGateUpGroup, .pitch = 2 * kGateUpGroup});
+      next_row += kGateUpGroup;
+    } else {
+      loader_->copy(slice, {.target = weight->row(next_row)});
+      next_row += slice.rows;
+    }
+  }
+  const Gemm::Tuning tuning{
+      .weight = weight->row(0), .n = rows, .k = cols, .accumulate = source.slices.size() == 1};
+  const bool seen = std::ranges::any_of(to_tune_, [&](const Gemm::Tuning& other) {
+    return other.n == tuning.n && other.k == tuning.k && other.accumulate == tuning.accumulate;
+  });
+  if (!seen) {
+    to_tune_.push_back(tuning);
+  }
+  return weight;
+}
+
+std::unique_ptr<Buffer> CudaBackend::load_vector(const MatrixSlice& source) {
+  cuda_check(cudaSetDevice(device_));
+  CHECK(source.rows == 1);
+  std::vector<float> values(static_cast<std::size_t>(source.cols));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (source.type == DType::kFloat32) {
+      std::memcpy(&values[i], source.data + i * sizeof(float), sizeof(float));
+    } else {
+      std::uint16_t bits = 0;
+      std::memcpy(&bits, source.data + i * sizeof bits, sizeof bits);
+      values[i] = std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+    }
+  }
+  auto buffer = std::make_unique<DeviceBuffer>(values.size() * sizeof(float), "norm weights");
+  cuda_check(cudaMemcpy(buffer->data(), values.data(), buffer->bytes(), cudaMemcpyHostToDevice));
+  return buffer;
+}
+
+std::unique_ptr<Buffer> CudaBackend::load_table(const MatrixSlice& source) {
+  cuda_check(cudaSetDevice(device_));
+  auto buffer = std::make_unique<DeviceBuffer>(
+      static_cast<std::size_t>(source.rows * source.cols) * sizeof(Bf16), "the embedding table");
+  if (loader_ == nullptr) {
+    loader_ = std::make_unique<WeightLoader>(device_);
+  }
+  loader_->copy(source, {.target = buffer->data()});
+  return buffer;
+}
+
+void CudaBackend::finish_loading() {
+  if (loader_ != nullptr) {
+    loader_->finish();
+    loader_.reset();
+  }
+}
+
+std::unique_ptr<BatchSlot> CudaBackend::make_slot(const BatchLimits& limits,
+                                                  const EncoderShape& shape) {
+  cuda_check(cudaSetDevice(device_));
+  if (!plan_) {
+    take_shared_memory(limits, shape);
+  }
+  return std::make_unique<CudaSlot>(limits, *plan_, shape.hidden_size);
+}
+
+void CudaBackend::take_shared_memory(const BatchLimits& limits, const EncoderShape& shape) {
+  limits_ = limits;
+  plan_ = plan_for(shape.attention, properties_);
+  tune(limits, shape);
+  rope_table_ = std::make_unique<DeviceBuffer>(rope_table_bytes(limits), "the RoPE table");
+  gate_up_ =
+      std::make_unique<DeviceBuffer>(gate_up_bytes(limits, shape), "gate and up before SwiGLU");
+}
+
+// Times matrix products for every shape of the encoder, on scratch memory that is given back before
+// the activations that it stands for are taken.
+void CudaBackend::tune(const BatchLimits& limits, const EncoderShape& shape) {
+  const AttentionShape& heads = shape.attention;
+  std::vector<Gemm::Tuning> all;
+  for (Gemm::Tuning tuning : to_tune_) {
+    tuning.max_rows = limits.max_tokens;
+    all.push_back(tuning);
+    if (tuning.n == heads.qkv_width() && !tuning.accumulate) {
+      tuning.n = 2 * heads.kv_width();
+      all.push_back(tuning);
+      tuning.n = heads.q_width();
+      tuning.max_rows = std::min(limits.max_sequences, limits.max_tokens);
+      all.push_back(tuning);
+    }
+  }
+  std::erase_if(all, [&](const Gemm::Tuning& tuning) { return gemm_.is_tuned(tuning); });
+  if (all.empty()) {
+    return;
+  }
+  std::int64_t widest_in = 0;
+  std::int64_t widest_out = 0;
+  for (const Gemm::Tuning& tuning : all) {
+    widest_in = std::max(widest_in, tuning.k);
+    widest_out = std::max(widest_out, tuning.n);
+  }
+  const auto row_bytes = static_cast<std::size_t>(widest_in + widest_out) * sizeof(Bf16);
+  const auto rows =
+      std::min(limits.max_tokens, static_cast<std::int64_t>(free_memory_bytes() / row_bytes));
+  DeviceBuffer in(static_cast<std::size_t>(rows * widest_in) * sizeof(Bf16), "timing products");
+  DeviceBuffer out(static_cast<std::size_t>(rows * widest_out) * sizeof(Bf16), "timing products");
+  // Products of constants draw less power and run faster than those of real numbers.
+  launch_fill_random(in.as<Bf16>(), rows * widest_in, 1, compute_.get());
+  launch_fill_random(out.as<Bf16>(), rows * widest_out, 2, compute_.get());
+  for (Gemm::Tuning& tuning : all) {
+    tuning.max_rows = std::min(tuning.max_rows, rows);
+    gemm_.tune(tuning, out.as<Bf16>(), in.as<Bf16>(), compute_.get());
+  }
+  gemm_.save();
+}
+
+void CudaBackend::prepare_rope(double theta) {
+  if (theta == rope_theta_) [[likely]] {
+    return;
+  }
+  CHECK(rope_table_ != nullptr);
+  // Outside the kernels' stream, which may be recording.
+  launch_rope_table(rope_table_->as<float>(), limits_.max_seqlen, theta, copy_in_.get());
+  cuda_check(cudaStreamSynchronize(copy_in_.get()));
+  rope_theta_ = theta;
+}
+
+}  // namespace tessera::kernels::cuda
+
+namespace tessera::kernels {
+
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
+  return std::make_unique<cuda::CudaBackend>(options);
+}
+
+int cuda_device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return 0;
+  }
+  return count;
+}
+
+}  // namespace tessera::kernels

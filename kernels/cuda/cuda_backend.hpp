@@ -1,0 +1,133 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.hpp"
+#include "kernels/cuda/attention_tiles.hpp"
+#include "kernels/cuda/batch_slot.hpp"
+#include "kernels/cuda/gemm.hpp"
+#include "kernels/cuda/operations.hpp"
+#include "kernels/cuda/resources.hpp"
+#include "kernels/cuda/weight_loader.hpp"
+
+namespace tessera::kernels::cuda {
+
+// A bf16 weight, row-major [rows, cols]; gate and up rows alternate in groups of kGateUpGroup.
+// Another number format joins as a second LinearWeight here and its product beside Gemm.
+class Bf16Weight final : public LinearWeight {
+ public:
+  Bf16Weight(const LinearSource& source, std::int64_t rows, std::int64_t cols);
+  std::int64_t rows() const override { return rows_; }
+  std::int64_t cols() const override { return cols_; }
+  std::size_t bytes() const override { return memory_.bytes(); }
+  Bf16* row(std::int64_t row) { return memory_.as<Bf16>() + row * cols_; }
+
+ private:
+  std::int64_t rows_;
+  std::int64_t cols_;
+  DeviceBuffer memory_;
+};
+
+// One GPU. Activations and the residual stream are bf16, sums float32. Three streams: input copies,
+// kernels, output copies, so that the copies of one batch run under the kernels of another.
+//
+// Small batches run as graphs: the second batch of a size bucket is recorded while the encoder
+// calls the operations, and later batches of that bucket skip the operations and replay the
+// recording
+// (`begin` decides, the operations look at `mode_`). Weights, buffers and the order of
+// operations must therefore be the same for every batch, as they are in the encoder.
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const CudaOptions& options);
+  ~CudaBackend() override;
+
+  std::string name() const override;
+  DType weight_type() const override { return DType::kBFloat16; }
+  DType activation_type() const override { return DType::kBFloat16; }
+  DType residual_type() const override { return DType::kBFloat16; }
+  std::size_t free_memory_bytes() const override;
+
+  std::vector<MemoryTerm> own_memory(const BatchLimits& limits, const EncoderShape& shape,
+                                     int slots) const override;
+  std::unique_ptr<Buffer> allocate(std::size_t bytes, std::string_view what) override;
+  std::unique_ptr<LinearWeight> load_linear(const LinearSource& source) override;
+  std::unique_ptr<Buffer> load_vector(const MatrixSlice& source) override;
+  std::unique_ptr<Buffer> load_table(const MatrixSlice& source) override;
+  void finish_loading() override;
+  std::unique_ptr<BatchSlot> make_slot(const BatchLimits& limits,
+                                       const EncoderShape& shape) override;
+
+  void begin(BatchSlot& slot, const PackedBatchView& batch) override;
+  void end(BatchSlot& slot) override;
+  void wait(BatchSlot& slot) override;
+  std::span<const float> vectors(const BatchSlot& slot) const override;
+  std::span<const std::uint8_t> finite(const BatchSlot& slot) const override;
+
+  void embed(Buffer& x, Buffer& table, BatchSlot& slot, std::int64_t hidden) override;
+  void rms_norm(Buffer& out, Buffer& x, Buffer& weight, std::int64_t rows, std::int64_t hidden,
+                float eps) override;
+  void qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+                      const AttentionShape& shape, const QkNormRope& options) override;
+  void attention(Buffer& out, Buffer& qkv, BatchSlot& slot, const AttentionShape& shape) override;
+  void kv_projection(Buffer& kv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+                     const AttentionShape& shape, const QkNormRope& options) override;
+  void last_q_projection(Buffer& q, Buffer& in_last, LinearWeight& weight, BatchSlot& slot,
+                         const AttentionShape& shape, const QkNormRope& options) override;
+  void last_attention(Buffer& out, Buffer& q, Buffer& kv, BatchSlot& slot,
+                      const AttentionShape& shape) override;
+  void gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int64_t width,
+                   DType type) override;
+  void linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
+  void linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
+  void swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
+  void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
+            float eps) override;
+
+  // For what runs between the operations (collectives): the stream they are queued on, whether
+  // launches are skipped because a recorded graph stands for them, and how many rows a launch over
+  // `rows` rows of the active batch covers.
+  cudaStream_t stream() const { return compute_.get(); }
+  int device() const { return device_; }
+  void disable_graphs() { graphs_ = false; }  // every batch is then launched plainly
+  bool replaying() const { return mode_ == Mode::kReplay; }
+  std::int64_t launch_rows(std::int64_t rows) const;
+
+ private:
+  enum class Mode : std::uint8_t { kLaunch, kRecord, kReplay };
+
+  std::optional<BatchSize> graph_size(const PackedBatchView& batch) const;
+  static Mode choose_mode(CudaSlot& slot, const std::optional<BatchSize>& size);
+  void take_shared_memory(const BatchLimits& limits, const EncoderShape& shape);
+  void tune(const BatchLimits& limits, const EncoderShape& shape);
+  void prepare_rope(double theta);
+  void multiply(Bf16* out, Buffer& in, Bf16Weight& weight, std::int64_t first_row, std::int64_t n,
+                std::int64_t rows, bool accumulate);
+  void norm_and_rotate(Bf16* heads, std::int64_t row_stride, std::int64_t rows, int num_q,
+                       int num_k, const std::int32_t* positions, const QkNormRope& options);
+  void inject_fault();
+
+  int device_;
+  cudaDeviceProp properties_{};
+  Stream compute_;
+  Stream copy_in_;
+  Stream copy_out_;
+  Gemm gemm_;
+  std::unique_ptr<WeightLoader> loader_;  // while loading
+  std::vector<Gemm::Tuning> to_tune_;     // one per shape of weight seen while loading
+
+  BatchLimits limits_;
+  std::optional<AttentionPlan> plan_;         // set with the first slot
+  std::unique_ptr<DeviceBuffer> rope_table_;  // [max_seqlen, cos | sin]
+  std::unique_ptr<DeviceBuffer> gate_up_;     // [max_tokens, 2 * intermediate]
+  double rope_theta_ = 0;                     // of the table's content
+  CudaSlot* active_ = nullptr;                // between begin and end
+  Mode mode_ = Mode::kLaunch;
+  bool graphs_ = true;
+  std::int64_t batches_ = 0;  // counted only where faults are injected
+};
+
+}  // namespace tessera::kernels::cuda

@@ -1,0 +1,284 @@
+// The operations of CudaBackend: a batch's start and end, and the launches between them.
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+
+#include "common/check.hpp"
+#include "kernels/cuda/attention.hpp"
+#include "kernels/cuda/cuda_backend.hpp"
+#include "kernels/cuda/cuda_check.hpp"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+// Above this many tokens the host queues launches faster than the GPU finishes them, and a graph
+// gains nothing.
+constexpr std::int64_t kGraphTokensMax = 1024;
+constexpr std::array<std::int64_t, 4> kGraphSequences = {4, 16, 64, 256};
+
+CudaSlot& cuda_slot(BatchSlot& slot) { return static_cast<CudaSlot&>(slot); }
+const CudaSlot& cuda_slot(const BatchSlot& slot) { return static_cast<const CudaSlot&>(slot); }
+Bf16* bf16(Buffer& buffer) { return static_cast<Bf16*>(buffer.data()); }
+const float* f32(Buffer& buffer) { return static_cast<const float*>(buffer.data()); }
+Bf16Weight& bf16_weight(LinearWeight& weight) { return static_cast<Bf16Weight&>(weight); }
+
+}  // namespace
+
+// The size of the graph that the batch runs as, if any. It leaves room for one sequence of filler
+// tokens. Where every sequence has one token, rows of tokens and rows of sequences cannot be told
+// apart, so that rare batch is launched plainly.
+std::optional<BatchSize> CudaBackend::graph_size(const PackedBatchView& batch) const {
+  const auto sequences = std::ranges::lower_bound(kGraphSequences, batch.num_sequences() + 1);
+  if (!graphs_ || batch.total_tokens() > kGraphTokensMax || sequences == kGraphSequences.end() ||
+      batch.total_tokens() == batch.num_sequences()) {
+    return std::nullopt;
+  }
+  const BatchSize size{.tokens = rows_bucket(batch.total_tokens()), .sequences = *sequences};
+  if (size.tokens > limits_.max_tokens || size.sequences > limits_.max_sequences) {
+    return std::nullopt;
+  }
+  return size;
+}
+
+// A size's first batch is launched plainly, which loads all kernels' code; the second is recorded.
+CudaBackend::Mode CudaBackend::choose_mode(CudaSlot& slot, const std::optional<BatchSize>& size) {
+  if (!size) {
+    return Mode::kLaunch;
+  }
+  const auto [graph, first] = slot.graphs.try_emplace(*size);
+  if (first) {
+    return Mode::kLaunch;
+  }
+  return graph->second.get() == nullptr ? Mode::kRecord : Mode::kReplay;
+}
+
+void CudaBackend::begin(BatchSlot& slot, const PackedBatchView& batch) {
+  cuda_check(cudaSetDevice(device_));
+  CudaSlot& s = cuda_slot(slot);
+  CHECK(active_ == nullptr);
+  CHECK(batch.total_tokens() > 0 && batch.total_tokens() <= limits_.max_tokens);
+  CHECK(batch.num_sequences() > 0 && batch.num_sequences() <= limits_.max_sequences);
+  const std::optional<BatchSize> bucket = graph_size(batch);
+  s.stage(batch, bucket.value_or(BatchSize{batch.total_tokens(), batch.num_sequences()}));
+  s.copy_in(copy_in_.get());
+  cuda_check(cudaEventRecord(s.staged_event.get(), copy_in_.get()));
+  cuda_check(cudaStreamWaitEvent(compute_.get(), s.staged_event.get()));
+  inject_fault();
+  active_ = &s;
+  mode_ = choose_mode(s, bucket);
+  if (mode_ == Mode::kRecord) {
+    // A recording holds for every batch of its size, so it takes the bounds, not this batch's
+    // tiles.
+    s.set_tile_counts(max_attention_tiles(*plan_, s.size().tokens, s.size().sequences));
+    cuda_check(cudaStreamBeginCapture(compute_.get(), cudaStreamCaptureModeRelaxed));
+  }
+}
+
+void CudaBackend::end(BatchSlot& slot) {
+  CudaSlot& s = cuda_slot(slot);
+  CHECK(active_ == &s);
+  if (mode_ == Mode::kRecord) {
+    cudaGraph_t recorded = nullptr;
+    cuda_check(cudaStreamEndCapture(compute_.get(), &recorded));
+    const Graph graph(recorded);
+    cudaGraphExec_t executable = nullptr;
+    cuda_check(cudaGraphInstantiate(&executable, graph.get(), 0));
+    s.graphs.at(s.size()) = GraphExec(executable);
+  }
+  if (mode_ != Mode::kLaunch) {
+    cuda_check(cudaGraphLaunch(s.graphs.at(s.size()).get(), compute_.get()));
+  }
+  cuda_check(cudaEventRecord(s.computed_event.get(), compute_.get()));
+  cuda_check(cudaStreamWaitEvent(copy_out_.get(), s.computed_event.get()));
+  s.copy_out(copy_out_.get());
+  cuda_check(cudaEventRecord(s.done_event.get(), copy_out_.get()));
+  active_ = nullptr;
+  mode_ = Mode::kLaunch;
+}
+
+void CudaBackend::wait(BatchSlot& slot) {
+  cuda_check(cudaEventSynchronize(cuda_slot(slot).done_event.get()));
+}
+
+std::span<const float> CudaBackend::vectors(const BatchSlot& slot) const {
+  return cuda_slot(slot).vectors();
+}
+
+std::span<const std::uint8_t> CudaBackend::finite(const BatchSlot& slot) const {
+  return cuda_slot(slot).finite();
+}
+
+std::int64_t CudaBackend::launch_rows(std::int64_t rows) const {
+  if (active_ == nullptr || active_->size() == active_->batch()) {
+    return rows;
+  }
+  if (rows == active_->batch().tokens) {
+    return active_->size().tokens;
+  }
+  CHECK(rows == active_->batch().sequences);
+  return active_->size().sequences;
+}
+
+void CudaBackend::embed(Buffer& x, Buffer& table, BatchSlot& slot, std::int64_t hidden) {
+  if (!replaying()) {
+    CudaSlot& s = cuda_slot(slot);
+    launch_embedding(bf16(x), bf16(table), s.input_ids(), s.size().tokens, hidden, stream());
+  }
+}
+
+void CudaBackend::rms_norm(Buffer& out, Buffer& x, Buffer& weight, std::int64_t rows,
+                           std::int64_t hidden, float eps) {
+  if (!replaying()) {
+    launch_rms_norm(bf16(out), bf16(x), f32(weight), launch_rows(rows), hidden, eps, stream());
+  }
+}
+
+// out = or += in * (n rows of the weight from first_row on)^T
+void CudaBackend::multiply(Bf16* out, Buffer& in, Bf16Weight& weight, std::int64_t first_row,
+                           std::int64_t n, std::int64_t rows, bool accumulate) {
+  CHECK(first_row + n <= weight.rows());
+  gemm_.multiply({.out = out,
+                  .in = bf16(in),
+                  .weight = weight.row(first_row),
+                  .rows = rows,
+                  .n = n,
+                  .k = weight.cols(),
+                  .accumulate = accumulate},
+                 stream());
+}
+
+void CudaBackend::norm_and_rotate(Bf16* heads, std::int64_t row_stride, std::int64_t rows,
+                                  int num_q, int num_k, const std::int32_t* positions,
+                                  const QkNormRope& options) {
+  prepare_rope(options.rope_theta);
+  launch_qk_norm_rope({.heads = heads,
+                       .row_stride = row_stride,
+                       .rows = rows,
+                       .num_q = num_q,
+                       .num_k = num_k,
+                       .q_norm = f32(*options.q_norm),
+                       .k_norm = f32(*options.k_norm),
+                       .positions = positions,
+                       .rope_table = rope_table_->as<float>(),
+                       .eps = options.eps},
+                      stream());
+}
+
+void CudaBackend::qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+                                 const AttentionShape& shape, const QkNormRope& options) {
+  if (!replaying()) {
+    CudaSlot& s = cuda_slot(slot);
+    const std::int64_t rows = s.size().tokens;
+    multiply(bf16(qkv), in, bf16_weight(weight), 0, shape.qkv_width(), rows, false);
+    norm_and_rotate(bf16(qkv), shape.qkv_width(), rows, static_cast<int>(shape.num_q_heads),
+                    static_cast<int>(shape.num_kv_heads), s.positions(), options);
+  }
+}
+
+void CudaBackend::attention(Buffer& out, Buffer& qkv, BatchSlot& slot,
+                            const AttentionShape& shape) {
+  if (!replaying()) {
+    CHECK(shape.qkv_width() == plan_->shape.qkv_width());
+    CudaSlot& s = cuda_slot(slot);
+    launch_attention(*plan_,
+                     {.out = bf16(out),
+                      .qkv = bf16(qkv),
+                      .rows = s.size().tokens,
+                      .tiles = s.tiles(),
+                      .counts = s.tile_counts()},
+                     stream());
+  }
+}
+
+// A weight of the last layer may hold q, k and v, or only the rows asked for.
+void CudaBackend::kv_projection(Buffer& kv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+                                const AttentionShape& shape, const QkNormRope& options) {
+  if (!replaying()) {
+    CudaSlot& s = cuda_slot(slot);
+    const std::int64_t rows = s.size().tokens;
+    const std::int64_t width = 2 * shape.kv_width();
+    multiply(bf16(kv), in, bf16_weight(weight), weight.rows() - width, width, rows, false);
+    norm_and_rotate(bf16(kv), width, rows, 0, static_cast<int>(shape.num_kv_heads), s.positions(),
+                    options);
+  }
+}
+
+void CudaBackend::last_q_projection(Buffer& q, Buffer& in_last, LinearWeight& weight,
+                                    BatchSlot& slot, const AttentionShape& shape,
+                                    const QkNormRope& options) {
+  if (!replaying()) {
+    CudaSlot& s = cuda_slot(slot);
+    const std::int64_t rows = s.size().sequences;
+    multiply(bf16(q), in_last, bf16_weight(weight), 0, shape.q_width(), rows, false);
+    norm_and_rotate(bf16(q), shape.q_width(), rows, static_cast<int>(shape.num_q_heads), 0,
+                    s.last_positions(), options);
+  }
+}
+
+void CudaBackend::last_attention(Buffer& out, Buffer& q, Buffer& kv, BatchSlot& slot,
+                                 const AttentionShape& shape) {
+  if (!replaying()) {
+    CudaSlot& s = cuda_slot(slot);
+    launch_last_attention({.out = bf16(out),
+                           .q = bf16(q),
+                           .kv = bf16(kv),
+                           .cu_seqlens = s.cu_seqlens(),
+                           .num_sequences = s.size().sequences,
+                           .num_q = static_cast<int>(shape.num_q_heads),
+                           .num_kv = static_cast<int>(shape.num_kv_heads)},
+                          stream());
+  }
+}
+
+void CudaBackend::gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int64_t width,
+                              DType type) {
+  CHECK(type == DType::kBFloat16);
+  if (!replaying()) {
+    CudaSlot& s = cuda_slot(slot);
+    launch_gather_rows(bf16(out), bf16(x), s.last_rows(), s.size().sequences, width, stream());
+  }
+}
+
+void CudaBackend::linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) {
+  if (!replaying()) {
+    multiply(bf16(out), in, bf16_weight(weight), 0, weight.rows(), launch_rows(rows), false);
+  }
+}
+
+void CudaBackend::linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) {
+  if (!replaying()) {
+    multiply(bf16(x), in, bf16_weight(weight), 0, weight.rows(), launch_rows(rows), true);
+  }
+}
+
+void CudaBackend::swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight,
+                                    std::int64_t rows) {
+  if (!replaying()) {
+    const std::int64_t covered = launch_rows(rows);
+    CHECK(static_cast<std::size_t>(covered * weight.rows()) * sizeof(Bf16) <= gate_up_->bytes());
+    multiply(gate_up_->as<Bf16>(), in, bf16_weight(weight), 0, weight.rows(), covered, false);
+    launch_swiglu(bf16(out), gate_up_->as<Bf16>(), covered, weight.rows() / 2, stream());
+  }
+}
+
+void CudaBackend::pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
+                       float eps) {
+  if (!replaying()) {
+    CudaSlot& s = cuda_slot(slot);
+    launch_pool(s.device_vectors(), s.device_finite(), bf16(x_last), f32(norm_weight),
+                s.size().sequences, hidden, eps, stream());
+  }
+}
+
+// A test build can make the GPU fault in its n-th batch, to see that the worker ends cleanly.
+void CudaBackend::inject_fault() {
+#ifdef TESSERA_FAULT_INJECTION
+  const char* at = std::getenv("TESSERA_FAULT_AT_BATCH");
+  if (at != nullptr && ++batches_ == std::atoll(at)) {
+    launch_fault(stream());
+  }
+#endif
+}
+
+}  // namespace tessera::kernels::cuda

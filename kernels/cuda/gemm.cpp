@@ -1,0 +1,209 @@
+#include "kernels/cuda/gemm.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "common/check.hpp"
+#include "kernels/cuda/cuda_check.hpp"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+constexpr int kProposals = 16;
+
+cublasLtHandle_t make_handle() {
+  cublasLtHandle_t handle = nullptr;
+  cublas_check(cublasLtCreate(&handle));
+  return handle;
+}
+
+// Choices hold for one GPU model, driver and library.
+std::string machine_line() {
+  int device = 0;
+  int driver = 0;
+  cudaDeviceProp properties{};
+  cuda_check(cudaGetDevice(&device));
+  cuda_check(cudaGetDeviceProperties(&properties, device));
+  cuda_check(cudaDriverGetVersion(&driver));
+  return std::string(properties.name) + ", " + std::to_string(properties.multiProcessorCount) +
+         " SMs, driver " + std::to_string(driver) + ", cublasLt " +
+         std::to_string(cublasLtGetVersion());
+}
+
+MatmulKey key_of(const MatmulArguments& a) {
+  return {.rows = rows_bucket(a.rows), .n = a.n, .k = a.k, .accumulate = a.accumulate};
+}
+
+std::vector<std::int64_t> buckets_up_to(std::int64_t max_rows) {
+  std::vector<std::int64_t> buckets;
+  for (std::int64_t rows = 1; rows <= rows_bucket(max_rows); rows = buckets.back() + 1) {
+    buckets.push_back(rows_bucket(rows));
+  }
+  return buckets;
+}
+
+}  // namespace
+
+// Row-major [rows, n] = [rows, k] * [n, k]^T is column-major [n, rows] = W^T * in with W stored
+// [k, n] and in stored [k, rows], so no operand moves.
+struct Gemm::Layouts {
+  explicit Layouts(const MatmulArguments& a) {
+    const auto n = static_cast<std::uint64_t>(a.n);
+    const auto k = static_cast<std::uint64_t>(a.k);
+    const auto rows = static_cast<std::uint64_t>(a.rows);
+    cublas_check(cublasLtMatmulDescInit(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    const cublasOperation_t transpose = CUBLAS_OP_T;
+    cublas_check(cublasLtMatmulDescSetAttribute(&operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
+                                                sizeof transpose));
+    cublas_check(cublasLtMatrixLayoutInit(&weight, CUDA_R_16BF, k, n, a.k));
+    cublas_check(cublasLtMatrixLayoutInit(&in, CUDA_R_16BF, k, rows, a.k));
+    cublas_check(cublasLtMatrixLayoutInit(&out, CUDA_R_16BF, n, rows, a.n));
+  }
+  cublasLtMatmulDescOpaque_t operation{};
+  cublasLtMatrixLayoutOpaque_t weight{};
+  cublasLtMatrixLayoutOpaque_t in{};
+  cublasLtMatrixLayoutOpaque_t out{};
+};
+
+struct Gemm::Timed {
+  float us = 0;
+  cublasLtMatmulAlgo_t algorithm{};
+};
+
+Gemm::Gemm(const std::string& cache_path)
+    : handle_(make_handle()),
+      workspace_(kWorkspaceBytes, "the matrix products' workspace"),
+      cache_(cache_path, machine_line(), sizeof(cublasLtMatmulAlgo_t)),
+      started_(make_event(Timing::kOn)),
+      stopped_(make_event(Timing::kOn)) {}
+
+cublasStatus_t Gemm::run(const MatmulArguments& a, const cublasLtMatmulAlgo_t& algorithm,
+                         cudaStream_t stream) {
+  Layouts layouts(a);
+  const float alpha = 1;
+  const float beta = a.accumulate ? 1 : 0;
+  return cublasLtMatmul(handle_.get(), &layouts.operation, &alpha, a.weight, &layouts.weight, a.in,
+                        &layouts.in, &beta, a.out, &layouts.out, a.out, &layouts.out, &algorithm,
+                        workspace_.data(), workspace_.bytes(), stream);
+}
+
+std::vector<cublasLtMatmulHeuristicResult_t> Gemm::proposals(const MatmulArguments& a, int most) {
+  Layouts layouts(a);
+  cublasLtMatmulPreferenceOpaque_t preference{};
+  cublas_check(cublasLtMatmulPreferenceInit(&preference));
+  const std::size_t workspace = workspace_.bytes();
+  cublas_check(cublasLtMatmulPreferenceSetAttribute(
+      &preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace));
+  const std::uint32_t reductions = a.rows <= kSplitRowsMax ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE
+                                                           : CUBLASLT_REDUCTION_SCHEME_NONE;
+  cublas_check(cublasLtMatmulPreferenceSetAttribute(
+      &preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions));
+  std::vector<cublasLtMatmulHeuristicResult_t> results(static_cast<std::size_t>(most));
+  int found = 0;
+  cublas_check(cublasLtMatmulAlgoGetHeuristic(handle_.get(), &layouts.operation, &layouts.weight,
+                                              &layouts.in, &layouts.out, &layouts.out, &preference,
+                                              most, results.data(), &found));
+  results.resize(static_cast<std::size_t>(found));
+  std::erase_if(results, [](const auto& r) { return r.state != CUBLAS_STATUS_SUCCESS; });
+  if (results.empty()) {
+    cublas_check(CUBLAS_STATUS_NOT_SUPPORTED);
+  }
+  return results;
+}
+
+const cublasLtMatmulAlgo_t& Gemm::choice(const MatmulArguments& arguments) {
+  const MatmulKey key = key_of(arguments);
+  const auto known = choices_.find(key);
+  if (known != choices_.end()) [[likely]] {
+    return known->second;
+  }
+  cublasLtMatmulAlgo_t algorithm{};
+  if (const AlgorithmCache::Algorithm* timed = cache_.find(key)) {
+    std::memcpy(&algorithm, timed->data(), sizeof algorithm);
+  } else {
+    MatmulArguments bucket = arguments;
+    bucket.rows = key.rows;
+    algorithm = proposals(bucket, 1).front().algo;
+  }
+  return choices_.emplace(key, algorithm).first->second;
+}
+
+void Gemm::multiply(const MatmulArguments& arguments, cudaStream_t stream) {
+  if (arguments.rows == 0) {
+    return;
+  }
+  const cublasStatus_t status = run(arguments, choice(arguments), stream);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
+    // The bucket's choice does not take this very row count.
+    cublas_check(run(arguments, proposals(arguments, 1).front().algo, stream));
+    return;
+  }
+  cublas_check(status);
+}
+
+float Gemm::time_us(const MatmulArguments& arguments, const cublasLtMatmulAlgo_t& algorithm,
+                    int runs, cudaStream_t stream) {
+  cuda_check(cudaEventRecord(started_.get(), stream));
+  for (int i = 0; i < runs; ++i) {
+    if (run(arguments, algorithm, stream) != CUBLAS_STATUS_SUCCESS) {
+      return -1;
+    }
+  }
+  cuda_check(cudaEventRecord(stopped_.get(), stream));
+  return elapsed_ms(started_, stopped_) * 1000 / static_cast<float>(runs);
+}
+
+cublasLtMatmulAlgo_t Gemm::fastest(const MatmulArguments& arguments, cudaStream_t stream) {
+  std::vector<Timed> timed;
+  for (const auto& proposal : proposals(arguments, kProposals)) {
+    // The first run loads the kernel's code; short products need more runs for a stable time.
+    if (time_us(arguments, proposal.algo, 1, stream) < 0) {
+      continue;
+    }
+    const float us = time_us(arguments, proposal.algo, arguments.rows <= 1024 ? 4 : 1, stream);
+    timed.push_back({.us = us, .algorithm = proposal.algo});
+  }
+  if (timed.empty()) {
+    cublas_check(CUBLAS_STATUS_NOT_SUPPORTED);
+  }
+  std::ranges::sort(timed, {}, &Timed::us);
+  // The leaders run once more, taking turns, so that a drifting clock favours none.
+  timed.resize(std::min<std::size_t>(timed.size(), 4));
+  const int runs = arguments.rows <= 1024 ? 12 : 3;
+  for (Timed& leader : timed) {
+    leader.us = time_us(arguments, leader.algorithm, runs, stream);
+  }
+  for (Timed& leader : timed) {
+    leader.us = std::min(leader.us, time_us(arguments, leader.algorithm, runs, stream));
+  }
+  return std::ranges::min_element(timed, {}, &Timed::us)->algorithm;
+}
+
+bool Gemm::is_tuned(const Tuning& t) const {
+  return std::ranges::all_of(buckets_up_to(t.max_rows), [&](std::int64_t rows) {
+    return cache_.find({.rows = rows, .n = t.n, .k = t.k, .accumulate = t.accumulate}) != nullptr;
+  });
+}
+
+void Gemm::tune(const Tuning& t, __nv_bfloat16* out, const __nv_bfloat16* in, cudaStream_t stream) {
+  for (const std::int64_t rows : buckets_up_to(t.max_rows)) {
+    const MatmulKey key{.rows = rows, .n = t.n, .k = t.k, .accumulate = t.accumulate};
+    if (cache_.find(key) != nullptr) {
+      continue;
+    }
+    const MatmulArguments arguments{.out = out,
+                                    .in = in,
+                                    .weight = t.weight,
+                                    .rows = std::min(rows, t.max_rows),
+                                    .n = t.n,
+                                    .k = t.k,
+                                    .accumulate = t.accumulate};
+    const cublasLtMatmulAlgo_t algorithm = fastest(arguments, stream);
+    const auto* bytes = reinterpret_cast<const std::byte*>(&algorithm);
+    cache_.put(key, AlgorithmCache::Algorithm(bytes, bytes + sizeof algorithm));
+    choices_[key] = algorithm;
+  }
+}
+
+}  // namespace tessera::kernels::cuda

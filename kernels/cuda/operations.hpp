@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+// Launchers of the kernels that move memory rather than multiply matrices; one .cu file each.
+// Activations are bf16 and row-major, arithmetic is float32, all pointers are 16-byte aligned
+// device addresses, widths are multiples of 8. Nothing is allocated; a launch error throws
+// FatalError. Each row's result depends on that row alone, bit for bit, whatever the number of
+// rows.
+namespace tessera::kernels::cuda {
+
+using Bf16 = __nv_bfloat16;
+
+// out[t] = table[ids[t]]. Moves 4 bytes an element.
+void launch_embedding(Bf16* out, const Bf16* table, const std::int32_t* ids, std::int64_t rows,
+                      std::int64_t hidden, cudaStream_t stream);
+
+// out = x / sqrt(mean(x^2) + eps) * weight. Moves 4 bytes an element. hidden <= 8192.
+void launch_rms_norm(Bf16* out, const Bf16* x, const float* weight, std::int64_t rows,
+                     std::int64_t hidden, float eps, cudaStream_t stream);
+
+// Cosines and sines of position * theta^(-2 i / 128), computed in float64 and kept in float32:
+// table[position] = cos [64] | sin [64].
+inline constexpr int kHeadDim = 128;
+void launch_rope_table(float* table, std::int64_t positions, double theta, cudaStream_t stream);
+
+// In place over heads of width 128 that lie one behind the other in each row: RMSNorm with `q_norm`
+// for the first num_q heads and `k_norm` for the num_k behind them, then rotation of the pairs
+// (i, i + 64) by the angle of the row's position. Moves 4 bytes an element of these heads.
+struct QkNormRopeArguments {
+  Bf16* heads = nullptr;
+  std::int64_t row_stride = 0;  // in elements
+  std::int64_t rows = 0;
+  int num_q = 0;
+  int num_k = 0;
+  const float* q_norm = nullptr;            // [128]
+  const float* k_norm = nullptr;            // [128]
+  const std::int32_t* positions = nullptr;  // [rows]
+  const float* rope_table = nullptr;
+  float eps = 1e-6F;
+};
+void launch_qk_norm_rope(const QkNormRopeArguments& arguments, cudaStream_t stream);
+
+// Gate and up columns alternate in groups of this many, so that both halves of a product lie in one
+// thread's registers, here and in a fused matrix product.
+inline constexpr int kGateUpGroup = 8;
+
+// out[r, c] = silu(gate) * up from gate_up [rows, 2 * intermediate]. Moves 6 bytes an output.
+void launch_swiglu(Bf16* out, const Bf16* gate_up, std::int64_t rows, std::int64_t intermediate,
+                   cudaStream_t stream);
+
+// out[i] = x[rows_of_last[i]].
+void launch_gather_rows(Bf16* out, const Bf16* x, const std::int32_t* rows_of_last,
+                        std::int64_t count, std::int64_t width, cudaStream_t stream);
+
+// Sequence i's one query q[i] over all its keys: kv rows cu_seqlens[i] .. cu_seqlens[i + 1] - 1 of
+// [k | v]. Query heads of a kv head share one read of its keys. An empty sequence gives zeros.
+struct LastAttentionArguments {
+  Bf16* out = nullptr;       // [num_sequences, num_q * 128]
+  const Bf16* q = nullptr;   // [num_sequences, num_q * 128]
+  const Bf16* kv = nullptr;  // [T, 2 * num_kv * 128]
+  const std::int32_t* cu_seqlens = nullptr;
+  std::int64_t num_sequences = 0;
+  int num_q = 0;
+  int num_kv = 0;
+};
+void launch_last_attention(const LastAttentionArguments& arguments, cudaStream_t stream);
+
+// vectors[i] = unit vector of RMSNorm(x[i]) * weight in float32; finite[i] = 0 where a value is NaN
+// or Inf or the norm is 0 (the vector is then unspecified).
+void launch_pool(float* vectors, std::uint8_t* finite, const Bf16* x, const float* weight,
+                 std::int64_t rows, std::int64_t hidden, float eps, cudaStream_t stream);
+
+}  // namespace tessera::kernels::cuda

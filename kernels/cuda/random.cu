@@ -1,0 +1,45 @@
+// Reproducible numbers for timing and for tests: a hash of the index, so any thread can make any.
+
+#include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/random.hpp"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+// The finaliser of SplitMix64 (Steele, Lea, Flood 2014).
+__device__ std::uint64_t hash(std::uint64_t x) {
+  x += 0x9e3779b97f4a7c15ULL;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+  return x ^ (x >> 31);
+}
+
+__global__ void fill_kernel(__nv_bfloat16* values, std::int64_t count, std::uint64_t seed,
+                            float scale) {
+  const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += step) {
+    const auto top = static_cast<std::uint32_t>(hash(static_cast<std::uint64_t>(i) ^ hash(seed)) >>
+                                                40);  // 24 bits
+    const float unit = (static_cast<float>(top) + 0.5F) * 0x1p-23F - 1.0F;
+    values[i] = __float2bfloat16(unit * scale);
+  }
+}
+
+__global__ void fault_kernel(int* nowhere) { *nowhere = 1; }
+
+}  // namespace
+
+void launch_fill_random(__nv_bfloat16* values, std::int64_t count, std::uint64_t seed,
+                        cudaStream_t stream, float scale) {
+  if (count > 0) {
+    fill_kernel<<<2048, 256, 0, stream>>>(values, count, seed, scale);
+    check_launch();
+  }
+}
+
+void launch_fault(cudaStream_t stream) {
+  fault_kernel<<<1, 1, 0, stream>>>(reinterpret_cast<int*>(16));
+  check_launch();
+}
+
+}  // namespace tessera::kernels::cuda

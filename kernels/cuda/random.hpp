@@ -1,0 +1,17 @@
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace tessera::kernels::cuda {
+
+// Fills with reproducible numbers, uniform in (-scale, scale): what is timed must not be constant.
+void launch_fill_random(__nv_bfloat16* values, std::int64_t count, std::uint64_t seed,
+                        cudaStream_t stream, float scale = 1.0F);
+
+// Writes to an address that nobody owns; only for tests of what follows.
+void launch_fault(cudaStream_t stream);
+
+}  // namespace tessera::kernels::cuda

@@ -1,0 +1,130 @@
+// RMSNorm of each q and k head followed by half-rotation RoPE, in place. Eight lanes hold one head:
+// lane j has dimensions 8j .. 8j+7 and their partners 64 higher, so the rotation needs no exchange
+// and every access is 16 bytes. A warp takes eight heads of one token and loads the token's
+// cosines and sines once; all its loads are in flight before the first use.
+// Formulas: RoFormer (arXiv 2104.09864) in the half-split form of the Qwen3 checkpoints.
+
+#include "common/check.hpp"
+#include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/operations.hpp"
+#include "kernels/cuda/vector.cuh"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+constexpr int kLanesPerHead = 8;
+constexpr int kHeadsAtOnce = 32 / kLanesPerHead;
+constexpr int kRounds = 2;
+constexpr int kHeadsPerWarp = kHeadsAtOnce * kRounds;
+constexpr int kWarpsPerBlock = 8;
+constexpr int kHalf = kHeadDim / 2;
+
+__global__ void rope_table_kernel(float* table, std::int64_t positions, double theta) {
+  const std::int64_t at = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (at >= positions * kHalf) {
+    return;
+  }
+  const std::int64_t position = at / kHalf;
+  const int i = static_cast<int>(at % kHalf);
+  const double angle = static_cast<double>(position) * pow(theta, -2.0 * i / kHeadDim);
+  table[position * kHeadDim + i] = static_cast<float>(cos(angle));
+  table[position * kHeadDim + kHalf + i] = static_cast<float>(sin(angle));
+}
+
+__device__ void norm_and_rotate(Bf16x8& first, Bf16x8& second, const float* norm, float eps,
+                                const float (&cosine)[kVectorWidth],
+                                const float (&sine)[kVectorWidth], int part) {
+  float a[kVectorWidth];
+  float b[kVectorWidth];
+  float weight_a[kVectorWidth];
+  float weight_b[kVectorWidth];
+  to_float(first, a);
+  to_float(second, b);
+  load_floats(norm + part * kVectorWidth, weight_a);
+  load_floats(norm + kHalf + part * kVectorWidth, weight_b);
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kVectorWidth; ++i) {
+    sum = fmaf(a[i], a[i], fmaf(b[i], b[i], sum));
+  }
+  const float scale = rsqrtf(group_sum<kLanesPerHead>(sum) / kHeadDim + eps);
+#pragma unroll
+  for (int i = 0; i < kVectorWidth; ++i) {
+    const float x = a[i] * scale * weight_a[i];
+    const float y = b[i] * scale * weight_b[i];
+    a[i] = x * cosine[i] - y * sine[i];
+    b[i] = y * cosine[i] + x * sine[i];
+  }
+  first = to_bf16(a);
+  second = to_bf16(b);
+}
+
+__global__ void __launch_bounds__(32 * kWarpsPerBlock)
+    qk_norm_rope_kernel(QkNormRopeArguments arguments, int warps_per_row) {
+  const std::int64_t warp = std::int64_t{blockIdx.x} * kWarpsPerBlock + threadIdx.y;
+  const std::int64_t row = warp / warps_per_row;
+  if (row >= arguments.rows) {
+    return;
+  }
+  const int lane = static_cast<int>(threadIdx.x);
+  const int part = lane % kLanesPerHead;
+  const int num_heads = arguments.num_q + arguments.num_k;
+  const int first_head =
+      static_cast<int>(warp % warps_per_row) * kHeadsPerWarp + lane / kLanesPerHead;
+  auto* heads = reinterpret_cast<Bf16x8*>(arguments.heads + row * arguments.row_stride);
+
+  Bf16x8 low[kRounds];
+  Bf16x8 high[kRounds];
+#pragma unroll
+  for (int round = 0; round < kRounds; ++round) {
+    // Lanes without a head work on a copy of the last one, so that the warp stays whole.
+    const int head = min(first_head + round * kHeadsAtOnce, num_heads - 1);
+    const int at = head * (kHeadDim / kVectorWidth) + part;
+    low[round] = heads[at];
+    high[round] = heads[at + kHalf / kVectorWidth];
+  }
+  const float* angles = arguments.rope_table + std::int64_t{arguments.positions[row]} * kHeadDim;
+  float cosine[kVectorWidth];
+  float sine[kVectorWidth];
+  load_floats(angles + part * kVectorWidth, cosine);
+  load_floats(angles + kHalf + part * kVectorWidth, sine);
+#pragma unroll
+  for (int round = 0; round < kRounds; ++round) {
+    const int head = first_head + round * kHeadsAtOnce;
+    const float* norm = head < arguments.num_q ? arguments.q_norm : arguments.k_norm;
+    norm_and_rotate(low[round], high[round], norm, arguments.eps, cosine, sine, part);
+    if (head < num_heads) {
+      const int at = head * (kHeadDim / kVectorWidth) + part;
+      heads[at] = low[round];
+      heads[at + kHalf / kVectorWidth] = high[round];
+    }
+  }
+}
+
+}  // namespace
+
+void launch_rope_table(float* table, std::int64_t positions, double theta, cudaStream_t stream) {
+  constexpr int kThreads = 256;
+  const auto blocks = static_cast<unsigned>((positions * kHalf + kThreads - 1) / kThreads);
+  rope_table_kernel<<<blocks, kThreads, 0, stream>>>(table, positions, theta);
+  check_launch();
+}
+
+void launch_qk_norm_rope(const QkNormRopeArguments& arguments, cudaStream_t stream) {
+  const int num_heads = arguments.num_q + arguments.num_k;
+  CHECK(num_heads > 0 && arguments.row_stride % kVectorWidth == 0);
+  if (arguments.rows == 0) {
+    return;
+  }
+  // Unused norms still need an address: lanes without a head of their kind read one.
+  QkNormRopeArguments complete = arguments;
+  complete.q_norm = arguments.num_q > 0 ? arguments.q_norm : arguments.k_norm;
+  complete.k_norm = arguments.num_k > 0 ? arguments.k_norm : arguments.q_norm;
+  const int warps_per_row = (num_heads + kHeadsPerWarp - 1) / kHeadsPerWarp;
+  const std::int64_t warps = arguments.rows * warps_per_row;
+  const auto blocks = static_cast<unsigned>((warps + kWarpsPerBlock - 1) / kWarpsPerBlock);
+  qk_norm_rope_kernel<<<blocks, dim3(32, kWarpsPerBlock), 0, stream>>>(complete, warps_per_row);
+  check_launch();
+}
+
+}  // namespace tessera::kernels::cuda

@@ -1,0 +1,164 @@
+#include "kernels/cuda/weight_loader.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+
+#include "common/check.hpp"
+#include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/resources.hpp"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+constexpr std::int64_t kPieceBytes = std::int64_t{8} << 20;
+constexpr unsigned kMaxThreads = 16;
+constexpr std::int64_t kBf16Bytes = 2;
+
+// Round to nearest, ties to even; NaN stays NaN.
+std::uint16_t to_bf16(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  if (value != value) {
+    return static_cast<std::uint16_t>((bits >> 16) | 0x40U);
+  }
+  return static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
+}
+
+void copy_row(std::byte* target, const std::byte* source, DType type, std::int64_t cols) {
+  const auto count = static_cast<std::size_t>(cols);
+  if (type == DType::kBFloat16) {
+    std::memcpy(target, source, count * kBf16Bytes);
+    return;
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    float value = 0;
+    std::memcpy(&value, source + i * sizeof value, sizeof value);
+    const std::uint16_t rounded = to_bf16(value);
+    std::memcpy(target + i * kBf16Bytes, &rounded, kBf16Bytes);
+  }
+}
+
+void copy_rows(std::byte* target, const MatrixSlice& source) {
+  if (source.type == DType::kBFloat16 && source.row_stride == source.cols) {
+    std::memcpy(target, source.data,
+                static_cast<std::size_t>(source.rows * source.cols * kBf16Bytes));
+    return;
+  }
+  const auto stride = static_cast<std::int64_t>(size_of(source.type)) * source.row_stride;
+  for (std::int64_t row = 0; row < source.rows; ++row) {
+    copy_row(target + row * source.cols * kBf16Bytes, source.data + row * stride, source.type,
+             source.cols);
+  }
+}
+
+// Packed rows in page-locked memory to their places; a last incomplete group goes by itself.
+void place_rows(const std::byte* packed, const MatrixSlice& rows, const RowPlacement& to,
+                cudaStream_t stream) {
+  const auto group_bytes = static_cast<std::size_t>(to.group * rows.cols * kBf16Bytes);
+  const auto pitch_bytes = static_cast<std::size_t>(to.pitch * rows.cols * kBf16Bytes);
+  const auto bytes = static_cast<std::size_t>(rows.rows * rows.cols * kBf16Bytes);
+  if (to.group == to.pitch) {
+    cuda_check(cudaMemcpyAsync(to.target, packed, bytes, cudaMemcpyHostToDevice, stream));
+    return;
+  }
+  const std::size_t groups = bytes / group_bytes;
+  CHECK(groups * group_bytes == bytes);
+  cuda_check(cudaMemcpy2DAsync(to.target, pitch_bytes, packed, group_bytes, group_bytes, groups,
+                               cudaMemcpyHostToDevice, stream));
+}
+
+}  // namespace
+
+WeightLoader::WeightLoader(int device) : device_(device) {
+  const unsigned count = std::clamp(std::thread::hardware_concurrency(), 2U, kMaxThreads);
+  for (unsigned i = 0; i < count; ++i) {
+    threads_.emplace_back([this] { work(); });
+  }
+}
+
+WeightLoader::~WeightLoader() {
+  const std::scoped_lock lock(mutex_);
+  pieces_.clear();
+  complete_ = true;
+  filled_.notify_all();
+}
+
+void WeightLoader::copy(const MatrixSlice& source, const RowPlacement& placement) {
+  CHECK(source.rows % placement.group == 0);
+  const std::int64_t group_bytes = placement.group * source.cols * kBf16Bytes;
+  // Stacked rows have no group to keep whole.
+  const std::int64_t unit = placement.group == placement.pitch ? 1 : placement.group;
+  const std::int64_t unit_bytes = group_bytes / placement.group * unit;
+  const std::int64_t rows_per_piece =
+      std::max<std::int64_t>(1, kPieceBytes / std::max<std::int64_t>(1, unit_bytes)) * unit;
+  const auto row_bytes = static_cast<std::int64_t>(size_of(source.type)) * source.row_stride;
+  const std::scoped_lock lock(mutex_);
+  for (std::int64_t row = 0; row < source.rows; row += rows_per_piece) {
+    Piece piece{.source = source, .placement = placement};
+    piece.source.data += row * row_bytes;
+    piece.source.rows = std::min(rows_per_piece, source.rows - row);
+    piece.placement.target =
+        static_cast<std::byte*>(placement.target) +
+        row / unit * (unit == 1 ? 1 : placement.pitch) * source.cols * kBf16Bytes;
+    pieces_.push_back(piece);
+  }
+  filled_.notify_all();
+}
+
+bool WeightLoader::next(Piece& piece) {
+  std::unique_lock lock(mutex_);
+  filled_.wait(lock, [&] { return !pieces_.empty() || complete_ || failure_ != nullptr; });
+  if (pieces_.empty() || failure_ != nullptr) {
+    return false;
+  }
+  piece = pieces_.front();
+  pieces_.pop_front();
+  return true;
+}
+
+void WeightLoader::copy_pieces() {
+  cuda_check(cudaSetDevice(device_));
+  const Stream stream = make_stream();
+  struct Half {
+    PinnedBuffer buffer{static_cast<std::size_t>(kPieceBytes), "the weight loader"};
+    Event copied = make_event();
+  };
+  std::array<Half, 2> halves;
+  Piece piece;
+  for (std::size_t i = 0; next(piece); ++i) {
+    Half& half = halves[i % 2];
+    CHECK(piece.source.rows * piece.source.cols * kBf16Bytes <= kPieceBytes);
+    cuda_check(cudaEventSynchronize(half.copied.get()));
+    copy_rows(half.buffer.data(), piece.source);
+    place_rows(half.buffer.data(), piece.source, piece.placement, stream.get());
+    cuda_check(cudaEventRecord(half.copied.get(), stream.get()));
+  }
+  cuda_check(cudaStreamSynchronize(stream.get()));
+}
+
+void WeightLoader::work() {
+  try {
+    copy_pieces();
+  } catch (...) {
+    const std::scoped_lock lock(mutex_);
+    if (failure_ == nullptr) {
+      failure_ = std::current_exception();
+    }
+    filled_.notify_all();
+  }
+}
+
+void WeightLoader::finish() {
+  {
+    const std::scoped_lock lock(mutex_);
+    complete_ = true;
+    filled_.notify_all();
+  }
+  threads_.clear();
+  if (failure_ != nullptr) {
+    std::rethrow_exception(failure_);
+  }
+}
+
+}  // namespace tessera::kernels::cuda
