@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <numbers>
@@ -29,18 +30,21 @@ void launch_attention(const AttentionPlan& plan, const AttentionArguments& argum
       .out_stride = shape.q_width(),
       .q_stride = shape.qkv_width(),
       .kv_stride = apart ? 2 * shape.kv_width() : shape.qkv_width(),
+      .q_rows = arguments.rows,
+      .kv_rows = apart ? arguments.kv_rows : arguments.rows,
       .k_offset = k_offset,
       .v_offset = k_offset + static_cast<int>(shape.kv_width()),
       .group = static_cast<int>(shape.num_q_heads / shape.num_kv_heads),
       .log2_heads = std::countr_zero(static_cast<unsigned>(plan.heads)),
       .scale_log2 = std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(kHeadDim)),
   };
-  if (arguments.counts.num_long > 0) {
-    launch_long_sm80(parameters, arguments.counts.num_long, stream);
+  const AttentionTileCounts& counts = arguments.counts;
+  if (counts.num_long > 0 && plan.form == AttentionPlan::Form::kWgmma) {
+    launch_long_sm90(parameters, std::min(plan.num_sms, counts.num_long), stream);
+  } else if (counts.num_long > 0) {
+    launch_long_sm80(parameters, counts.num_long, stream);
   }
-  if (arguments.counts.num_short > 0) {
-    launch_short_sm80(parameters, arguments.counts.num_short, stream);
-  }
+  if (counts.num_short > 0) launch_short_sm80(parameters, counts.num_short, stream);
 }
 
 }  // namespace tessera::kernels::cuda

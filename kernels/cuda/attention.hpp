@@ -22,6 +22,7 @@ struct AttentionArguments {
   std::int64_t rows = 0;
   // [rows of the group, k | v] when the batch is made of parts of sequences; else null: in `qkv`.
   const __nv_bfloat16* kv = nullptr;
+  std::int64_t kv_rows = 0;    // of `kv` that may be read; finite, like those of `qkv`
   void* tiles = nullptr;       // device copy of what build_attention_tiles wrote
   AttentionTileCounts counts;  // as built, or the bounds of a recorded graph
 };

@@ -21,6 +21,8 @@ struct AttentionParameters {
   std::int64_t out_stride;      // elements from token to token
   std::int64_t q_stride;
   std::int64_t kv_stride;
+  std::int64_t q_rows;  // that may be read
+  std::int64_t kv_rows;
   int k_offset;  // of the first key head in a token's row
   int v_offset;
   int group;         // query heads of a kv head

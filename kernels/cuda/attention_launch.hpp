@@ -18,5 +18,7 @@ void check_launch(cudaError_t error,
 
 void launch_long_sm80(const AttentionParameters& parameters, int tiles, cudaStream_t stream);
 void launch_short_sm80(const AttentionParameters& parameters, int tiles, cudaStream_t stream);
+// `blocks` is at most the number of SMs.
+void launch_long_sm90(const AttentionParameters& parameters, int blocks, cudaStream_t stream);
 
 }  // namespace tessera::kernels::cuda

@@ -97,7 +97,7 @@ AttentionPlan plan_attention(const AttentionShape& shape, int compute_capability
   }
   AttentionPlan plan;
   plan.shape = shape;
-  plan.form = AttentionPlan::Form::kMma;
+  plan.form = compute_capability == 90 ? AttentionPlan::Form::kWgmma : AttentionPlan::Form::kMma;
   plan.num_sms = num_sms;
   const std::int64_t group = shape.num_q_heads / shape.num_kv_heads;
   plan.heads = static_cast<int>(std::min<std::int64_t>(group & -group, 16));

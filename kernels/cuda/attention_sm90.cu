@@ -1,0 +1,421 @@
+// Attention of long sequences on Hopper: wgmma, tensor copies and warp specialisation, after
+// FlashAttention-3 (arXiv 2407.08608).
+//
+// One persistent block an SM. A producer thread walks over the tiles, which it draws from a global
+// counter, and keeps the queries of two tiles and two blocks of 128 keys and of values on their
+// way. Two warpgroups of 64 rows each compute. Their steps are one endless stream over all blocks
+// of all tiles: a step starts S' = Q K^T of the next block, also when that belongs to the next
+// tile, then O += P V of the current one, and works on the softmax of S' while the second product
+// still runs. Named barriers let the two warpgroups start their products by turns, so that the
+// softmax of one runs under the products of the other. Only the first block of a tile lies on the
+// diagonal.
+
+#include "common/check.hpp"
+#include "kernels/cuda/attention_device.cuh"
+#include "kernels/cuda/attention_launch.hpp"
+#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/tensor_map.hpp"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+constexpr int kKeys = 128;  // of one block
+constexpr int kRows = 64;   // of one warpgroup
+constexpr int kConsumers = 2;
+constexpr int kStages = 2;
+constexpr int kThreads = (1 + kConsumers) * 128;
+constexpr int kSwizzleRow = 128;  // bytes; 64 elements
+constexpr int kGroupBytes = 8 * kSwizzleRow;
+constexpr int kQueryHalf = kRows * kSwizzleRow;  // 64 of the 128 dimensions
+constexpr int kQueryBytes = 2 * kQueryHalf;      // of one warpgroup
+constexpr int kKeyHalf = kKeys * kSwizzleRow;
+constexpr int kKeyBytes = 2 * kKeyHalf;  // K or V of one block
+
+struct __align__(1024) SharedMemory {
+  unsigned char queries[kStages][kConsumers][kQueryBytes];
+  unsigned char keys[kStages][kKeyBytes];
+  unsigned char values[kStages][kKeyBytes];
+  AttentionTile tiles[kStages];  // that the queries belong to; seqlen 0 is the end
+  std::uint64_t queries_full[kStages], queries_empty[kStages];
+  std::uint64_t keys_full[kStages], keys_empty[kStages];
+  std::uint64_t values_full[kStages], values_empty[kStages];
+};
+
+struct TensorMaps {
+  CUtensorMap queries;  // box: 64 dimensions x heads x positions, 64 rows in all
+  CUtensorMap keys;     // box: 64 dimensions x 1 head x 128 positions
+};
+
+using Ring = hopper::RingState<kStages>;
+
+__device__ std::uint32_t address(const std::uint64_t& barrier) {
+  return hopper::shared_address(&barrier);
+}
+
+__device__ int first_block(const AttentionTile& tile) { return tile.position / kKeys; }
+
+// --- producer ------------------------------------------------------------------------------------
+
+class Producer {
+ public:
+  __device__ Producer(const AttentionParameters& p, const TensorMaps& maps, SharedMemory& shared)
+      : p_(p), maps_(maps), shared_(shared) {}
+
+  // The number of the tile after next is asked for while the current tile is loaded, so that
+  // neither it nor the tile itself is waited for.
+  __device__ void run() {
+    const int num_tiles = p_.header->num_long;
+    int index = static_cast<int>(blockIdx.x);
+    int next_index = draw();
+    AttentionTile tile = load(index, num_tiles);
+    bool pending_values = false;
+    while (index < num_tiles) {
+      const AttentionTile next = load(next_index, num_tiles);
+      const int after_next = next_index < num_tiles ? draw() : next_index;
+      load_tile(tile, pending_values);
+      pending_values = true;
+      tile = next;
+      index = next_index;
+      next_index = after_next;
+    }
+    if (pending_values) load_values();
+    hopper::wait(address(shared_.queries_empty[query_ring_.stage]), query_ring_.parity ^ 1);
+    shared_.tiles[query_ring_.stage].seqlen = 0;
+    hopper::arrive(address(shared_.queries_full[query_ring_.stage]));
+    finish();
+  }
+
+ private:
+  __device__ int draw() const {
+    return static_cast<int>(gridDim.x) + atomicAdd(&p_.header->next, 1);
+  }
+  __device__ AttentionTile load(int index, int num_tiles) const {
+    return index < num_tiles ? tiles_of(p_.header)[index] : AttentionTile{};
+  }
+
+  __device__ void load_tile(const AttentionTile& tile, bool pending_values) {
+    load_queries(tile);
+    const int kv_head = tile.q_head / p_.group;
+    for (int block = first_block(tile); block >= 0; --block) {
+      load_keys(tile, block, kv_head);
+      if (pending_values) load_values();
+      pending_values = true;
+      values_row_ = tile.first_kv + block * kKeys;
+      values_head_ = p_.v_offset / kHeadDim + kv_head;
+    }
+  }
+
+  __device__ void load_queries(const AttentionTile& tile) {
+    const int stage = query_ring_.stage;
+    const std::uint32_t full = address(shared_.queries_full[stage]);
+    hopper::wait(address(shared_.queries_empty[stage]), query_ring_.parity ^ 1);
+    shared_.tiles[stage] = tile;
+    hopper::arrive_expect(full, kConsumers * kQueryBytes);
+    const int positions = kRows >> p_.log2_heads;
+    for (int i = 0; i < kConsumers; ++i) {
+      const std::uint32_t to = hopper::shared_address(shared_.queries[stage][i]);
+      const int token = tile.first_q + tile.position + i * positions;
+      hopper::copy_box(to, &maps_.queries, full, 0, tile.q_head, token);
+      hopper::copy_box(to + kQueryHalf, &maps_.queries, full, 64, tile.q_head, token);
+    }
+    query_ring_.advance();
+  }
+
+  __device__ void load_keys(const AttentionTile& tile, int block, int kv_head) {
+    load_block(shared_.keys[key_ring_.stage], shared_.keys_full[key_ring_.stage],
+               shared_.keys_empty[key_ring_.stage], key_ring_, p_.k_offset / kHeadDim + kv_head,
+               tile.first_kv + block * kKeys);
+  }
+
+  // The values of the block whose keys were loaded one step before.
+  __device__ void load_values() {
+    load_block(shared_.values[value_ring_.stage], shared_.values_full[value_ring_.stage],
+               shared_.values_empty[value_ring_.stage], value_ring_, values_head_, values_row_);
+  }
+
+  __device__ void load_block(unsigned char* to, const std::uint64_t& full,
+                             const std::uint64_t& empty, Ring& ring, int head, int row) {
+    hopper::wait(address(empty), ring.parity ^ 1);
+    hopper::arrive_expect(address(full), kKeyBytes);
+    const std::uint32_t shared = hopper::shared_address(to);
+    hopper::copy_box(shared, &maps_.keys, address(full), 0, head, row);
+    hopper::copy_box(shared + kKeyHalf, &maps_.keys, address(full), 64, head, row);
+    ring.advance();
+  }
+
+  // The last block of the launch leaves the counters at 0 for the next launch.
+  __device__ void finish() const {
+    __threadfence();
+    if (atomicAdd(&p_.header->finished, 1) == static_cast<int>(gridDim.x) - 1) {
+      p_.header->next = 0;
+      p_.header->finished = 0;
+    }
+  }
+
+  const AttentionParameters& p_;
+  const TensorMaps& maps_;
+  SharedMemory& shared_;
+  Ring query_ring_, key_ring_, value_ring_;
+  int values_row_ = 0, values_head_ = 0;
+};
+
+// --- consumers -----------------------------------------------------------------------------------
+
+// Of two rows in each lane: running maximum and sum of this lane's columns.
+struct SoftmaxState {
+  float maximum[2];
+  float sum[2];
+};
+
+// Turns scores into probabilities and returns in `correction` what older sums are worth now.
+__device__ void online_softmax(float (&s)[16][4], SoftmaxState& state, float (&correction)[2],
+                               float scale_log2) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float maximum = state.maximum[half];
+#pragma unroll
+    for (int n = 0; n < 16; ++n) {
+      maximum = fmaxf(maximum, fmaxf(s[n][half * 2], s[n][half * 2 + 1]));
+    }
+    maximum = fmaxf(maximum, __shfl_xor_sync(~0U, maximum, 1));
+    maximum = fmaxf(maximum, __shfl_xor_sync(~0U, maximum, 2));
+    correction[half] = fast_exp2((state.maximum[half] - maximum) * scale_log2);
+    state.maximum[half] = maximum;
+    const float offset = maximum * scale_log2;
+    float sum = state.sum[half] * correction[half];
+#pragma unroll
+    for (int n = 0; n < 16; ++n) {
+#pragma unroll
+      for (int i = half * 2; i < half * 2 + 2; ++i) {
+        s[n][i] = fast_exp2(fmaf(s[n][i], scale_log2, -offset));
+        sum += s[n][i];
+      }
+    }
+    state.sum[half] = sum;
+  }
+}
+
+class Consumer {
+ public:
+  __device__ Consumer(const AttentionParameters& p, SharedMemory& shared, int group)
+      : p_(p),
+        shared_(shared),
+        group_(group),
+        lane_(static_cast<int>(threadIdx.x % 32)),
+        row_(group * kRows + static_cast<int>(threadIdx.x % 128) / 32 * 16) {}
+
+  __device__ void run() {
+    float o[16][4], s[16][4];
+    std::uint32_t a[8][4];
+    float correction[2];
+    if (group_ == 1) hopper::arrive_named(kTurnBarrier, kConsumers * 128);
+    AttentionTile tile = next_tile();
+    if (tile.seqlen == 0) return;
+    hopper::wait(address(shared_.keys_full[key_ring_.stage]), key_ring_.parity);
+    hopper::products_begin();
+    start_scores(s);
+    hopper::products_wait<0>(s);
+    release(shared_.keys_empty, key_ring_);
+    begin_softmax(s, tile, correction);
+    probabilities(a, s);
+
+    int block = first_block(tile);
+    bool first = true;  // O holds nothing yet
+    while (true) {
+      const bool tile_ends = block == 0;
+      AttentionTile next = tile;
+      int next_block = block - 1;
+      if (tile_ends) {
+        release(shared_.queries_empty, query_ring_);
+        next = next_tile();
+        if (next.seqlen == 0) break;
+        next_block = first_block(next);
+      }
+      hopper::wait(address(shared_.keys_full[key_ring_.stage]), key_ring_.parity);
+      hopper::sync_named(kTurnBarrier + group_, kConsumers * 128);
+      hopper::products_begin();
+      start_scores(s);
+      hopper::wait(address(shared_.values_full[value_ring_.stage]), value_ring_.parity);
+      start_values(o, a, !first);
+      hopper::arrive_named(kTurnBarrier + (group_ ^ 1), kConsumers * 128);
+      hopper::products_wait<1>(s);
+      release(shared_.keys_empty, key_ring_);
+      const float sums[2] = {state_.sum[0], state_.sum[1]};
+      if (tile_ends) {
+        begin_softmax(s, next, correction);
+      } else {
+        online_softmax(s, state_, correction, p_.scale_log2);
+      }
+      hopper::products_wait<0>(o);
+      release(shared_.values_empty, value_ring_);
+      if (tile_ends) {
+        store(o, sums, tile);
+      } else {
+        rescale(o, correction);
+      }
+      probabilities(a, s);
+      first = tile_ends;
+      tile = next;
+      block = next_block;
+    }
+    hopper::wait(address(shared_.values_full[value_ring_.stage]), value_ring_.parity);
+    hopper::products_begin();
+    start_values(o, a, !first);
+    hopper::products_wait<0>(o);
+    store(o, state_.sum, tile);
+  }
+
+ private:
+  static constexpr int kTurnBarrier = 1;  // and 2
+
+  __device__ AttentionTile next_tile() const {
+    hopper::wait(address(shared_.queries_full[query_ring_.stage]), query_ring_.parity);
+    return shared_.tiles[query_ring_.stage];
+  }
+
+  // All four warps must have done with a buffer before it is filled again.
+  __device__ void release(const std::uint64_t (&empty)[kStages], Ring& ring) const {
+    __syncwarp();
+    if (lane_ == 0) hopper::arrive(address(empty[ring.stage]));
+    ring.advance();
+  }
+
+  __device__ void start_scores(float (&s)[16][4]) const {
+    const std::uint64_t q = hopper::descriptor(
+        hopper::shared_address(shared_.queries[query_ring_.stage][group_]), kGroupBytes, 0);
+    const std::uint64_t k =
+        hopper::descriptor(hopper::shared_address(shared_.keys[key_ring_.stage]), kGroupBytes, 0);
+#pragma unroll
+    for (int i = 0; i < kHeadDim / 16; ++i) {  // 16 dimensions are 32 bytes of a row
+      const int half = i / 4, offset = i % 4 * 32;
+      hopper::product(s, q + (half * kQueryHalf + offset) / 16, k + (half * kKeyHalf + offset) / 16,
+                      i > 0);
+    }
+    hopper::products_commit();
+  }
+
+  __device__ void start_values(float (&o)[16][4], const std::uint32_t (&a)[8][4],
+                               bool accumulate) const {
+    const std::uint64_t v = hopper::descriptor(
+        hopper::shared_address(shared_.values[value_ring_.stage]), kGroupBytes, kKeyHalf);
+#pragma unroll
+    for (int i = 0; i < kKeys / 16; ++i) {
+      hopper::product_transposed(o, a[i], v + i * 16 * kSwizzleRow / 16, i > 0 || accumulate);
+    }
+    hopper::products_commit();
+  }
+
+  // First block of a tile: keys behind a row's position are hidden. Each row has one before it.
+  __device__ void begin_softmax(float (&s)[16][4], const AttentionTile& tile,
+                                float (&correction)[2]) {
+    const int first_key = first_block(tile) * kKeys + (lane_ & 3) * 2;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = row_ + lane_ / 4 + half * 8;
+      const int visible = tile.position + (row >> p_.log2_heads) - first_key;
+#pragma unroll
+      for (int n = 0; n < 16; ++n) {
+        if (n * 8 > visible) s[n][half * 2] = -INFINITY;
+        if (n * 8 + 1 > visible) s[n][half * 2 + 1] = -INFINITY;
+      }
+      state_.maximum[half] = -INFINITY;
+      state_.sum[half] = 0.0F;
+    }
+    online_softmax(s, state_, correction, p_.scale_log2);
+  }
+
+  __device__ static void probabilities(std::uint32_t (&a)[8][4], const float (&s)[16][4]) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      a[i][0] = pack_bf16(s[2 * i][0], s[2 * i][1]);
+      a[i][1] = pack_bf16(s[2 * i][2], s[2 * i][3]);
+      a[i][2] = pack_bf16(s[2 * i + 1][0], s[2 * i + 1][1]);
+      a[i][3] = pack_bf16(s[2 * i + 1][2], s[2 * i + 1][3]);
+    }
+  }
+
+  __device__ static void rescale(float (&o)[16][4], const float (&correction)[2]) {
+#pragma unroll
+    for (int n = 0; n < 16; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) o[n][i] *= correction[i / 2];
+    }
+  }
+
+  __device__ void store(const float (&o)[16][4], const float (&sums)[2],
+                        const AttentionTile& tile) const {
+    float scale[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float sum = sums[half];
+      sum += __shfl_xor_sync(~0U, sum, 1);
+      sum += __shfl_xor_sync(~0U, sum, 2);
+      scale[half] = 1.0F / sum;
+    }
+    store_rows(p_, tile, row_, o, scale, lane_);
+  }
+
+  const AttentionParameters& p_;
+  SharedMemory& shared_;
+  const int group_, lane_, row_;
+  SoftmaxState state_;
+  Ring query_ring_, key_ring_, value_ring_;
+};
+
+__device__ void init_barriers(SharedMemory& shared) {
+  for (int i = 0; i < kStages; ++i) {
+    hopper::init_barrier(address(shared.queries_full[i]), 1);
+    hopper::init_barrier(address(shared.keys_full[i]), 1);
+    hopper::init_barrier(address(shared.values_full[i]), 1);
+    hopper::init_barrier(address(shared.queries_empty[i]), kConsumers * 4);
+    hopper::init_barrier(address(shared.keys_empty[i]), kConsumers * 4);
+    hopper::init_barrier(address(shared.values_empty[i]), kConsumers * 4);
+  }
+  hopper::fence_barrier_init();
+}
+
+__global__ void __launch_bounds__(kThreads, 1)
+    attention_kernel(const __grid_constant__ AttentionParameters p,
+                     const __grid_constant__ TensorMaps maps) {
+  extern __shared__ unsigned char raw[];
+  const std::uint32_t misaligned = hopper::shared_address(raw) & 1023;
+  SharedMemory& shared = *reinterpret_cast<SharedMemory*>(raw + ((1024 - misaligned) & 1023));
+  if (threadIdx.x == 0) init_barriers(shared);
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    hopper::give_registers<40>();
+    if (threadIdx.x == 0) Producer(p, maps, shared).run();
+  } else {
+    hopper::take_registers<232>();
+    Consumer(p, shared, static_cast<int>(threadIdx.x / 128) - 1).run();
+  }
+}
+
+TensorMaps make_maps(const AttentionParameters& p) {
+  const auto heads = static_cast<std::uint32_t>(1 << p.log2_heads);
+  const auto tensor = [](const __nv_bfloat16* data, std::int64_t stride, std::int64_t rows,
+                         std::uint32_t box_heads, std::uint32_t box_rows) {
+    return TensorBox{
+        .data = data,
+        .size = {kHeadDim, static_cast<std::uint64_t>(stride / kHeadDim),
+                 static_cast<std::uint64_t>(rows)},
+        .stride_bytes = {kHeadDim * 2, static_cast<std::uint64_t>(stride) * 2},
+        .box = {64, box_heads, box_rows},
+    };
+  };
+  return {.queries = make_tensor_map(tensor(p.q, p.q_stride, p.q_rows, heads, kRows / heads)),
+          .keys = make_tensor_map(tensor(p.kv, p.kv_stride, p.kv_rows, 1, kKeys))};
+}
+
+}  // namespace
+
+void launch_long_sm90(const AttentionParameters& parameters, int blocks, cudaStream_t stream) {
+  constexpr int kSharedBytes = sizeof(SharedMemory) + 1024;
+  check_launch(cudaFuncSetAttribute(attention_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    kSharedBytes));
+  attention_kernel<<<static_cast<unsigned>(blocks), kThreads, kSharedBytes, stream>>>(
+      parameters, make_maps(parameters));
+  check_launch(cudaGetLastError());
+}
+
+}  // namespace tessera::kernels::cuda
