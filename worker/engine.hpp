@@ -49,6 +49,11 @@ struct EngineInfo {
   CostModel cost;
 };
 
+// Why a batch cannot run, or ok: no sequence or too many, an empty or too long one, too many
+// tokens, cu_seqlens not rising from 0 to the number of ids, an id outside the vocabulary.
+Result<void> check_batch(const kernels::PackedBatchView& batch, const kernels::BatchLimits& limits,
+                         std::int64_t vocab_size);
+
 // One copy of a model on one device: packed token ids in, unit vectors out, `slots()` batches in
 // flight. Owned and called by one thread. All memory is taken by `create`, which prints it as a sum
 // and throws FatalError with that sum when it does not fit, and when the folder or the device
@@ -61,8 +66,7 @@ class Engine {
   virtual const EngineInfo& info() const = 0;
   virtual int slots() const = 0;
 
-  // Why a batch cannot run, or ok: empty or too large, a sequence empty or too long, cu_seqlens not
-  // rising from 0 to the number of ids, an id outside the vocabulary.
+  // check_batch() with this engine's limits.
   virtual Result<void> check(const kernels::PackedBatchView& batch) const = 0;
 
   // Starts a batch; the view may be dropped on return. Requires check(batch).ok() and a free slot:

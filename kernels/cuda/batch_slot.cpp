@@ -34,9 +34,10 @@ BatchSize largest(const BatchLimits& limits) {
 StagedLayout::StagedLayout(const BatchSize& size, const AttentionPlan& plan) {
   input_ids = take(bytes, index_bytes(size.tokens));
   positions = take(bytes, index_bytes(size.tokens));
-  cu_seqlens = take(bytes, index_bytes(size.sequences + 1));
   last_rows = take(bytes, index_bytes(size.sequences));
   last_positions = take(bytes, index_bytes(size.sequences));
+  first_keys = take(bytes, index_bytes(size.sequences));
+  num_keys = take(bytes, index_bytes(size.sequences));
   tiles = take(bytes, attention_tiles_bytes(plan, size.tokens, size.sequences));
 }
 
@@ -63,43 +64,70 @@ std::size_t CudaSlot::host_bytes(const BatchLimits& limits, const AttentionPlan&
   return device_bytes(limits, plan, hidden_size);
 }
 
-void CudaSlot::stage(const PackedBatchView& batch, const BatchSize& size) {
+void CudaSlot::stage(const PackedBatchView& batch, const std::optional<BatchSize>& bucket) {
+  cu_seqlens_.assign(batch.cu_seqlens.begin(), batch.cu_seqlens.end());
   batch_ = {.tokens = batch.total_tokens(), .sequences = batch.num_sequences()};
-  size_ = size;
-  layout_ = StagedLayout(size, plan_);
-  CHECK(size.tokens >= batch_.tokens && size.sequences >= batch_.sequences);
-  CHECK(size.tokens == batch_.tokens || size.sequences > batch_.sequences);
+  if (!batch.segments.empty()) {
+    CHECK(!bucket && batch.segments.size() + 1 == cu_seqlens_.size());
+    batch_.sequences = std::ranges::count_if(batch.segments, &Segment::ends);
+  }
+  size_ = bucket.value_or(batch_);
+  if (bucket) {
+    CHECK(size_.tokens >= batch_.tokens && size_.sequences > batch_.sequences);
+    cu_seqlens_.resize(static_cast<std::size_t>(size_.sequences) + 1,
+                       static_cast<std::int32_t>(size_.tokens));
+  }
+  layout_ = StagedLayout(
+      {.tokens = size_.tokens, .sequences = static_cast<std::int64_t>(cu_seqlens_.size()) - 1},
+      plan_);
   CHECK(layout_.bytes <= host_in_.bytes());
-
-  const auto ids =
-      host_in_.as<std::int32_t>(layout_.input_ids, static_cast<std::size_t>(size.tokens));
-  const auto rest = std::ranges::copy(batch.input_ids, ids.begin()).out;
-  std::fill(rest, ids.end(), 0);
-  stage_sequences(batch.cu_seqlens);
+  stage_tokens(batch);
+  stage_vectors(batch);
+  stage_tiles(batch);
 }
 
-void CudaSlot::stage_sequences(std::span<const std::int32_t> cu_seqlens) {
-  const auto sequences = static_cast<std::size_t>(size_.sequences);
+void CudaSlot::stage_tokens(const PackedBatchView& batch) {
   const auto tokens = static_cast<std::size_t>(size_.tokens);
-  const auto ends = host_in_.as<std::int32_t>(layout_.cu_seqlens, sequences + 1);
-  const auto rest = std::ranges::copy(cu_seqlens, ends.begin()).out;
-  std::fill(rest, ends.end(), static_cast<std::int32_t>(tokens));
-
+  const auto ids = host_in_.as<std::int32_t>(layout_.input_ids, tokens);
+  const auto rest = std::ranges::copy(batch.input_ids, ids.begin()).out;
+  std::fill(rest, ids.end(), 0);
   const auto positions = host_in_.as<std::int32_t>(layout_.positions, tokens);
-  const auto last_rows = host_in_.as<std::int32_t>(layout_.last_rows, sequences);
-  const auto last_positions = host_in_.as<std::int32_t>(layout_.last_positions, sequences);
-  for (std::size_t i = 0; i < sequences; ++i) {
-    const auto first = static_cast<std::size_t>(ends[i]);
-    const auto length = static_cast<std::size_t>(ends[i + 1] - ends[i]);
-    const auto own = positions.subspan(first, length);
-    std::iota(own.begin(), own.end(), 0);
-    // An empty sequence points at a row that exists; nobody reads what comes of it.
-    last_rows[i] = std::max(ends[i + 1] - 1, 0);
-    last_positions[i] = std::max(ends[i + 1] - ends[i] - 1, 0);
+  for (std::size_t i = 0; i + 1 < cu_seqlens_.size(); ++i) {
+    const auto own =
+        positions.subspan(static_cast<std::size_t>(cu_seqlens_[i]),
+                          static_cast<std::size_t>(cu_seqlens_[i + 1] - cu_seqlens_[i]));
+    std::iota(own.begin(), own.end(), batch.segments.empty() ? 0 : batch.segments[i].position);
   }
-  const std::size_t tile_bytes = attention_tiles_bytes(plan_, size_.tokens, size_.sequences);
-  tile_counts_ =
-      build_attention_tiles(plan_, ends, host_in_.as<std::byte>(layout_.tiles, tile_bytes));
+}
+
+void CudaSlot::stage_vectors(const PackedBatchView& batch) {
+  const auto count = static_cast<std::size_t>(size_.sequences);
+  const auto last_rows = host_in_.as<std::int32_t>(layout_.last_rows, count);
+  const auto last_positions = host_in_.as<std::int32_t>(layout_.last_positions, count);
+  const auto first_keys = host_in_.as<std::int32_t>(layout_.first_keys, count);
+  const auto num_keys = host_in_.as<std::int32_t>(layout_.num_keys, count);
+  std::size_t vector = 0;
+  for (std::size_t i = 0; i + 1 < cu_seqlens_.size(); ++i) {
+    const Segment segment =
+        batch.segments.empty() ? Segment{.first_kv = cu_seqlens_[i]} : batch.segments[i];
+    if (!segment.ends) {
+      continue;
+    }
+    // A bucket's empty sequence points at a row that exists; nobody reads what comes of it.
+    last_rows[vector] = std::max(cu_seqlens_[i + 1] - 1, 0);
+    num_keys[vector] = segment.position + cu_seqlens_[i + 1] - cu_seqlens_[i];
+    last_positions[vector] = std::max(num_keys[vector] - 1, 0);
+    first_keys[vector] = segment.first_kv;
+    ++vector;
+  }
+  CHECK(vector == count);
+}
+
+void CudaSlot::stage_tiles(const PackedBatchView& batch) {
+  const auto runs = static_cast<std::int64_t>(cu_seqlens_.size()) - 1;
+  const auto list =
+      host_in_.as<std::byte>(layout_.tiles, attention_tiles_bytes(plan_, size_.tokens, runs));
+  tile_counts_ = build_attention_tiles(plan_, cu_seqlens_, batch.segments, list);
   staged_bytes_ = layout_.tiles + attention_tiles_bytes(tile_counts_);
 }
 

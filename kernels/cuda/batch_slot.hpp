@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -25,11 +26,14 @@ struct BatchSize {
 struct StagedLayout {
   StagedLayout() = default;
   StagedLayout(const BatchSize& size, const AttentionPlan& plan);
-  std::size_t input_ids = 0;       // int32 [tokens]
-  std::size_t positions = 0;       // int32 [tokens], in the sequence
-  std::size_t cu_seqlens = 0;      // int32 [sequences + 1]
-  std::size_t last_rows = 0;       // int32 [sequences], row of the last token
-  std::size_t last_positions = 0;  // int32 [sequences]
+  std::size_t input_ids = 0;  // int32 [tokens]
+  std::size_t positions = 0;  // int32 [tokens], in the sequence
+  // Of each vector, int32 [sequences]: row and position of its last token, first row and number of
+  // its keys.
+  std::size_t last_rows = 0;
+  std::size_t last_positions = 0;
+  std::size_t first_keys = 0;
+  std::size_t num_keys = 0;
   std::size_t tiles = 0;
   std::size_t bytes = 0;
 };
@@ -48,23 +52,24 @@ class CudaSlot final : public BatchSlot {
   std::int64_t total_tokens() const override { return batch_.tokens; }
   std::int64_t num_sequences() const override { return batch_.sequences; }
 
-  // Fills the staging memory for `batch`, brought up to `size` where that is larger: the tokens
-  // that are missing form one more sequence of token 0, so that every row the launches touch holds
+  // Fills the staging memory. With a `bucket` the batch is brought up to that size: the tokens that
+  // are missing form one more sequence of token 0, so that every row the launches touch holds
   // finite numbers; further sequences are empty. Nothing of the slot may be in flight.
-  void stage(const PackedBatchView& batch, const BatchSize& size);
+  void stage(const PackedBatchView& batch, const std::optional<BatchSize>& bucket);
   void copy_in(cudaStream_t stream);   // staging to device
   void copy_out(cudaStream_t stream);  // vectors and flags to host
 
-  const BatchSize& batch() const { return batch_; }
-  const BatchSize& size() const { return size_; }
+  const BatchSize& batch() const { return batch_; }  // tokens and vectors
+  const BatchSize& size() const { return size_; }    // the same of the launches
   const AttentionTileCounts& tile_counts() const { return tile_counts_; }
   void set_tile_counts(const AttentionTileCounts& counts) { tile_counts_ = counts; }
 
   const std::int32_t* input_ids() { return staged<std::int32_t>(layout_.input_ids); }
   const std::int32_t* positions() { return staged<std::int32_t>(layout_.positions); }
-  const std::int32_t* cu_seqlens() { return staged<std::int32_t>(layout_.cu_seqlens); }
   const std::int32_t* last_rows() { return staged<std::int32_t>(layout_.last_rows); }
   const std::int32_t* last_positions() { return staged<std::int32_t>(layout_.last_positions); }
+  const std::int32_t* first_keys() { return staged<std::int32_t>(layout_.first_keys); }
+  const std::int32_t* num_keys() { return staged<std::int32_t>(layout_.num_keys); }
   void* tiles() { return staged<std::byte>(layout_.tiles); }
 
   float* device_vectors() { return device_out_.as<float>(); }
@@ -82,7 +87,9 @@ class CudaSlot final : public BatchSlot {
   T* staged(std::size_t offset) {
     return device_in_.as<T>(offset);
   }
-  void stage_sequences(std::span<const std::int32_t> cu_seqlens);
+  void stage_tokens(const PackedBatchView& batch);
+  void stage_vectors(const PackedBatchView& batch);
+  void stage_tiles(const PackedBatchView& batch);
 
   AttentionPlan plan_;
   std::int64_t hidden_size_;
@@ -96,6 +103,7 @@ class CudaSlot final : public BatchSlot {
   BatchSize size_;
   StagedLayout layout_;
   AttentionTileCounts tile_counts_;
+  std::vector<std::int32_t> cu_seqlens_;  // of the launches
   std::size_t staged_bytes_ = 0;
 };
 

@@ -72,7 +72,8 @@ class CudaBackend final : public Backend {
                 float eps) override;
   void qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
                       const AttentionShape& shape, const QkNormRope& options) override;
-  void attention(Buffer& out, Buffer& qkv, BatchSlot& slot, const AttentionShape& shape) override;
+  void attention(Buffer& out, Buffer& qkv, Buffer* gathered, BatchSlot& slot,
+                 const AttentionShape& shape) override;
   void kv_projection(Buffer& kv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
                      const AttentionShape& shape, const QkNormRope& options) override;
   void last_q_projection(Buffer& q, Buffer& in_last, LinearWeight& weight, BatchSlot& slot,

@@ -27,11 +27,11 @@ Bf16Weight& bf16_weight(LinearWeight& weight) { return static_cast<Bf16Weight&>(
 
 // The size of the graph that the batch runs as, if any. It leaves room for one sequence of filler
 // tokens. Where every sequence has one token, rows of tokens and rows of sequences cannot be told
-// apart, so that rare batch is launched plainly.
+// apart, so that rare batch is launched plainly, as are parts of sequences.
 std::optional<BatchSize> CudaBackend::graph_size(const PackedBatchView& batch) const {
   const auto sequences = std::ranges::lower_bound(kGraphSequences, batch.num_sequences() + 1);
   if (!graphs_ || batch.total_tokens() > kGraphTokensMax || sequences == kGraphSequences.end() ||
-      batch.total_tokens() == batch.num_sequences()) {
+      batch.total_tokens() == batch.num_sequences() || !batch.segments.empty()) {
     return std::nullopt;
   }
   const BatchSize size{.tokens = rows_bucket(batch.total_tokens()), .sequences = *sequences};
@@ -60,7 +60,7 @@ void CudaBackend::begin(BatchSlot& slot, const PackedBatchView& batch) {
   CHECK(batch.total_tokens() > 0 && batch.total_tokens() <= limits_.max_tokens);
   CHECK(batch.num_sequences() > 0 && batch.num_sequences() <= limits_.max_sequences);
   const std::optional<BatchSize> bucket = graph_size(batch);
-  s.stage(batch, bucket.value_or(BatchSize{batch.total_tokens(), batch.num_sequences()}));
+  s.stage(batch, bucket);
   s.copy_in(copy_in_.get());
   cuda_check(cudaEventRecord(s.staged_event.get(), copy_in_.get()));
   cuda_check(cudaStreamWaitEvent(compute_.get(), s.staged_event.get()));
@@ -176,7 +176,7 @@ void CudaBackend::qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, 
   }
 }
 
-void CudaBackend::attention(Buffer& out, Buffer& qkv, BatchSlot& slot,
+void CudaBackend::attention(Buffer& out, Buffer& qkv, Buffer* gathered, BatchSlot& slot,
                             const AttentionShape& shape) {
   if (!replaying()) {
     CHECK(shape.qkv_width() == plan_->shape.qkv_width());
@@ -185,6 +185,7 @@ void CudaBackend::attention(Buffer& out, Buffer& qkv, BatchSlot& slot,
                      {.out = bf16(out),
                       .qkv = bf16(qkv),
                       .rows = s.size().tokens,
+                      .kv = gathered == nullptr ? nullptr : bf16(*gathered),
                       .tiles = s.tiles(),
                       .counts = s.tile_counts()},
                      stream());
@@ -223,7 +224,8 @@ void CudaBackend::last_attention(Buffer& out, Buffer& q, Buffer& kv, BatchSlot& 
     launch_last_attention({.out = bf16(out),
                            .q = bf16(q),
                            .kv = bf16(kv),
-                           .cu_seqlens = s.cu_seqlens(),
+                           .first_keys = s.first_keys(),
+                           .num_keys = s.num_keys(),
                            .num_sequences = s.size().sequences,
                            .num_q = static_cast<int>(shape.num_q_heads),
                            .num_kv = static_cast<int>(shape.num_kv_heads)},

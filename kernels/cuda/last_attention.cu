@@ -103,8 +103,8 @@ __global__ void __launch_bounds__(kWarps * 32) last_attention_kernel(LastAttenti
   const int sequence = static_cast<int>(blockIdx.x);
   const int q_head = static_cast<int>(blockIdx.y) * kGroup;
   const int kv_head = q_head / (a.num_q / a.num_kv);
-  const int first = a.cu_seqlens[sequence];
-  const int keys = a.cu_seqlens[sequence + 1] - first;
+  const std::int64_t first = a.first_keys[sequence];
+  const int keys = a.num_keys[sequence];
   const int walker = static_cast<int>(threadIdx.x) / kLanesPerKey;
   const int part = static_cast<int>(threadIdx.x) % kLanesPerKey;
   const std::int64_t stride = std::int64_t{2} * a.num_kv * kHeadDim / kVectorWidth;

@@ -1,0 +1,76 @@
+#include "common/model/memory_estimate.hpp"
+
+#include <cstdio>
+
+namespace tessera {
+namespace {
+
+std::uint64_t rows(std::int64_t count) {
+  return static_cast<std::uint64_t>((count + kRowMultiple - 1) / kRowMultiple * kRowMultiple);
+}
+
+std::string gigabytes(std::uint64_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%10.3f GB  ", static_cast<double>(bytes) / 1e9);
+  return text;
+}
+
+}  // namespace
+
+std::uint64_t total_bytes(const std::vector<MemoryItem>& items) {
+  std::uint64_t total = 0;
+  for (const MemoryItem& item : items) {
+    total += item.bytes;
+  }
+  return total;
+}
+
+std::string format_memory(const std::vector<MemoryItem>& items) {
+  std::string text;
+  for (const MemoryItem& item : items) {
+    text += gigabytes(item.bytes) + item.what + "\n";
+  }
+  return text + gigabytes(total_bytes(items)) + "in all";
+}
+
+WorkspaceBytes workspace_bytes(const ModelConfig& config, const MemoryEstimateOptions& options) {
+  const std::uint64_t tokens = rows(options.max_batch_tokens);
+  const std::uint64_t sequences = rows(options.max_sequences);
+  const auto ranks = static_cast<std::uint64_t>(options.ranks);
+  const auto hidden = static_cast<std::uint64_t>(config.hidden_size);
+  const auto q_width = static_cast<std::uint64_t>(config.q_width()) / ranks;
+  const auto kv_width = static_cast<std::uint64_t>(config.kv_width()) / ranks;
+  const auto intermediate = static_cast<std::uint64_t>(config.intermediate_size) / ranks;
+  return {.x = tokens * hidden * options.residual_bytes,
+          .normed = tokens * hidden * options.activation_bytes,
+          .qkv = tokens * (q_width + 2 * kv_width) * options.activation_bytes,
+          .attention = tokens * q_width * options.activation_bytes,
+          .mlp = tokens * intermediate * options.activation_bytes,
+          .x_last = sequences * hidden * options.residual_bytes,
+          .h_last = sequences * hidden * options.activation_bytes,
+          .q_last = sequences * q_width * options.activation_bytes};
+}
+
+std::vector<MemoryItem> estimate_memory(const ModelConfig& config,
+                                        const MemoryEstimateOptions& options) {
+  const auto layers = static_cast<std::uint64_t>(config.num_hidden_layers);
+  const auto hidden = static_cast<std::uint64_t>(config.hidden_size);
+  const auto linear = static_cast<std::uint64_t>(config.linear_parameters_per_layer()) /
+                      static_cast<std::uint64_t>(options.ranks);
+  const auto norms = static_cast<std::uint64_t>(2 * config.hidden_size + 2 * config.head_dim);
+  const WorkspaceBytes w = workspace_bytes(config, options);
+  const std::string tokens = " of " + std::to_string(options.max_batch_tokens) + " tokens";
+  return {
+      {"weights of " + std::to_string(layers) + " layers", layers * linear * options.weight_bytes},
+      {"embedding table",
+       static_cast<std::uint64_t>(config.vocab_size) * hidden * options.weight_bytes},
+      {"norms, float32", (layers * norms + hidden) * 4},
+      {"residual stream" + tokens, w.x},
+      {"normed, qkv, attention" + tokens, w.normed + w.qkv + w.attention},
+      {"gated intermediate" + tokens, w.mlp},
+      {"last tokens of " + std::to_string(options.max_sequences) + " sequences",
+       w.x_last + w.h_last + w.q_last},
+  };
+}
+
+}  // namespace tessera

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/model/model_config.hpp"
+
+namespace tessera {
+
+// One line of a printed memory sum.
+struct MemoryItem {
+  std::string what;
+  std::uint64_t bytes = 0;
+};
+
+std::uint64_t total_bytes(const std::vector<MemoryItem>& items);
+// "  1.19 GB  weights ..." a line each, and the total below.
+std::string format_memory(const std::vector<MemoryItem>& items);
+
+struct MemoryEstimateOptions {
+  std::int64_t max_batch_tokens = 0;
+  std::int64_t max_sequences = 0;
+  std::int64_t ranks = 1;          // tensor-parallel group size; must divide the kv heads
+  std::uint64_t weight_bytes = 2;  // per element of the matrices and the table
+  std::uint64_t activation_bytes = 2;
+  std::uint64_t residual_bytes = 4;
+};
+
+// Bytes of the encoder's activations on one rank, a field per buffer; T = max_batch_tokens rounded
+// up to kRowMultiple, n = max_sequences likewise.
+struct WorkspaceBytes {
+  std::uint64_t x = 0;          // [T, hidden] residual stream
+  std::uint64_t normed = 0;     // [T, hidden]
+  std::uint64_t qkv = 0;        // [T, q | k | v] of this rank
+  std::uint64_t attention = 0;  // [T, q_width] of this rank
+  std::uint64_t mlp = 0;        // [T, intermediate] of this rank
+  std::uint64_t x_last = 0;     // [n, hidden] residual stream of last tokens
+  std::uint64_t h_last = 0;     // [n, hidden]
+  std::uint64_t q_last = 0;     // [n, q_width] of this rank
+};
+
+// Rows that matrix products may round up to without leaving a buffer.
+inline constexpr std::int64_t kRowMultiple = 256;
+
+WorkspaceBytes workspace_bytes(const ModelConfig& config, const MemoryEstimateOptions& options);
+
+// The sum for one rank without what a backend takes for itself: weights, then activations. q, k, v,
+// gate and up are split by rows and o and down by columns; table and norms are on every rank.
+std::vector<MemoryItem> estimate_memory(const ModelConfig& config,
+                                        const MemoryEstimateOptions& options);
+
+}  // namespace tessera

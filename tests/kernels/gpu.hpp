@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <span>
+#include <vector>
+
+#include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/resources.hpp"
+
+namespace tessera::testing {
+
+// Base of tests that need a GPU: skipped, visibly, where there is none.
+class GpuTest : public ::testing::Test {
+ protected:
+  static bool has_gpu() { return kernels::cuda_device_count() > 0; }
+  static void SetUpTestSuite() {
+    if (!has_gpu()) std::puts("ALL TESTS SKIPPED: no GPU");  // what ctest looks for
+  }
+  void SetUp() override {
+    if (!has_gpu()) GTEST_SKIP() << "no GPU";
+  }
+};
+
+// An array in device memory. Made from a count it is filled with 0xFF bytes, which are NaN as bf16
+// and as float32, so that what nothing writes is seen.
+template <typename T>
+class DeviceArray {
+ public:
+  explicit DeviceArray(std::size_t count) : count_(count), buffer_(count * sizeof(T), "a test") {
+    kernels::cuda::cuda_check(cudaMemset(buffer_.data(), 0xFF, buffer_.bytes()));
+  }
+  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) {
+    kernels::cuda::cuda_check(
+        cudaMemcpy(buffer_.data(), values.data(), buffer_.bytes(), cudaMemcpyHostToDevice));
+  }
+  template <typename As = T>
+  As* data() {
+    return buffer_.as<As>();
+  }
+  std::vector<T> host() {
+    std::vector<T> values(count_);
+    kernels::cuda::cuda_check(cudaDeviceSynchronize());
+    kernels::cuda::cuda_check(
+        cudaMemcpy(values.data(), buffer_.data(), buffer_.bytes(), cudaMemcpyDeviceToHost));
+    return values;
+  }
+
+ private:
+  std::size_t count_;
+  kernels::cuda::DeviceBuffer buffer_;
+};
+
+}  // namespace tessera::testing

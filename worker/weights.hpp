@@ -1,0 +1,45 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "common/model/model_config.hpp"
+#include "common/model/safetensors.hpp"
+#include "kernels/backend.hpp"
+
+namespace tessera {
+
+// The place of a device in its tensor-parallel group. q, k, v, gate and up are split by rows (their
+// output features), o and down by columns; the table and the norms are on every rank.
+struct RankShare {
+  int rank = 0;
+  int size = 1;
+};
+
+struct LayerWeights {
+  std::unique_ptr<kernels::Buffer> input_norm;           // [hidden]
+  std::unique_ptr<kernels::LinearWeight> qkv;            // [q | k | v, hidden]
+  std::unique_ptr<kernels::Buffer> q_norm;               // [head_dim]
+  std::unique_ptr<kernels::Buffer> k_norm;               // [head_dim]
+  std::unique_ptr<kernels::LinearWeight> o;              // [hidden, q_width]
+  std::unique_ptr<kernels::Buffer> post_attention_norm;  // [hidden]
+  std::unique_ptr<kernels::LinearWeight> gate_up;        // [gate | up, hidden]
+  std::unique_ptr<kernels::LinearWeight> down;           // [hidden, intermediate]
+};
+
+struct EncoderWeights {
+  std::unique_ptr<kernels::Buffer> embed_tokens;  // [vocab, hidden]
+  std::vector<LayerWeights> layers;
+  std::unique_ptr<kernels::Buffer> norm;  // [hidden]
+};
+
+// Heads of one rank. Throws FatalError when they do not divide by the group's size.
+kernels::EncoderShape encoder_shape(const ModelConfig& config, RankShare share = {});
+
+// Loads one rank's share onto its backend. Tensor names may carry the `model.` prefix; tensors that
+// the encoder does not use (an lm_head) are ignored. Throws FatalError, naming the tensor, when one
+// is missing or has another shape or a type other than BF16 and F32. `folder` may be dropped after.
+EncoderWeights load_weights(kernels::Backend& backend, const ModelConfig& config,
+                            const SafetensorsFolder& folder, RankShare share = {});
+
+}  // namespace tessera
