@@ -1,0 +1,103 @@
+// A complete model folder out of the shipped configuration files and random weights.
+
+#include <lzma.h>
+
+#include <fstream>
+#include <string>
+
+#include "common/check.hpp"
+#include "common/data_dir.hpp"
+#include "common/model/synthetic_model.hpp"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kPackedBytesMax = 64 << 20;
+constexpr std::size_t kTokenizerBytesMax = 256 << 20;
+constexpr std::uint64_t kLzmaMemoryMax = 256 << 20;
+
+struct Shape {
+  std::string_view name;
+  std::string_view config_folder;     // in the shipped data
+  std::string_view tokenizer_folder;  // the 8B model uses the very file of the 4B
+};
+constexpr Shape kShapes[] = {
+    {"tiny", "demo-model", "demo-model"},
+    {"0.6b", "Qwen3-Embedding-0.6B", "Qwen3-Embedding-0.6B"},
+    {"4b", "Qwen3-Embedding-4B", "Qwen3-Embedding-4B"},
+    {"8b", "Qwen3-Embedding-8B", "Qwen3-Embedding-4B"},
+};
+
+const Shape& find_shape(std::string_view name) {
+  for (const Shape& shape : kShapes) {
+    if (shape.name == name) {
+      return shape;
+    }
+  }
+  throw FatalError("shape \"" + std::string(name) + "\" is none of tiny, 0.6b, 4b, 8b");
+}
+
+template <typename T>
+T value_or_fatal(Result<T> result) {
+  if (!result) {
+    throw FatalError(result.error().message);
+  }
+  return std::move(result).value();
+}
+
+void unpack_xz(const fs::path& from, const fs::path& to) {
+  const std::string packed = value_or_fatal(read_small_file(from, kPackedBytesMax));
+  std::string plain(kTokenizerBytesMax, '\0');
+  std::uint64_t memory = kLzmaMemoryMax;
+  std::size_t read = 0, written = 0;
+  const lzma_ret result = lzma_stream_buffer_decode(
+      &memory, 0, nullptr, reinterpret_cast<const std::uint8_t*>(packed.data()), &read,
+      packed.size(), reinterpret_cast<std::uint8_t*>(plain.data()), &written, plain.size());
+  if (result != LZMA_OK) {
+    throw FatalError(from.string() + " cannot be unpacked");
+  }
+  std::ofstream file(to, std::ios::binary);
+  if (!file.write(plain.data(), static_cast<std::streamsize>(written)).flush()) {
+    throw FatalError(to.string() + " cannot be written");
+  }
+}
+
+// Everything of a shipped folder but weights, tokenizer and measured results.
+void copy_configuration(const fs::path& from, const fs::path& to) {
+  fs::copy(from / "1_Pooling", to / "1_Pooling");
+  for (const char* name : {"config.json", "config_sentence_transformers.json",
+                           "generation_config.json", "modules.json"}) {
+    if (fs::exists(from / name)) {
+      fs::copy_file(from / name, to / name);
+    }
+  }
+}
+
+}  // namespace
+
+void make_model(const fs::path& dir, std::string_view shape_name, std::uint64_t seed,
+                const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
+  const Shape& shape = find_shape(shape_name);
+  const fs::path data = data_dir();
+  if (fs::exists(dir / "config.json")) {
+    throw FatalError(dir.string() + " already holds a model");
+  }
+  try {
+    fs::create_directories(dir);
+    copy_configuration(data / shape.config_folder, dir);
+    const fs::path tokenizer = data / shape.tokenizer_folder / "tokenizer.json";
+    if (fs::exists(tokenizer)) {
+      fs::copy_file(tokenizer, dir / "tokenizer.json");
+    } else {
+      unpack_xz(tokenizer.string() + ".xz", dir / "tokenizer.json");
+    }
+  } catch (const fs::filesystem_error& error) {
+    throw FatalError(error.what());
+  }
+  const ModelConfig config = value_or_fatal(read_model_config(dir));
+  write_synthetic_weights(dir, config, {.seed = seed}, progress);
+}
+
+}  // namespace tessera
