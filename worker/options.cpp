@@ -66,9 +66,11 @@ WorkerOptions parse_worker_options(int argc, char** argv) {
   app.add_option("--model-name", options.model_name,
                  "Name under which clients ask for the model; default: the folder's name");
   app.add_option("--prefer-seqlen-min", options.preferred_seqlen_min,
-                 "Shortest text that this worker is meant for");
+                 "Shortest text that this worker is meant for, in tokens")
+      ->capture_default_str();
   app.add_option("--prefer-seqlen-max", options.preferred_seqlen_max,
-                 "Longest text that this worker is meant for; 0: no preference");
+                 "Longest text that this worker is meant for, in tokens; 0: no preference")
+      ->capture_default_str();
   app.add_option("--drain-s", options.drain_s, "Longest wait for running batches at SIGTERM")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
