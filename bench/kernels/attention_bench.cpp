@@ -1,5 +1,5 @@
 // Attention on one GPU: checks every workload against double precision, then times it.
-//   attention_bench [--form mma|wgmma] [--repeats N]
+//   attention_bench [--form mma|wgmma] [--repeats N] [--short-max TOKENS]
 // Prints a line a workload: name, head counts, worst relative error of a row, median and spread in
 // microseconds, TFLOP/s over the lower triangle and GB/s of q, k, v and out read or written once.
 // bench/compare/attention.py runs it beside its peers.
@@ -24,6 +24,7 @@ using testing::require;
 struct Options {
   std::string form;
   int repeats = 20;
+  int short_max = -1;  // longest sequence that takes short tiles; -1: as planned
 };
 
 struct Workload {
@@ -83,6 +84,7 @@ std::vector<double> time_us(AttentionCase& batch, int repeats) {
 bool measure(const Workload& workload, const Options& options) {
   AttentionPlan plan = testing::device_plan(workload.q_heads, workload.kv_heads);
   if (options.form == "mma") plan.form = AttentionPlan::Form::kMma;
+  if (options.short_max >= 0) plan.short_max_seqlen = options.short_max;
   AttentionCase batch(plan, workload.seqlens, 5);
   const std::vector<std::uint16_t> out = batch.run();
   const double error = batch.worst_error(out, 2e5);
@@ -102,6 +104,7 @@ int run(int argc, char** argv) {
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string_view flag = argv[i];
     if (flag == "--form") options.form = argv[i + 1];
+    if (flag == "--short-max") options.short_max = std::atoi(argv[i + 1]);
     if (flag == "--repeats") options.repeats = std::atoi(argv[i + 1]);
   }
   bool right = true;

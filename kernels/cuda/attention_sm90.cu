@@ -43,7 +43,7 @@ struct __align__(1024) SharedMemory {
 
 struct TensorMaps {
   CUtensorMap queries;  // box: 64 dimensions x heads x positions, 64 rows in all
-  CUtensorMap keys;     // box: 64 dimensions x 1 head x 128 positions
+  CUtensorMap keys;     // box: 64 dimensions x 1 head x 64 positions
 };
 
 using Ring = hopper::RingState<kStages>;
@@ -53,6 +53,11 @@ __device__ std::uint32_t address(const std::uint64_t& barrier) {
 }
 
 __device__ int first_block(const AttentionTile& tile) { return tile.position / kKeys; }
+
+// Whether the first half of the first block holds all keys that the tile needs.
+__device__ bool is_narrow(const AttentionTile& tile, int log2_heads) {
+  return tile.position % kKeys + (kConsumers * kRows >> log2_heads) <= kKeys / 2;
+}
 
 // --- producer ------------------------------------------------------------------------------------
 
@@ -96,12 +101,15 @@ class Producer {
   __device__ void load_tile(const AttentionTile& tile, bool pending_values) {
     load_queries(tile);
     const int kv_head = tile.q_head / p_.group;
+    bool narrow = is_narrow(tile, p_.log2_heads);
     for (int block = first_block(tile); block >= 0; --block) {
-      load_keys(tile, block, kv_head);
+      load_keys(tile, block, kv_head, narrow);
       if (pending_values) load_values();
       pending_values = true;
       values_row_ = tile.first_kv + block * kKeys;
       values_head_ = p_.v_offset / kHeadDim + kv_head;
+      values_narrow_ = narrow;
+      narrow = false;
     }
   }
 
@@ -121,25 +129,31 @@ class Producer {
     query_ring_.advance();
   }
 
-  __device__ void load_keys(const AttentionTile& tile, int block, int kv_head) {
+  __device__ void load_keys(const AttentionTile& tile, int block, int kv_head, bool narrow) {
     load_block(shared_.keys[key_ring_.stage], shared_.keys_full[key_ring_.stage],
                shared_.keys_empty[key_ring_.stage], key_ring_, p_.k_offset / kHeadDim + kv_head,
-               tile.first_kv + block * kKeys);
+               tile.first_kv + block * kKeys, narrow);
   }
 
   // The values of the block whose keys were loaded one step before.
   __device__ void load_values() {
     load_block(shared_.values[value_ring_.stage], shared_.values_full[value_ring_.stage],
-               shared_.values_empty[value_ring_.stage], value_ring_, values_head_, values_row_);
+               shared_.values_empty[value_ring_.stage], value_ring_, values_head_, values_row_,
+               values_narrow_);
   }
 
   __device__ void load_block(unsigned char* to, const std::uint64_t& full,
-                             const std::uint64_t& empty, Ring& ring, int head, int row) {
+                             const std::uint64_t& empty, Ring& ring, int head, int row,
+                             bool narrow) {
     hopper::wait(address(empty), ring.parity ^ 1);
-    hopper::arrive_expect(address(full), kKeyBytes);
+    hopper::arrive_expect(address(full), narrow ? kKeyBytes / 2 : kKeyBytes);
     const std::uint32_t shared = hopper::shared_address(to);
-    hopper::copy_box(shared, &maps_.keys, address(full), 0, head, row);
-    hopper::copy_box(shared + kKeyHalf, &maps_.keys, address(full), 64, head, row);
+    for (int part = 0; part < (narrow ? 1 : 2); ++part) {
+      const std::uint32_t rows = shared + part * (kKeyHalf / 2);
+      hopper::copy_box(rows, &maps_.keys, address(full), 0, head, row + part * kKeys / 2);
+      hopper::copy_box(rows + kKeyHalf, &maps_.keys, address(full), 64, head,
+                       row + part * kKeys / 2);
+    }
     ring.advance();
   }
 
@@ -157,6 +171,7 @@ class Producer {
   SharedMemory& shared_;
   Ring query_ring_, key_ring_, value_ring_;
   int values_row_ = 0, values_head_ = 0;
+  bool values_narrow_ = false;
 };
 
 // --- consumers -----------------------------------------------------------------------------------
@@ -168,13 +183,14 @@ struct SoftmaxState {
 };
 
 // Turns scores into probabilities and returns in `correction` what older sums are worth now.
+template <int kColumns>
 __device__ void online_softmax(float (&s)[16][4], SoftmaxState& state, float (&correction)[2],
                                float scale_log2) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     float maximum = state.maximum[half];
 #pragma unroll
-    for (int n = 0; n < 16; ++n) {
+    for (int n = 0; n < kColumns / 8; ++n) {
       maximum = fmaxf(maximum, fmaxf(s[n][half * 2], s[n][half * 2 + 1]));
     }
     maximum = fmaxf(maximum, __shfl_xor_sync(~0U, maximum, 1));
@@ -184,7 +200,7 @@ __device__ void online_softmax(float (&s)[16][4], SoftmaxState& state, float (&c
     const float offset = maximum * scale_log2;
     float sum = state.sum[half] * correction[half];
 #pragma unroll
-    for (int n = 0; n < 16; ++n) {
+    for (int n = 0; n < kColumns / 8; ++n) {
 #pragma unroll
       for (int i = half * 2; i < half * 2 + 2; ++i) {
         s[n][i] = fast_exp2(fmaf(s[n][i], scale_log2, -offset));
@@ -205,72 +221,101 @@ class Consumer {
         row_(group * kRows + static_cast<int>(threadIdx.x % 128) / 32 * 16) {}
 
   __device__ void run() {
-    float o[16][4], s[16][4];
-    std::uint32_t a[8][4];
-    float correction[2];
     if (group_ == 1) hopper::arrive_named(kTurnBarrier, kConsumers * 128);
-    AttentionTile tile = next_tile();
-    if (tile.seqlen == 0) return;
-    hopper::wait(address(shared_.keys_full[key_ring_.stage]), key_ring_.parity);
-    hopper::products_begin();
-    start_scores(s);
-    hopper::products_wait<0>(s);
-    release(shared_.keys_empty, key_ring_);
-    begin_softmax(s, tile, correction);
-    probabilities(a, s);
-
-    int block = first_block(tile);
-    bool first = true;  // O holds nothing yet
+    Block block = first_block_of(next_tile());
+    if (block.tile.seqlen == 0) return;
+    block.is_narrow ? begin<kKeys / 2>(block) : begin<kKeys>(block);
     while (true) {
-      const bool tile_ends = block == 0;
-      AttentionTile next = tile;
-      int next_block = block - 1;
-      if (tile_ends) {
+      Block next = block;
+      next.starts_tile = next.is_narrow = false;
+      --next.index;
+      if (block.index == 0) {
         release(shared_.queries_empty, query_ring_);
-        next = next_tile();
-        if (next.seqlen == 0) break;
-        next_block = first_block(next);
+        next = first_block_of(next_tile());
+        if (next.tile.seqlen == 0) break;
       }
-      hopper::wait(address(shared_.keys_full[key_ring_.stage]), key_ring_.parity);
-      hopper::sync_named(kTurnBarrier + group_, kConsumers * 128);
-      hopper::products_begin();
-      start_scores(s);
-      hopper::wait(address(shared_.values_full[value_ring_.stage]), value_ring_.parity);
-      start_values(o, a, !first);
-      hopper::arrive_named(kTurnBarrier + (group_ ^ 1), kConsumers * 128);
-      hopper::products_wait<1>(s);
-      release(shared_.keys_empty, key_ring_);
-      const float sums[2] = {state_.sum[0], state_.sum[1]};
-      if (tile_ends) {
-        begin_softmax(s, next, correction);
+      if (block.is_narrow) {
+        next.is_narrow ? step<kKeys / 2, kKeys / 2>(block, next)
+                       : step<kKeys / 2, kKeys>(block, next);
       } else {
-        online_softmax(s, state_, correction, p_.scale_log2);
+        next.is_narrow ? step<kKeys, kKeys / 2>(block, next) : step<kKeys, kKeys>(block, next);
       }
-      hopper::products_wait<0>(o);
-      release(shared_.values_empty, value_ring_);
-      if (tile_ends) {
-        store(o, sums, tile);
-      } else {
-        rescale(o, correction);
-      }
-      probabilities(a, s);
-      first = tile_ends;
-      tile = next;
-      block = next_block;
+      block = next;
     }
-    hopper::wait(address(shared_.values_full[value_ring_.stage]), value_ring_.parity);
-    hopper::products_begin();
-    start_values(o, a, !first);
-    hopper::products_wait<0>(o);
-    store(o, state_.sum, tile);
+    block.is_narrow ? finish<kKeys / 2>(block) : finish<kKeys>(block);
   }
 
  private:
   static constexpr int kTurnBarrier = 1;  // and 2
 
+  struct Block {
+    AttentionTile tile;
+    int index;
+    bool starts_tile;
+    bool is_narrow;
+  };
+
   __device__ AttentionTile next_tile() const {
     hopper::wait(address(shared_.queries_full[query_ring_.stage]), query_ring_.parity);
     return shared_.tiles[query_ring_.stage];
+  }
+
+  __device__ Block first_block_of(const AttentionTile& tile) const {
+    return {tile, first_block(tile), true, is_narrow(tile, p_.log2_heads)};
+  }
+
+  // The very first block: its probabilities.
+  template <int kColumns>
+  __device__ void begin(const Block& block) {
+    float s[16][4];
+    hopper::wait(address(shared_.keys_full[key_ring_.stage]), key_ring_.parity);
+    hopper::products_begin();
+    start_scores<kColumns>(s);
+    hopper::products_wait<0>(s);
+    release(shared_.keys_empty, key_ring_);
+    begin_softmax<kColumns>(s, block.tile);
+    probabilities<kColumns>(s);
+  }
+
+  // The probabilities of the next block and the values of the current one. The numbers of columns
+  // are template arguments, so that no product is under way where branches meet.
+  template <int kColumns, int kNextColumns>
+  __device__ void step(const Block& block, const Block& next) {
+    float s[16][4];
+    float correction[2];
+    hopper::wait(address(shared_.keys_full[key_ring_.stage]), key_ring_.parity);
+    hopper::sync_named(kTurnBarrier + group_, kConsumers * 128);
+    hopper::products_begin();
+    start_scores<kNextColumns>(s);
+    hopper::wait(address(shared_.values_full[value_ring_.stage]), value_ring_.parity);
+    start_values<kColumns>(!block.starts_tile);
+    hopper::arrive_named(kTurnBarrier + (group_ ^ 1), kConsumers * 128);
+    hopper::products_wait<1>(s);
+    release(shared_.keys_empty, key_ring_);
+    const float sums[2] = {state_.sum[0], state_.sum[1]};
+    if (next.starts_tile) {
+      begin_softmax<kNextColumns>(s, next.tile);
+    } else {
+      online_softmax<kNextColumns>(s, state_, correction, p_.scale_log2);
+    }
+    hopper::products_wait<0>(o_);
+    release(shared_.values_empty, value_ring_);
+    if (next.starts_tile) {
+      store(sums, block.tile);
+    } else {
+      rescale(correction);
+    }
+    probabilities<kNextColumns>(s);
+  }
+
+  // The values of the very last block.
+  template <int kColumns>
+  __device__ void finish(const Block& block) {
+    hopper::wait(address(shared_.values_full[value_ring_.stage]), value_ring_.parity);
+    hopper::products_begin();
+    start_values<kColumns>(!block.starts_tile);
+    hopper::products_wait<0>(o_);
+    store(state_.sum, block.tile);
   }
 
   // All four warps must have done with a buffer before it is filled again.
@@ -280,6 +325,7 @@ class Consumer {
     ring.advance();
   }
 
+  template <int kColumns>
   __device__ void start_scores(float (&s)[16][4]) const {
     const std::uint64_t q = hopper::descriptor(
         hopper::shared_address(shared_.queries[query_ring_.stage][group_]), kGroupBytes, 0);
@@ -288,62 +334,63 @@ class Consumer {
 #pragma unroll
     for (int i = 0; i < kHeadDim / 16; ++i) {  // 16 dimensions are 32 bytes of a row
       const int half = i / 4, offset = i % 4 * 32;
-      hopper::product(s, q + (half * kQueryHalf + offset) / 16, k + (half * kKeyHalf + offset) / 16,
-                      i > 0);
+      hopper::product<kColumns>(s, q + (half * kQueryHalf + offset) / 16,
+                                k + (half * kKeyHalf + offset) / 16, i > 0);
     }
     hopper::products_commit();
   }
 
-  __device__ void start_values(float (&o)[16][4], const std::uint32_t (&a)[8][4],
-                               bool accumulate) const {
+  template <int kColumns>
+  __device__ void start_values(bool accumulate) {
     const std::uint64_t v = hopper::descriptor(
         hopper::shared_address(shared_.values[value_ring_.stage]), kGroupBytes, kKeyHalf);
 #pragma unroll
-    for (int i = 0; i < kKeys / 16; ++i) {
-      hopper::product_transposed(o, a[i], v + i * 16 * kSwizzleRow / 16, i > 0 || accumulate);
+    for (int i = 0; i < kColumns / 16; ++i) {
+      hopper::product_transposed(o_, a_[i], v + i * 16 * kSwizzleRow / 16, i > 0 || accumulate);
     }
     hopper::products_commit();
   }
 
   // First block of a tile: keys behind a row's position are hidden. Each row has one before it.
-  __device__ void begin_softmax(float (&s)[16][4], const AttentionTile& tile,
-                                float (&correction)[2]) {
+  template <int kColumns>
+  __device__ void begin_softmax(float (&s)[16][4], const AttentionTile& tile) {
     const int first_key = first_block(tile) * kKeys + (lane_ & 3) * 2;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = row_ + lane_ / 4 + half * 8;
       const int visible = tile.position + (row >> p_.log2_heads) - first_key;
 #pragma unroll
-      for (int n = 0; n < 16; ++n) {
+      for (int n = 0; n < kColumns / 8; ++n) {
         if (n * 8 > visible) s[n][half * 2] = -INFINITY;
         if (n * 8 + 1 > visible) s[n][half * 2 + 1] = -INFINITY;
       }
       state_.maximum[half] = -INFINITY;
       state_.sum[half] = 0.0F;
     }
-    online_softmax(s, state_, correction, p_.scale_log2);
+    float correction[2];
+    online_softmax<kColumns>(s, state_, correction, p_.scale_log2);
   }
 
-  __device__ static void probabilities(std::uint32_t (&a)[8][4], const float (&s)[16][4]) {
+  template <int kColumns>
+  __device__ void probabilities(const float (&s)[16][4]) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      a[i][0] = pack_bf16(s[2 * i][0], s[2 * i][1]);
-      a[i][1] = pack_bf16(s[2 * i][2], s[2 * i][3]);
-      a[i][2] = pack_bf16(s[2 * i + 1][0], s[2 * i + 1][1]);
-      a[i][3] = pack_bf16(s[2 * i + 1][2], s[2 * i + 1][3]);
+    for (int i = 0; i < kColumns / 16; ++i) {
+      a_[i][0] = pack_bf16(s[2 * i][0], s[2 * i][1]);
+      a_[i][1] = pack_bf16(s[2 * i][2], s[2 * i][3]);
+      a_[i][2] = pack_bf16(s[2 * i + 1][0], s[2 * i + 1][1]);
+      a_[i][3] = pack_bf16(s[2 * i + 1][2], s[2 * i + 1][3]);
     }
   }
 
-  __device__ static void rescale(float (&o)[16][4], const float (&correction)[2]) {
+  __device__ void rescale(const float (&correction)[2]) {
 #pragma unroll
     for (int n = 0; n < 16; ++n) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) o[n][i] *= correction[i / 2];
+      for (int i = 0; i < 4; ++i) o_[n][i] *= correction[i / 2];
     }
   }
 
-  __device__ void store(const float (&o)[16][4], const float (&sums)[2],
-                        const AttentionTile& tile) const {
+  __device__ void store(const float (&sums)[2], const AttentionTile& tile) const {
     float scale[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -352,12 +399,14 @@ class Consumer {
       sum += __shfl_xor_sync(~0U, sum, 2);
       scale[half] = 1.0F / sum;
     }
-    store_rows(p_, tile, row_, o, scale, lane_);
+    store_rows(p_, tile, row_, o_, scale, lane_);
   }
 
   const AttentionParameters& p_;
   SharedMemory& shared_;
   const int group_, lane_, row_;
+  float o_[16][4];
+  std::uint32_t a_[8][4];  // probabilities of the current block
   SoftmaxState state_;
   Ring query_ring_, key_ring_, value_ring_;
 };
@@ -383,10 +432,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) init_barriers(shared);
   __syncthreads();
   if (threadIdx.x < 128) {
-    hopper::give_registers<40>();
+    hopper::give_registers<56>();
     if (threadIdx.x == 0) Producer(p, maps, shared).run();
   } else {
-    hopper::take_registers<232>();
+    hopper::take_registers<224>();
     Consumer(p, shared, static_cast<int>(threadIdx.x / 128) - 1).run();
   }
 }
@@ -404,7 +453,7 @@ TensorMaps make_maps(const AttentionParameters& p) {
     };
   };
   return {.queries = make_tensor_map(tensor(p.q, p.q_stride, p.q_rows, heads, kRows / heads)),
-          .keys = make_tensor_map(tensor(p.kv, p.kv_stride, p.kv_rows, 1, kKeys))};
+          .keys = make_tensor_map(tensor(p.kv, p.kv_stride, p.kv_rows, 1, kKeys / 2))};
 }
 
 }  // namespace

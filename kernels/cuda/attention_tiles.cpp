@@ -103,7 +103,7 @@ AttentionPlan plan_attention(const AttentionShape& shape, int compute_capability
   plan.heads = static_cast<int>(std::min<std::int64_t>(group & -group, 16));
   plan.long_positions = kLongRows / plan.heads;
   plan.short_positions = kShortRows / plan.heads;
-  plan.short_max_seqlen = kShortMaxSeqlen;
+  plan.short_max_seqlen = plan.form == AttentionPlan::Form::kWgmma ? 0 : kShortMaxSeqlen;
   return plan;
 }
 
@@ -114,7 +114,8 @@ AttentionTileCounts max_attention_tiles(const AttentionPlan& plan, std::int64_t 
   const std::int64_t groups = head_groups(plan);
   const std::int64_t long_blocks =
       long_sequences == 0 ? 0 : max_tokens / plan.long_positions + long_sequences;
-  const std::int64_t short_blocks = max_tokens / plan.short_positions + max_sequences;
+  const std::int64_t short_blocks =
+      plan.short_max_seqlen == 0 ? 0 : max_tokens / plan.short_positions + max_sequences;
   return {static_cast<std::int32_t>(long_blocks * groups),
           static_cast<std::int32_t>(short_blocks * groups)};
 }

@@ -181,14 +181,18 @@ void CudaBackend::attention(Buffer& out, Buffer& qkv, Buffer* gathered, BatchSlo
   if (!replaying()) {
     CHECK(shape.qkv_width() == plan_->shape.qkv_width());
     CudaSlot& s = cuda_slot(slot);
-    launch_attention(*plan_,
-                     {.out = bf16(out),
-                      .qkv = bf16(qkv),
-                      .rows = s.size().tokens,
-                      .kv = gathered == nullptr ? nullptr : bf16(*gathered),
-                      .tiles = s.tiles(),
-                      .counts = s.tile_counts()},
-                     stream());
+    launch_attention(
+        *plan_,
+        {.out = bf16(out),
+         .qkv = bf16(qkv),
+         .rows = s.size().tokens,
+         .kv = gathered == nullptr ? nullptr : bf16(*gathered),
+         .kv_rows = gathered == nullptr
+                        ? 0
+                        : static_cast<std::int64_t>(gathered->bytes()) / (4 * shape.kv_width()),
+         .tiles = s.tiles(),
+         .counts = s.tile_counts()},
+        stream());
   }
 }
 
