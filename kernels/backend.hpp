@@ -1,12 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "common/check.hpp"
 #include "kernels/types.hpp"
 
 namespace tessera::kernels {
@@ -139,6 +141,12 @@ class Backend {
   // out = silu(in * G^T) * (in * U^T)                               [rows, intermediate]
   virtual void swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight,
                                  std::int64_t rows) = 0;
+
+  // Host memory only: runs a function between what was queued before it and what comes after.
+  // Elsewhere it throws FatalError.
+  virtual void host_task(std::function<void()>) {
+    throw FatalError(name() + " runs no functions of the host between its operations");
+  }
 
   // Final RMSNorm and L2 normalisation in float32 of x_last [n, hidden] (residual type) into the
   // slot's vectors; finite flag 0 where any value is NaN or Inf or the norm is 0.

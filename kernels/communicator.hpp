@@ -31,18 +31,21 @@ class Communicator {
     Buffer* partial = nullptr;  // * [rows, hidden] activation type, this rank's part of the sum
     Buffer* x = nullptr;       //   [rows, hidden] residual type; only own rows are read and written
     Buffer* out = nullptr;     // * [rows, hidden] activation type, every row on every rank
-    Buffer* all_x = nullptr;   // * unless null: gets every row of the new x too
     Buffer* weight = nullptr;  //   [hidden] float32
+    std::int64_t first_row = 0;  // of partial, x and out
     std::int64_t rows = 0;
     std::int64_t hidden = 0;
     float eps = 1e-6F;
+    bool share_x = false;  // the other ranks' rows of x are brought up to date too; x is then *
   };
-  // x += sum of the ranks' partials; out = x / sqrt(mean(x^2) + eps) * weight. Up to kLanes may be
-  // under way; `wait(lane)` orders the backend behind the lane's last one. `partial` may be
-  // overwritten, and `out` read, after that.
+  // x += sum of the ranks' partials; out = x / sqrt(mean(x^2) + eps) * weight. In a lane it runs
+  // beside what the backend does meanwhile, and `wait(lane)` orders the backend behind the lane's
+  // last one: then `partial` may be overwritten and `out` read. With kNoLane it runs among the
+  // backend's own operations, which costs less where there is nothing to run beside.
   virtual void reduce_norm(const ReduceNorm& operation, int lane) = 0;
   virtual void wait(int lane) = 0;
   static constexpr int kLanes = 2;
+  static constexpr int kNoLane = -1;
 
   // A batch split along its tokens: each rank puts rows of `source` where all ranks' attention
   // reads them. Token t of this rank goes to row kv_rows[t] of `gathered` on every rank, or, when
@@ -57,7 +60,9 @@ class Communicator {
     std::int64_t width = 0;
     int slot = 0;
   };
-  virtual void gather_rows(const GatherRows& operation) = 0;  // no wait needed
+  // What the backend queues after it finds all rows in place. The ranks do not wait for each other
+  // before they write, so calls must take turns with two `gathered` buffers.
+  virtual void gather_rows(const GatherRows& operation) = 0;
 };
 
 // What the ranks of one process share; made before their threads. Outlives its communicators.
@@ -77,7 +82,8 @@ class CommunicatorGroup {
   virtual std::uint64_t progress() const = 0;
 };
 
-std::unique_ptr<CommunicatorGroup> make_cpu_communicators(int size);
+// Over threads of this process, for backends that compute in host memory.
+std::unique_ptr<CommunicatorGroup> make_thread_communicators(int size);
 
 enum class Transport : std::uint8_t {
   kPeer,  // our kernels over peer pointers; all GPUs must reach each other

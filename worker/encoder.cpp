@@ -1,72 +1,256 @@
 #include "worker/encoder.hpp"
 
+#include <array>
 #include <utility>
+
+#include "common/check.hpp"
 
 namespace tessera {
 
+using kernels::Backend;
 using kernels::BatchSlot;
 using kernels::Buffer;
+using kernels::Communicator;
+using kernels::PackedBatchView;
 
-Encoder::Encoder(kernels::Backend& backend, const ModelConfig& config, EncoderWeights weights,
-                 Workspace workspace)
+namespace {
+
+// Rows of a buffer from some row on; the buffer outlives it.
+class RowsView final : public Buffer {
+ public:
+  RowsView(Buffer& whole, std::int64_t first_row, std::int64_t row_elements, std::size_t element)
+      : whole_(whole), offset_(static_cast<std::size_t>(first_row * row_elements) * element) {}
+  std::size_t bytes() const override { return whole_.bytes() - offset_; }
+  void* data() override { return static_cast<std::byte*>(whole_.data()) + offset_; }
+
+ private:
+  Buffer& whole_;
+  std::size_t offset_;
+};
+
+std::int64_t whole_rows(std::int64_t rows) {
+  return (rows + kRowMultiple - 1) / kRowMultiple * kRowMultiple;
+}
+
+}  // namespace
+
+// One batch on its way through the layers, and its rows of the workspace.
+struct Encoder::Lane {
+  struct Place {
+    int index = Communicator::kNoLane;
+    int staged_slot = 0;
+    std::int64_t first_row = 0;       // of buffers of tokens
+    std::int64_t first_last_row = 0;  // of buffers of last tokens
+  };
+
+  Lane(const Encoder& e, const Input& input, const Place& place_of_lane)
+      : slot(*input.slot),
+        batch(input.batch),
+        place(place_of_lane),
+        x(*e.workspace_.x, place.first_row, e.config_.hidden_size, e.residual_bytes()),
+        normed(*e.workspace_.normed, place.first_row, e.config_.hidden_size, e.element_bytes()),
+        qkv(*e.workspace_.qkv, place.first_row, e.shape_.attention.qkv_width(), e.element_bytes()),
+        attention(*e.workspace_.attention, place.first_row, e.shape_.attention.q_width(),
+                  e.element_bytes()),
+        mlp(*e.workspace_.mlp, place.first_row, e.shape_.intermediate_size, e.element_bytes()),
+        x_last(*e.workspace_.x_last, place.first_last_row, e.config_.hidden_size,
+               e.residual_bytes()),
+        h_last(*e.workspace_.h_last, place.first_last_row, e.config_.hidden_size,
+               e.element_bytes()),
+        q_last(*e.workspace_.q_last, place.first_last_row, e.shape_.attention.q_width(),
+               e.element_bytes()) {}
+
+  std::int64_t tokens() const { return batch.total_tokens(); }
+  std::int64_t vectors() const { return slot.num_sequences(); }  // after begin
+  bool is_part() const { return !batch.segments.empty(); }
+
+  BatchSlot& slot;
+  PackedBatchView batch;
+  Place place;
+  RowsView x, normed, qkv, attention, mlp, x_last, h_last, q_last;
+};
+
+// The product that ends half a layer, and the norm that begins the next half.
+struct Encoder::Product {
+  Buffer& in;
+  kernels::LinearWeight& weight;
+  bool last_tokens = false;
+  Buffer* next_norm = nullptr;  // null: nothing comes after it
+  bool share_x = false;         // what comes next reads all rows of the residual stream
+};
+
+Encoder::Encoder(Backend& backend, const ModelConfig& config, EncoderWeights weights,
+                 Workspace workspace, const EncoderPlace& place)
     : backend_(backend),
       config_(config),
-      shape_(encoder_shape(config).attention),
+      place_(place),
+      shape_(encoder_shape(config, place.share)),
       eps_(static_cast<float>(config.rms_norm_eps)),
       weights_(std::move(weights)),
       workspace_(std::move(workspace)) {
   CHECK(weights_.layers.size() == static_cast<std::size_t>(config.num_hidden_layers));
+  CHECK((place.split == GroupSplit::kNone) == (place.communicator == nullptr));
 }
 
-void Encoder::forward(BatchSlot& slot, const kernels::PackedBatchView& batch) {
-  Workspace& w = workspace_;
-  const std::int64_t tokens = batch.total_tokens(), sequences = batch.num_sequences();
-  backend_.begin(slot, batch);
-  backend_.embed(*w.x, *weights_.embed_tokens, slot, config_.hidden_size);
-  for (std::size_t i = 0; i + 1 < weights_.layers.size(); ++i) {
-    layer(weights_.layers[i], slot, tokens);
+void Encoder::forward(BatchSlot& slot, const PackedBatchView& batch) {
+  std::array<Lane, 1> lanes = {Lane(*this, {&slot, batch}, {})};
+  pass(lanes);
+}
+
+void Encoder::forward_halves(const Input& first, const Input& second) {
+  CHECK(place_.split == GroupSplit::kTensor);
+  std::array<Lane, 2> lanes = {Lane(*this, first, {.index = 0}),
+                               Lane(*this, second,
+                                    {.index = 1,
+                                     .first_row = whole_rows(first.batch.total_tokens()),
+                                     .first_last_row = whole_rows(first.batch.num_sequences())})};
+  pass(lanes);
+}
+
+bool Encoder::forward_part(BatchSlot& slot, const PackedBatchView& part, int staged_slot) {
+  CHECK(place_.split == GroupSplit::kTokens);
+  std::array<Lane, 1> lanes = {Lane(*this, {&slot, part}, {.staged_slot = staged_slot})};
+  if (part.total_tokens() > 0) {
+    pass(lanes);
+    return true;
   }
-  last_layer(weights_.layers.back(), slot, tokens, sequences);
-  backend_.pool(slot, *w.x_last, *weights_.norm, config_.hidden_size, eps_);
-  backend_.end(slot);
+  // The other ranks' gathers still want this one.
+  for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
+    gather(lanes[0], shape_.attention.qkv_width(), 0);
+  }
+  return false;
 }
 
-void Encoder::layer(const LayerWeights& weights, BatchSlot& slot, std::int64_t tokens) {
-  Workspace& w = workspace_;
-  backend_.rms_norm(*w.normed, *w.x, *weights.input_norm, tokens, config_.hidden_size, eps_);
-  backend_.qkv_projection(*w.qkv, *w.normed, *weights.qkv, slot, shape_, qk_options(weights));
-  backend_.attention(*w.attention, *w.qkv, nullptr, slot, shape_);
-  backend_.linear_add(*w.x, *w.attention, *weights.o, tokens);
-  feed_forward(weights, *w.x, *w.normed, tokens);
+// Half a layer at a time, one lane after the other.
+void Encoder::pass(Lanes lanes) {
+  for (Lane& lane : lanes) start(lane);
+  const std::size_t last = weights_.layers.size() - 1;
+  for (std::size_t i = 0; i < last; ++i) {
+    const LayerWeights& weights = weights_.layers[i];
+    for (Lane& lane : lanes) attend(lane, weights);
+    for (Lane& lane : lanes) {
+      feed_forward(lane, weights, *weights_.layers[i + 1].input_norm, i + 1 == last);
+    }
+  }
+  for (Lane& lane : lanes) attend_last(lane, weights_.layers[last]);
+  for (Lane& lane : lanes) finish(lane, weights_.layers[last]);
 }
 
-void Encoder::last_layer(const LayerWeights& weights, BatchSlot& slot, std::int64_t tokens,
-                         std::int64_t sequences) {
-  Workspace& w = workspace_;
+void Encoder::start(Lane& lane) {
+  backend_.begin(lane.slot, lane.batch);
+  backend_.embed(lane.x, *weights_.embed_tokens, lane.slot, config_.hidden_size);
+  backend_.rms_norm(lane.normed, lane.x, *weights_.layers.front().input_norm, lane.tokens(),
+                    config_.hidden_size, eps_);
+}
+
+void Encoder::attend(Lane& lane, const LayerWeights& weights) {
+  const kernels::AttentionShape& heads = shape_.attention;
+  join(lane);
+  backend_.qkv_projection(lane.qkv, lane.normed, *weights.qkv, lane.slot, heads,
+                          qk_options(weights));
+  Buffer* gathered = lane.is_part() ? &gather(lane, heads.qkv_width(), heads.q_width()) : nullptr;
+  backend_.attention(lane.attention, lane.qkv, gathered, lane.slot, heads);
+  add_and_norm(
+      lane,
+      {.in = lane.attention, .weight = *weights.o, .next_norm = weights.post_attention_norm.get()});
+}
+
+void Encoder::feed_forward(Lane& lane, const LayerWeights& weights, Buffer& next_norm,
+                           bool share_x) {
+  join(lane);
+  backend_.swiglu_projection(lane.mlp, lane.normed, *weights.gate_up, lane.tokens());
+  add_and_norm(
+      lane, {.in = lane.mlp, .weight = *weights.down, .next_norm = &next_norm, .share_x = share_x});
+}
+
+void Encoder::attend_last(Lane& lane, const LayerWeights& weights) {
+  const kernels::AttentionShape& heads = shape_.attention;
   const auto options = qk_options(weights);
-  backend_.rms_norm(*w.normed, *w.x, *weights.input_norm, tokens, config_.hidden_size, eps_);
-  backend_.kv_projection(*w.qkv, *w.normed, *weights.qkv, slot, shape_, options);
-  backend_.gather_last(*w.x_last, *w.x, slot, config_.hidden_size, backend_.residual_type());
-  backend_.gather_last(*w.h_last, *w.normed, slot, config_.hidden_size, backend_.activation_type());
-  backend_.last_q_projection(*w.q_last, *w.h_last, *weights.qkv, slot, shape_, options);
-  backend_.last_attention(*w.attention, *w.q_last, *w.qkv, slot, shape_);
-  backend_.linear_add(*w.x_last, *w.attention, *weights.o, sequences);
-  feed_forward(weights, *w.x_last, *w.h_last, sequences);
+  join(lane);
+  backend_.kv_projection(lane.qkv, lane.normed, *weights.qkv, lane.slot, heads, options);
+  Buffer* kv = lane.is_part() ? &gather(lane, 2 * heads.kv_width(), 0) : &lane.qkv;
+  if (lane.vectors() == 0) return;
+  backend_.gather_last(lane.x_last, lane.x, lane.slot, config_.hidden_size,
+                       backend_.residual_type());
+  backend_.gather_last(lane.h_last, lane.normed, lane.slot, config_.hidden_size,
+                       backend_.activation_type());
+  backend_.last_q_projection(lane.q_last, lane.h_last, *weights.qkv, lane.slot, heads, options);
+  backend_.last_attention(lane.attention, lane.q_last, *kv, lane.slot, heads);
+  add_and_norm(lane, {.in = lane.attention,
+                      .weight = *weights.o,
+                      .last_tokens = true,
+                      .next_norm = weights.post_attention_norm.get()});
 }
 
-void Encoder::feed_forward(const LayerWeights& weights, Buffer& x, Buffer& normed,
-                           std::int64_t rows) {
-  Workspace& w = workspace_;
-  backend_.rms_norm(normed, x, *weights.post_attention_norm, rows, config_.hidden_size, eps_);
-  backend_.swiglu_projection(*w.mlp, normed, *weights.gate_up, rows);
-  backend_.linear_add(x, *w.mlp, *weights.down, rows);
+void Encoder::finish(Lane& lane, const LayerWeights& weights) {
+  if (lane.vectors() > 0) {
+    join(lane);
+    backend_.swiglu_projection(lane.mlp, lane.h_last, *weights.gate_up, lane.vectors());
+    add_and_norm(lane,
+                 {.in = lane.mlp, .weight = *weights.down, .last_tokens = true, .share_x = true});
+    join(lane);
+    backend_.pool(lane.slot, lane.x_last, *weights_.norm, config_.hidden_size, eps_);
+  }
+  backend_.end(lane.slot);
 }
 
-kernels::Backend::QkNormRope Encoder::qk_options(const LayerWeights& weights) const {
+// x += in * W^T; normed = the norm of x. A rank of a tensor-parallel group has the columns of W
+// for its own features only, so there the sum goes over the ranks.
+void Encoder::add_and_norm(Lane& lane, const Product& product) {
+  const bool last = product.last_tokens;
+  Buffer& x = last ? lane.x_last : lane.x;
+  const std::int64_t rows = last ? lane.vectors() : lane.tokens();
+  if (place_.split != GroupSplit::kTensor) {
+    backend_.linear_add(x, product.in, product.weight, rows);
+    if (product.next_norm != nullptr) {
+      backend_.rms_norm(last ? lane.h_last : lane.normed, x, *product.next_norm, rows,
+                        config_.hidden_size, eps_);
+    }
+    return;
+  }
+  const Workspace& w = workspace_;
+  const std::int64_t first_row = last ? lane.place.first_last_row : lane.place.first_row;
+  RowsView partial(*w.partial, first_row, config_.hidden_size, element_bytes());
+  backend_.linear(partial, product.in, product.weight, rows);
+  place_.communicator->reduce_norm(
+      {.partial = w.partial.get(),
+       .x = last ? w.x_last.get() : w.x.get(),
+       .out = last ? w.h_last.get() : w.normed.get(),
+       .weight = product.next_norm != nullptr ? product.next_norm : weights_.norm.get(),
+       .first_row = first_row,
+       .rows = rows,
+       .hidden = config_.hidden_size,
+       .eps = eps_,
+       .share_x = product.share_x},
+      lane.place.index);
+}
+
+// What the lane's last collective gives is needed from here on.
+void Encoder::join(const Lane& lane) {
+  if (place_.split == GroupSplit::kTensor) place_.communicator->wait(lane.place.index);
+}
+
+// The keys and values in the rows of `qkv`, from `column` on, to all ranks.
+Buffer& Encoder::gather(Lane& lane, std::int64_t source_width, std::int64_t column) {
+  Buffer& gathered = *workspace_.gathered[gathered_turn_];
+  gathered_turn_ = 1 - gathered_turn_;
+  place_.communicator->gather_rows({.gathered = &gathered,
+                                    .source = &lane.qkv,
+                                    .source_width = source_width,
+                                    .source_column = column,
+                                    .width = 2 * shape_.attention.kv_width(),
+                                    .slot = lane.place.staged_slot});
+  return gathered;
+}
+
+Backend::QkNormRope Encoder::qk_options(const LayerWeights& weights) const {
   return {.q_norm = weights.q_norm.get(),
           .k_norm = weights.k_norm.get(),
           .eps = eps_,
           .rope_theta = config_.rope_theta};
 }
+
+std::size_t Encoder::element_bytes() const { return kernels::size_of(backend_.activation_type()); }
+std::size_t Encoder::residual_bytes() const { return kernels::size_of(backend_.residual_type()); }
 
 }  // namespace tessera

@@ -1,39 +1,80 @@
 #pragma once
 
+#include <span>
+
 #include "common/model/model_config.hpp"
 #include "kernels/backend.hpp"
+#include "kernels/communicator.hpp"
 #include "worker/weights.hpp"
 #include "worker/workspace.hpp"
 
 namespace tessera {
 
+// How the encoder's device stands to others.
+struct EncoderPlace {
+  GroupSplit split = GroupSplit::kNone;
+  RankShare share;                                // of the weights, for kTensor
+  kernels::Communicator* communicator = nullptr;  // unless kNone; outlives the encoder
+};
+
 // The graph of the Qwen3 dense decoder used as an encoder, written once over Backend: pre-norm,
 // RMSNorm on each q and k head before half-rotation RoPE, grouped-query causal attention, SwiGLU,
 // final RMSNorm, last token, L2 norm (as transformers' Qwen3Model computes it, read for reference
 // in modeling_qwen3.py). Belongs to the thread that owns the backend.
+//
+// Under kTensor every rank has all rows of the normed activations, its heads and features of what
+// lies between, and the residual stream of its own rows only: after o and after down the ranks'
+// partial sums, the residual and the next norm are one collective operation. All calls are then
+// collective, with the same batch on every rank.
 class Encoder {
  public:
   Encoder(kernels::Backend& backend, const ModelConfig& config, EncoderWeights weights,
-          Workspace workspace);
+          Workspace workspace, const EncoderPlace& place = {});
 
+  // A batch, or one of its two halves that take turns: while the ranks exchange one half's sums
+  // they compute the other half.
+  struct Input {
+    kernels::BatchSlot* slot = nullptr;
+    kernels::PackedBatchView batch;
+  };
   // Queues a whole pass; the backend's `wait` on the slot ends it. Allocates nothing on the device.
   void forward(kernels::BatchSlot& slot, const kernels::PackedBatchView& batch);
+  // kTensor: one pass over both halves, which together stay within the limits of one batch.
+  void forward_halves(const Input& first, const Input& second);
+  // kTokens, collective where the batch was cut: this rank's part. `staged_slot` names the rows
+  // given to Communicator::stage_rows. False: no tokens here, so the slot has nothing to wait for.
+  bool forward_part(kernels::BatchSlot& slot, const kernels::PackedBatchView& part,
+                    int staged_slot);
 
  private:
-  void layer(const LayerWeights& weights, kernels::BatchSlot& slot, std::int64_t tokens);
+  struct Lane;
+  using Lanes = std::span<Lane>;
+
+  void pass(Lanes lanes);
+  void start(Lane& lane);
+  void attend(Lane& lane, const LayerWeights& weights);
   // Only k and v need all tokens here: nothing after the last layer looks at the others.
-  void last_layer(const LayerWeights& weights, kernels::BatchSlot& slot, std::int64_t tokens,
-                  std::int64_t sequences);
-  void feed_forward(const LayerWeights& weights, kernels::Buffer& x, kernels::Buffer& normed,
-                    std::int64_t rows);
+  void attend_last(Lane& lane, const LayerWeights& weights);
+  void feed_forward(Lane& lane, const LayerWeights& weights, kernels::Buffer& next_norm,
+                    bool share_x);
+  void finish(Lane& lane, const LayerWeights& weights);
+
+  struct Product;
+  void add_and_norm(Lane& lane, const Product& product);
+  void join(const Lane& lane);
+  kernels::Buffer& gather(Lane& lane, std::int64_t source_width, std::int64_t column);
   kernels::Backend::QkNormRope qk_options(const LayerWeights& weights) const;
+  std::size_t element_bytes() const;
+  std::size_t residual_bytes() const;
 
   kernels::Backend& backend_;
   const ModelConfig config_;
-  const kernels::AttentionShape shape_;
+  const EncoderPlace place_;
+  const kernels::EncoderShape shape_;
   const float eps_;
   EncoderWeights weights_;
   Workspace workspace_;
+  int gathered_turn_ = 0;
 };
 
 }  // namespace tessera

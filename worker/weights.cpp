@@ -48,19 +48,6 @@ class Source {
   const std::string prefix_;
 };
 
-MatrixSlice row_share(MatrixSlice whole, RankShare share) {
-  whole.rows /= share.size;
-  whole.data += static_cast<std::size_t>(share.rank * whole.rows * whole.row_stride) *
-                kernels::size_of(whole.type);
-  return whole;
-}
-
-MatrixSlice column_share(MatrixSlice whole, RankShare share) {
-  whole.cols /= share.size;
-  whole.data += static_cast<std::size_t>(share.rank * whole.cols) * kernels::size_of(whole.type);
-  return whole;
-}
-
 LayerWeights load_layer(kernels::Backend& backend, const ModelConfig& c, const Source& source,
                         std::int64_t index, RankShare share) {
   const std::string layer = "layers." + std::to_string(index) + ".";
@@ -96,16 +83,11 @@ LayerWeights load_layer(kernels::Backend& backend, const ModelConfig& c, const S
 }  // namespace
 
 kernels::EncoderShape encoder_shape(const ModelConfig& config, RankShare share) {
-  if (config.num_key_value_heads % share.size != 0 || config.intermediate_size % share.size != 0) {
-    throw FatalError("a group of " + std::to_string(share.size) + " devices cannot split " +
-                     std::to_string(config.num_key_value_heads) + " key-value heads and " +
-                     std::to_string(config.intermediate_size) + " intermediate features evenly");
+  const Result<void> split = check_tensor_split(config, share.size);
+  if (!split) {
+    throw FatalError(split.error().message);
   }
-  return {.attention = {.num_q_heads = config.num_attention_heads / share.size,
-                        .num_kv_heads = config.num_key_value_heads / share.size,
-                        .head_dim = config.head_dim},
-          .hidden_size = config.hidden_size,
-          .intermediate_size = config.intermediate_size / share.size};
+  return shard_shape(config, share.size);
 }
 
 EncoderWeights load_weights(kernels::Backend& backend, const ModelConfig& config,

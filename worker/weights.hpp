@@ -6,15 +6,9 @@
 #include "common/model/model_config.hpp"
 #include "common/model/safetensors.hpp"
 #include "kernels/backend.hpp"
+#include "worker/shard.hpp"
 
 namespace tessera {
-
-// The place of a device in its tensor-parallel group. q, k, v, gate and up are split by rows (their
-// output features), o and down by columns; the table and the norms are on every rank.
-struct RankShare {
-  int rank = 0;
-  int size = 1;
-};
 
 struct LayerWeights {
   std::unique_ptr<kernels::Buffer> input_norm;           // [hidden]
@@ -33,7 +27,7 @@ struct EncoderWeights {
   std::unique_ptr<kernels::Buffer> norm;  // [hidden]
 };
 
-// Heads of one rank. Throws FatalError when they do not divide by the group's size.
+// What one rank computes. Throws FatalError when the model does not divide by the group's size.
 kernels::EncoderShape encoder_shape(const ModelConfig& config, RankShare share = {});
 
 // Loads one rank's share onto its backend. Tensor names may carry the `model.` prefix; tensors that

@@ -1,16 +1,35 @@
 #include "worker/workspace.hpp"
 
+#include "common/check.hpp"
+
 namespace tessera {
 
-Workspace allocate_workspace(kernels::Backend& backend, const WorkspaceBytes& bytes) {
-  return {.x = backend.allocate(bytes.x, "residual stream"),
-          .normed = backend.allocate(bytes.normed, "normed"),
-          .qkv = backend.allocate(bytes.qkv, "qkv"),
-          .attention = backend.allocate(bytes.attention, "attention"),
-          .mlp = backend.allocate(bytes.mlp, "gated intermediate"),
-          .x_last = backend.allocate(bytes.x_last, "residual stream of last tokens"),
-          .h_last = backend.allocate(bytes.h_last, "last tokens"),
-          .q_last = backend.allocate(bytes.q_last, "queries of last tokens")};
+Workspace allocate_workspace(kernels::Backend& backend, const WorkspaceBytes& bytes,
+                             GroupSplit split, kernels::Communicator* communicator) {
+  CHECK((split == GroupSplit::kNone) == (communicator == nullptr));
+  const auto own = [&](std::uint64_t size, const char* what) {
+    return backend.allocate(size, what);
+  };
+  const auto shared = [&](std::uint64_t size, const char* what) {
+    return split == GroupSplit::kTensor ? communicator->allocate(size, what) : own(size, what);
+  };
+  Workspace w;
+  w.x = shared(bytes.x, "residual stream");
+  w.normed = shared(bytes.normed, "normed");
+  w.qkv = own(bytes.qkv, "qkv");
+  w.attention = own(bytes.attention, "attention");
+  w.mlp = own(bytes.mlp, "gated intermediate");
+  w.x_last = shared(bytes.x_last, "residual stream of last tokens");
+  w.h_last = shared(bytes.h_last, "last tokens");
+  w.q_last = own(bytes.q_last, "queries of last tokens");
+  if (split == GroupSplit::kTensor) {
+    w.partial = shared(bytes.partial, "partial sums");
+  } else if (split == GroupSplit::kTokens) {
+    for (auto& gathered : w.gathered) {
+      gathered = communicator->allocate(bytes.gathered, "gathered keys and values");
+    }
+  }
+  return w;
 }
 
 }  // namespace tessera

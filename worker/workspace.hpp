@@ -4,8 +4,16 @@
 
 #include "common/model/memory_estimate.hpp"
 #include "kernels/backend.hpp"
+#include "kernels/communicator.hpp"
 
 namespace tessera {
+
+// Whether, and along what, a group splits the work of a batch.
+enum class GroupSplit : std::uint8_t {
+  kNone,    // one device alone
+  kTensor,  // weights: each rank has its heads and features, and all tokens
+  kTokens,  // tokens: each rank has all weights, and its part of the batch
+};
 
 // The encoder's activations on one device, taken once at start; shapes in WorkspaceBytes. One batch
 // uses them at a time: batches in flight follow each other on the device.
@@ -18,8 +26,16 @@ struct Workspace {
   std::unique_ptr<kernels::Buffer> x_last;
   std::unique_ptr<kernels::Buffer> h_last;
   std::unique_ptr<kernels::Buffer> q_last;
+  // kTensor: [T, hidden], this rank's part of a product's sum. Then x, normed, x_last and h_last
+  // are reached by the other ranks too.
+  std::unique_ptr<kernels::Buffer> partial;
+  // kTokens: [rows of the group, k | v], written by all ranks, in turns.
+  std::unique_ptr<kernels::Buffer> gathered[2];
 };
 
-Workspace allocate_workspace(kernels::Backend& backend, const WorkspaceBytes& bytes);
+// `communicator` is null for kNone.
+Workspace allocate_workspace(kernels::Backend& backend, const WorkspaceBytes& bytes,
+                             GroupSplit split = GroupSplit::kNone,
+                             kernels::Communicator* communicator = nullptr);
 
 }  // namespace tessera

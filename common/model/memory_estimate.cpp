@@ -34,8 +34,9 @@ std::string format_memory(const std::vector<MemoryItem>& items) {
 }
 
 WorkspaceBytes workspace_bytes(const ModelConfig& config, const MemoryEstimateOptions& options) {
-  const std::uint64_t tokens = rows(options.max_batch_tokens);
-  const std::uint64_t sequences = rows(options.max_sequences);
+  const auto play = static_cast<std::uint64_t>(options.ranks > 1 ? kRowMultiple : 0);
+  const std::uint64_t tokens = rows(options.max_batch_tokens) + play;
+  const std::uint64_t sequences = rows(options.max_sequences) + play;
   const auto ranks = static_cast<std::uint64_t>(options.ranks);
   const auto hidden = static_cast<std::uint64_t>(config.hidden_size);
   const auto q_width = static_cast<std::uint64_t>(config.q_width()) / ranks;
@@ -48,7 +49,9 @@ WorkspaceBytes workspace_bytes(const ModelConfig& config, const MemoryEstimateOp
           .mlp = tokens * intermediate * options.activation_bytes,
           .x_last = sequences * hidden * options.residual_bytes,
           .h_last = sequences * hidden * options.activation_bytes,
-          .q_last = sequences * q_width * options.activation_bytes};
+          .q_last = sequences * q_width * options.activation_bytes,
+          .partial = options.ranks > 1 ? tokens * hidden * options.activation_bytes : 0,
+          .gathered = rows(options.gathered_tokens) * 2 * kv_width * options.activation_bytes};
 }
 
 std::vector<MemoryItem> estimate_memory(const ModelConfig& config,
@@ -60,7 +63,7 @@ std::vector<MemoryItem> estimate_memory(const ModelConfig& config,
   const auto norms = static_cast<std::uint64_t>(2 * config.hidden_size + 2 * config.head_dim);
   const WorkspaceBytes w = workspace_bytes(config, options);
   const std::string tokens = " of " + std::to_string(options.max_batch_tokens) + " tokens";
-  return {
+  std::vector<MemoryItem> items = {
       {"weights of " + std::to_string(layers) + " layers", layers * linear * options.weight_bytes},
       {"embedding table",
        static_cast<std::uint64_t>(config.vocab_size) * hidden * options.weight_bytes},
@@ -71,6 +74,11 @@ std::vector<MemoryItem> estimate_memory(const ModelConfig& config,
       {"last tokens of " + std::to_string(options.max_sequences) + " sequences",
        w.x_last + w.h_last + w.q_last},
   };
+  if (w.partial > 0) items.push_back({"partial sums" + tokens, w.partial});
+  if (w.gathered > 0) {
+    items.push_back({"2 buffers of keys and values gathered from the group", 2 * w.gathered});
+  }
+  return items;
 }
 
 }  // namespace tessera

@@ -21,14 +21,16 @@ std::string format_memory(const std::vector<MemoryItem>& items);
 struct MemoryEstimateOptions {
   std::int64_t max_batch_tokens = 0;
   std::int64_t max_sequences = 0;
-  std::int64_t ranks = 1;          // tensor-parallel group size; must divide the kv heads
-  std::uint64_t weight_bytes = 2;  // per element of the matrices and the table
+  std::int64_t ranks = 1;            // tensor-parallel group size; must divide the kv heads
+  std::int64_t gathered_tokens = 0;  // of the group, where it splits batches along their tokens
+  std::uint64_t weight_bytes = 2;    // per element of the matrices and the table
   std::uint64_t activation_bytes = 2;
   std::uint64_t residual_bytes = 4;
 };
 
 // Bytes of the encoder's activations on one rank, a field per buffer; T = max_batch_tokens rounded
-// up to kRowMultiple, n = max_sequences likewise.
+// up to kRowMultiple, n = max_sequences likewise; one multiple more where weights are split, for
+// the second half of a batch.
 struct WorkspaceBytes {
   std::uint64_t x = 0;          // [T, hidden] residual stream
   std::uint64_t normed = 0;     // [T, hidden]
@@ -38,6 +40,8 @@ struct WorkspaceBytes {
   std::uint64_t x_last = 0;     // [n, hidden] residual stream of last tokens
   std::uint64_t h_last = 0;     // [n, hidden]
   std::uint64_t q_last = 0;     // [n, q_width] of this rank
+  std::uint64_t partial = 0;    // [T, hidden] where weights are split, else none
+  std::uint64_t gathered = 0;   // [gathered_tokens, k | v] where tokens are split, else none
 };
 
 // Rows that matrix products may round up to without leaving a buffer.

@@ -64,6 +64,7 @@ class CpuBackend final : public Backend {
   void linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
   void linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
   void swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
+  void host_task(std::function<void()> task) override;
   void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
             float eps) override;
 

@@ -333,6 +333,16 @@ void CpuBackend::swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight
   });
 }
 
+void CpuBackend::host_task(std::function<void()> task) {
+  recording().record([this, task = std::move(task)](int member) {
+    team_.meet();
+    if (member == 0) {
+      task();
+    }
+    team_.meet();
+  });
+}
+
 void CpuBackend::pool(BatchSlot&, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
                       float eps) {
   CpuBatchSlot& slot = recording();

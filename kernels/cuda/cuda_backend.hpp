@@ -125,7 +125,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<DeviceBuffer> rope_table_;  // [max_seqlen, cos | sin]
   std::unique_ptr<DeviceBuffer> gate_up_;     // [max_tokens, 2 * intermediate]
   double rope_theta_ = 0;                     // of the table's content
-  CudaSlot* active_ = nullptr;                // between begin and end
+  CudaSlot* active_ = nullptr;                // between begin and end of a bucket's batch
   Mode mode_ = Mode::kLaunch;
   bool graphs_ = true;
   std::int64_t batches_ = 0;  // counted only where faults are injected

@@ -65,7 +65,8 @@ void CudaBackend::begin(BatchSlot& slot, const PackedBatchView& batch) {
   cuda_check(cudaEventRecord(s.staged_event.get(), copy_in_.get()));
   cuda_check(cudaStreamWaitEvent(compute_.get(), s.staged_event.get()));
   inject_fault();
-  active_ = &s;
+  // Batches that are launched as they are may be on their way side by side, in turns.
+  active_ = bucket ? &s : nullptr;
   mode_ = choose_mode(s, bucket);
   if (mode_ == Mode::kRecord) {
     // A recording holds for every batch of its size, so it takes the bounds, not this batch's
@@ -77,7 +78,7 @@ void CudaBackend::begin(BatchSlot& slot, const PackedBatchView& batch) {
 
 void CudaBackend::end(BatchSlot& slot) {
   CudaSlot& s = cuda_slot(slot);
-  CHECK(active_ == &s);
+  CHECK(active_ == nullptr || active_ == &s);
   if (mode_ == Mode::kRecord) {
     cudaGraph_t recorded = nullptr;
     cuda_check(cudaStreamEndCapture(compute_.get(), &recorded));

@@ -1,0 +1,200 @@
+// Collectives over peer pointers, one kernel each, without NVLink multicast. The blocks of a launch
+// stay on the GPU until it ends, and block b of every rank meets block b of the others: before
+// reading (all partial sums are there) and after writing. A launch ends when each of its blocks has
+// met all peers', that is when all ranks have written everything.
+
+#include <algorithm>
+
+#include "common/check.hpp"
+#include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/peer_collectives.hpp"
+#include "kernels/cuda/vector.cuh"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+constexpr int kWarps = 16;
+constexpr int kThreads = kWarps * 32;
+
+__device__ void store_release(std::uint32_t* to, std::uint32_t value) {
+  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+
+__device__ std::uint32_t load_acquire(const std::uint32_t* from) {
+  std::uint32_t value;
+  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+
+// All threads of block b on all ranks: what any of them wrote before is seen by all after. Thread i
+// writes to and waits for rank i.
+__device__ void meet(const PeerGroup& group) {
+  __syncthreads();
+  PeerSignals& own = *group.signals.of[group.rank];
+  const int block = static_cast<int>(blockIdx.x);
+  const int peer = static_cast<int>(threadIdx.x);
+  if (peer < group.size) {
+    const std::uint32_t count = own.count[block] + 1;
+    store_release(&group.signals.of[peer]->arrived[block][group.rank], count);
+    while (static_cast<std::int32_t>(load_acquire(&own.arrived[block][peer]) - count) < 0) {
+    }
+  }
+  __syncthreads();
+  if (peer == 0) {
+    own.count[block] += 1;
+    if (block == 0 && group.progress != nullptr) *group.progress = *group.progress + 1;
+  }
+}
+
+// One warp per row. kVectors: 16-byte vectors of a row that a lane holds.
+template <int kRanks, int kVectors>
+__global__ void __launch_bounds__(kThreads, 1)
+    reduce_norm_kernel(const __grid_constant__ PeerGroup group,
+                       const __grid_constant__ PeerReduceNorm op) {
+  meet(group);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int vectors = op.hidden / kVectorWidth;
+  const std::int64_t share = (op.rows + kRanks - 1) / kRanks;
+  const std::int64_t end = min(op.rows, share * (group.rank + 1));
+  const std::int64_t step = std::int64_t{kWarps} * gridDim.x;
+  for (std::int64_t row = share * group.rank + warp * std::int64_t{gridDim.x} + blockIdx.x;
+       row < end; row += step) {
+    const std::int64_t first = row * vectors;
+    Bf16x8 held[kVectors];
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      const int at = lane + 32 * i;
+      if (at < vectors) {
+        Bf16x8 parts[kRanks];
+#pragma unroll
+        for (int r = 0; r < kRanks; ++r) {
+          parts[r] = reinterpret_cast<const Bf16x8*>(op.partial.of[r])[first + at];
+        }
+        float sum[kVectorWidth];
+        to_float(reinterpret_cast<const Bf16x8*>(op.x.of[group.rank])[first + at], sum);
+#pragma unroll
+        for (int r = 0; r < kRanks; ++r) {
+          float values[kVectorWidth];
+          to_float(parts[r], values);
+#pragma unroll
+          for (int j = 0; j < kVectorWidth; ++j) sum[j] += values[j];
+        }
+        held[i] = to_bf16(sum);
+        // The norm is that of the stored residual, as where one GPU does it alone.
+        to_float(held[i], sum);
+#pragma unroll
+        for (float value : sum) squares = fmaf(value, value, squares);
+      }
+    }
+    const float scale = rsqrtf(group_sum<32>(squares) / static_cast<float>(op.hidden) + op.eps);
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      const int at = lane + 32 * i;
+      if (at < vectors) {
+        float values[kVectorWidth];
+        float weights[kVectorWidth];
+        to_float(held[i], values);
+        load_floats(op.weight + at * kVectorWidth, weights);
+#pragma unroll
+        for (int j = 0; j < kVectorWidth; ++j) values[j] *= scale * weights[j];
+        const Bf16x8 normed = to_bf16(values);
+#pragma unroll
+        for (int r = 0; r < kRanks; ++r) {
+          reinterpret_cast<Bf16x8*>(op.out.of[r])[first + at] = normed;
+          if (op.share_x || r == group.rank) {
+            reinterpret_cast<Bf16x8*>(op.x.of[r])[first + at] = held[i];
+          }
+        }
+      }
+    }
+  }
+  meet(group);
+}
+
+// One warp per row at a time; rows are a few kilobytes.
+__global__ void __launch_bounds__(kThreads, 1)
+    gather_rows_kernel(const __grid_constant__ PeerGroup group,
+                       const __grid_constant__ PeerGatherRows op) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int vectors = op.width / kVectorWidth;
+  const std::int64_t step = std::int64_t{kWarps} * gridDim.x;
+  for (std::int64_t t = warp * std::int64_t{gridDim.x} + blockIdx.x; t < op.tokens; t += step) {
+    const auto* from = reinterpret_cast<const Bf16x8*>(op.source + t * op.source_width);
+    const std::int32_t row = op.rows[t];
+    const bool everywhere = row >= 0;
+    const std::int64_t first = std::int64_t{everywhere ? row : -1 - row} * vectors;
+#pragma unroll 4
+    for (int at = lane; at < vectors; at += 32) {
+      const Bf16x8 value = from[at];
+      for (int r = 0; r < group.size; ++r) {
+        // Each rank starts with another peer, so that they do not all write to the same one.
+        const int to = (group.rank + r) % group.size;
+        if (everywhere || r == 0) {
+          reinterpret_cast<Bf16x8*>(op.gathered.of[to])[first + at] = value;
+        }
+      }
+    }
+  }
+  meet(group);
+}
+
+template <int kRanks>
+void launch_reduce_norm(const PeerGroup& group, const PeerReduceNorm& op, int blocks,
+                        cudaStream_t stream) {
+  const int vectors = op.hidden / kVectorWidth;
+  const auto launch = [&](auto kernel) {
+    kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(group, op);
+  };
+  // 1024, 2560 and 4096 are the widths of the three model sizes.
+  if (vectors <= 32 * 4) {
+    launch(reduce_norm_kernel<kRanks, 4>);
+  } else if (vectors <= 32 * 10) {
+    launch(reduce_norm_kernel<kRanks, 10>);
+  } else if (vectors <= 32 * 16) {
+    launch(reduce_norm_kernel<kRanks, 16>);
+  } else {
+    launch(reduce_norm_kernel<kRanks, 32>);
+  }
+}
+
+// As many blocks as there are rows for, equal on all ranks.
+int blocks_for(const PeerGroup& group, std::int64_t rows_of_rank) {
+  const std::int64_t useful = (rows_of_rank + kWarps / 4 - 1) / (kWarps / 4);
+  return static_cast<int>(std::clamp<std::int64_t>(useful, 1, group.blocks));
+}
+
+}  // namespace
+
+void launch_peer_reduce_norm(const PeerGroup& group, const PeerReduceNorm& op,
+                             cudaStream_t stream) {
+  CHECK(op.hidden % kVectorWidth == 0 && op.hidden <= 8192);
+  CHECK(group.blocks >= 1 && group.blocks <= kPeerBlocksMax);
+  const int blocks = blocks_for(group, (op.rows + group.size - 1) / group.size);
+  switch (group.size) {
+    case 2:
+      launch_reduce_norm<2>(group, op, blocks, stream);
+      break;
+    case 4:
+      launch_reduce_norm<4>(group, op, blocks, stream);
+      break;
+    case 8:
+      launch_reduce_norm<8>(group, op, blocks, stream);
+      break;
+    default:
+      CHECK(false);
+  }
+  check_launch();
+}
+
+// The ranks' numbers of tokens differ, so the number of blocks may not depend on them.
+void launch_peer_gather_rows(const PeerGroup& group, const PeerGatherRows& op,
+                             cudaStream_t stream) {
+  CHECK(op.width % kVectorWidth == 0 && op.source_width % kVectorWidth == 0);
+  gather_rows_kernel<<<static_cast<unsigned>(group.blocks), kThreads, 0, stream>>>(group, op);
+  check_launch();
+}
+
+}  // namespace tessera::kernels::cuda

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+// Kernels in which the GPUs of one host work on each other's memory through peer pointers. All
+// ranks launch the same operations in the same order; a launch waits on the GPU for the other
+// ranks', so each rank's launches must be able to run whatever another rank does on its own GPU.
+namespace tessera::kernels::cuda {
+
+inline constexpr int kPeersMax = 8;
+inline constexpr int kPeerBlocksMax = 64;
+
+// Device memory through which the ranks' blocks meet; one per lane and rank, zeroed at start.
+// Counts only rise: a block adds one per meeting and waits until all peers' counts have reached its
+// own, so nothing is ever reset and a recorded graph can be replayed.
+struct PeerSignals {
+  std::uint32_t arrived[kPeerBlocksMax][kPeersMax];  // written by peer [.][rank]
+  std::uint32_t count[kPeerBlocksMax];               // own
+};
+
+// The ranks' views of one buffer: address of rank i's, from here.
+template <typename T>
+struct PeerPointers {
+  T* of[kPeersMax] = {};
+};
+
+struct PeerGroup {
+  int rank = 0;
+  int size = 1;
+  int blocks = kPeerBlocksMax;  // equal on all ranks
+  PeerPointers<PeerSignals> signals;
+  volatile std::uint64_t* progress = nullptr;  // page-locked host memory: meetings of block 0
+};
+
+// See Communicator::ReduceNorm. Each rank reads its rows of all partial sums, adds them in float32
+// in rank order to its residual rows, and writes the normed rows to all ranks. Per rank and
+// direction the links carry 2 * (size - 1) / size * rows * hidden * 2 bytes. hidden <= 8192.
+struct PeerReduceNorm {
+  PeerPointers<const __nv_bfloat16> partial;
+  PeerPointers<__nv_bfloat16> out;
+  PeerPointers<__nv_bfloat16> x;  // only the own one unless share_x
+  const float* weight = nullptr;
+  std::int64_t rows = 0;
+  int hidden = 0;
+  float eps = 1e-6F;
+  bool share_x = false;
+};
+void launch_peer_reduce_norm(const PeerGroup& group, const PeerReduceNorm& operation,
+                             cudaStream_t stream);
+
+// See Communicator::GatherRows: row t of source, from source_column on, goes to row kv_rows[t] of
+// all ranks' gathered, or to row -1 - kv_rows[t] of this rank's.
+struct PeerGatherRows {
+  PeerPointers<__nv_bfloat16> gathered;
+  const __nv_bfloat16* source = nullptr;  // first element of the column in row 0
+  std::int64_t source_width = 0;
+  int width = 0;
+  const std::int32_t* rows = nullptr;  // device [tokens]
+  std::int64_t tokens = 0;
+};
+void launch_peer_gather_rows(const PeerGroup& group, const PeerGatherRows& operation,
+                             cudaStream_t stream);
+
+}  // namespace tessera::kernels::cuda

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "kernels/communicator.hpp"
+
+namespace tessera::kernels::cuda {
+
+// Thread blocks of a collective. Where nothing runs beside it, more blocks fill the links sooner;
+// beside matrix products every block takes a multiprocessor away from them.
+struct PeerBlocks {
+  int alone = 48;
+  int beside = 20;
+};
+
+// Throws FatalError when a GPU cannot reach another's memory. Page-locked memory of all devices is
+// taken here, device memory as the ranks join.
+std::unique_ptr<CommunicatorGroup> make_peer_communicators(std::span<const int> devices,
+                                                           const PeerBlocks& blocks = {});
+
+}  // namespace tessera::kernels::cuda
