@@ -1,3 +1,4 @@
+#include <cstdio>
 #include <cstdlib>
 
 #include "common/log.hpp"
@@ -5,6 +6,7 @@
 #include "worker/batch_runner.hpp"
 #include "worker/link.hpp"
 #include "worker/options.hpp"
+#include "worker/self_test.hpp"
 
 namespace {
 
@@ -14,15 +16,43 @@ namespace {
   std::_Exit(code);
 }
 
+// Prints every self-test; the exit code says whether all passed.
+int verify(const tessera::EngineOptions& options) {
+  const auto engine = tessera::Engine::create(options);
+  std::printf("%s on %s, fingerprint %s\n", engine->info().model_name.c_str(),
+              engine->info().device.c_str(), engine->info().fingerprint.c_str());
+  bool all_passed = true;
+  for (const auto& result : tessera::run_self_tests(*engine, options.model_dir)) {
+    std::printf("%-6s %s%s%s\n", result.passed ? "ok" : "FAILED", result.what.c_str(),
+                result.detail.empty() ? "" : ": ", result.detail.c_str());
+    all_passed = all_passed && result.passed;
+  }
+  return all_passed ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+// Loads and tests the engine that will serve.
+std::unique_ptr<tessera::Engine> create_tested(const tessera::EngineOptions& options) {
+  auto engine = tessera::Engine::create(options);
+  for (const auto& result : tessera::run_self_tests(*engine, options.model_dir)) {
+    if (!result.passed) {
+      throw tessera::FatalError("self-test failed: " + result.what + ": " + result.detail);
+    }
+  }
+  return engine;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   using namespace tessera;
   try {
     const WorkerOptions options = parse_worker_options(argc, argv);
+    if (options.verify) {
+      return verify(options.engine);
+    }
     const StopSignal stop;
     const net::WakeUp results_ready;
-    BatchRunner runner([&] { return Engine::create(options.engine); }, results_ready);
+    BatchRunner runner([&] { return create_tested(options.engine); }, results_ready);
     std::optional<EngineInfo> info;
     while (!(info = runner.wait_ready(std::chrono::milliseconds(100)))) {
       if (stop.take()) {

@@ -78,6 +78,8 @@ WorkerOptions parse_worker_options(int argc, char** argv) {
                  "A batch that computes for longer means a hung device: the worker exits")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  app.add_flag("--verify", options.verify,
+               "Load the model, run the self-tests, print them and end; no coordinator is needed");
   app.add_option("--log-level", options.log_level, "trace, debug, info, warn, error or off")
       ->capture_default_str();
   try {

@@ -1,0 +1,251 @@
+#include "clients/cli/model_commands.hpp"
+
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "common/check.hpp"
+#include "common/model/fingerprint.hpp"
+#include "common/model/memory_estimate.hpp"
+#include "common/model/synthetic_model.hpp"
+
+namespace tessera::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+template <typename T>
+T value_or_fatal(Result<T> result) {
+  if (!result) {
+    throw FatalError(result.error().message);
+  }
+  return std::move(result).value();
+}
+
+// --- make ----------------------------------------------------------------------------------------
+
+struct MakeArguments {
+  fs::path dir;
+  std::string shape = "tiny";
+  std::uint64_t seed = 0;
+};
+
+int make(const MakeArguments& arguments) {
+  const bool terminal = ::isatty(STDERR_FILENO) == 1;
+  make_model(arguments.dir, arguments.shape, arguments.seed,
+             [&](std::uint64_t written, std::uint64_t total) {
+               if (terminal) {
+                 std::fprintf(stderr, "\r%6.2f of %.2f GB", static_cast<double>(written) / 1e9,
+                              static_cast<double>(total) / 1e9);
+               }
+             });
+  if (terminal) {
+    std::fputs("\n", stderr);
+  }
+  std::printf("%s: the %s shape with random weights, seed %llu\n", arguments.dir.c_str(),
+              arguments.shape.c_str(), static_cast<unsigned long long>(arguments.seed));
+  return 0;
+}
+
+void add_make(CLI::App& model, std::function<int()>& run) {
+  auto arguments = std::make_shared<MakeArguments>();
+  CLI::App* command = model.add_subcommand(
+      "make", "Write a complete model folder with random weights, for tests and measurements");
+  command->add_option("DIR", arguments->dir, "Folder to write; made if it is not there")
+      ->required();
+  command->add_option("--shape", arguments->shape, "Size of the model")
+      ->check(CLI::IsMember({"tiny", "0.6b", "4b", "8b"}))
+      ->capture_default_str();
+  command->add_option("--seed", arguments->seed, "The same seed gives the same weights anywhere")
+      ->capture_default_str();
+  command->callback([arguments, &run] { run = [arguments] { return make(*arguments); }; });
+}
+
+// --- inspect -------------------------------------------------------------------------------------
+
+struct InspectArguments {
+  fs::path dir;
+  std::int64_t max_batch_tokens = 16384;
+  std::int64_t max_sequences = 1024;
+  bool as_json = false;
+};
+
+struct Device {
+  std::string name;
+  std::vector<MemoryItem> memory;
+};
+
+std::vector<Device> device_memory(const ModelConfig& config, const InspectArguments& arguments) {
+  const auto estimate = [&](std::int64_t ranks, std::uint64_t bytes, std::uint64_t residual) {
+    return estimate_memory(config, {.max_batch_tokens = arguments.max_batch_tokens,
+                                    .max_sequences = arguments.max_sequences,
+                                    .ranks = ranks,
+                                    .weight_bytes = bytes,
+                                    .activation_bytes = bytes,
+                                    .residual_bytes = residual});
+  };
+  std::vector<Device> devices = {{"cpu, bfloat16", estimate(1, 2, 4)},
+                                 {"cpu, float32", estimate(1, 4, 4)}};
+  for (const std::int64_t ranks : {1, 2, 4, 8}) {
+    if (config.num_key_value_heads % ranks == 0 && config.intermediate_size % ranks == 0) {
+      devices.push_back({"each GPU of " + std::to_string(ranks), estimate(ranks, 2, 2)});
+    }
+  }
+  return devices;
+}
+
+struct Inspection {
+  ModelConfig config;
+  std::size_t tensors = 0;
+  std::size_t files = 0;
+  std::string types;
+  std::string fingerprint, fingerprint_float32, tokenizer;
+};
+
+Inspection inspect_folder(const fs::path& dir) {
+  Inspection found{.config = value_or_fatal(read_model_config(dir))};
+  const auto weights = value_or_fatal(SafetensorsFolder::open(dir));
+  found.tensors = weights.tensors().size();
+  found.files = weights.files().size();
+  std::map<std::string, std::size_t> types;
+  for (const auto& [name, tensor] : weights.tensors()) {
+    ++types[std::string(to_string(tensor.type))];
+  }
+  for (const auto& [type, count] : types) {
+    found.types += (found.types.empty() ? "" : ", ") + std::to_string(count) + " " + type;
+  }
+  found.fingerprint = value_or_fatal(model_fingerprint(dir, weights, "bfloat16"));
+  found.fingerprint_float32 = value_or_fatal(model_fingerprint(dir, weights, "float32"));
+  found.tokenizer = value_or_fatal(tokenizer_hash(dir));
+  return found;
+}
+
+void print_inspection(const Inspection& found, const std::vector<Device>& devices,
+                      const InspectArguments& arguments) {
+  const ModelConfig& c = found.config;
+  std::printf(
+      "shape        hidden %ld, %ld layers, intermediate %ld, %ld query / %ld key-value heads x "
+      "%ld, vocabulary %ld\n"
+      "positions    %ld, rope theta %g, norm epsilon %g\n"
+      "tensors      %zu in %zu file(s): %s\n"
+      "parameters   %.3f M that the encoder uses\n"
+      "fingerprint  %s (computed in bfloat16)\n"
+      "             %s (computed in float32)\n"
+      "tokenizer    %s\n",
+      c.hidden_size, c.num_hidden_layers, c.intermediate_size, c.num_attention_heads,
+      c.num_key_value_heads, c.head_dim, c.vocab_size, c.max_position_embeddings, c.rope_theta,
+      c.rms_norm_eps, found.tensors, found.files, found.types.c_str(),
+      static_cast<double>(c.parameters()) / 1e6, found.fingerprint.c_str(),
+      found.fingerprint_float32.c_str(), found.tokenizer.c_str());
+  std::printf("memory       for batches of %ld tokens, %ld texts; a device adds some scratch\n",
+              arguments.max_batch_tokens, arguments.max_sequences);
+  for (const Device& device : devices) {
+    std::printf("  %-20s %8.3f GB\n", device.name.c_str(),
+                static_cast<double>(total_bytes(device.memory)) / 1e9);
+  }
+  std::printf("of which, on one GPU:\n%s\n", format_memory(devices[2].memory).c_str());
+}
+
+json inspection_json(const Inspection& found, const std::vector<Device>& devices) {
+  json memory = json::object();
+  for (const Device& device : devices) {
+    memory[device.name] = total_bytes(device.memory);
+  }
+  return {{"config", json::parse(model_config_json(found.config))},
+          {"tensors", found.tensors},
+          {"files", found.files},
+          {"types", found.types},
+          {"parameters", found.config.parameters()},
+          {"fingerprint", found.fingerprint},
+          {"fingerprint_float32", found.fingerprint_float32},
+          {"tokenizer_hash", found.tokenizer},
+          {"memory_bytes", memory}};
+}
+
+int inspect(const InspectArguments& arguments) {
+  const Inspection found = inspect_folder(arguments.dir);
+  const std::vector<Device> devices = device_memory(found.config, arguments);
+  if (arguments.as_json) {
+    std::printf("%s\n", inspection_json(found, devices).dump(2).c_str());
+  } else {
+    print_inspection(found, devices, arguments);
+  }
+  return 0;
+}
+
+void add_inspect(CLI::App& model, std::function<int()>& run) {
+  auto arguments = std::make_shared<InspectArguments>();
+  CLI::App* command = model.add_subcommand(
+      "inspect", "Print a model's shape, types, fingerprint and the memory that it will need");
+  command->add_option("DIR", arguments->dir, "Hugging Face folder")
+      ->required()
+      ->check(CLI::ExistingDirectory);
+  command->add_option("--max-batch-tokens", arguments->max_batch_tokens, "Tokens of one batch")
+      ->check(CLI::Range(1, 1 << 24))
+      ->capture_default_str();
+  command->add_option("--max-batch-sequences", arguments->max_sequences, "Texts of one batch")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  command->add_flag("--json", arguments->as_json, "Print JSON, for scripts");
+  command->callback([arguments, &run] { run = [arguments] { return inspect(*arguments); }; });
+}
+
+// --- verify --------------------------------------------------------------------------------------
+
+struct VerifyArguments {
+  std::string dir;
+  std::string device = "cpu";
+  std::string dtype = "bfloat16";
+  std::string threads = "0";
+};
+
+int verify(const VerifyArguments& arguments) {
+  const fs::path worker = fs::read_symlink("/proc/self/exe").parent_path() / "tessera-worker";
+  const std::array<std::string, 12> words = {worker.string(),   "--verify",      "--model",
+                                             arguments.dir,     "--device",      arguments.device,
+                                             "--dtype",         arguments.dtype, "--threads",
+                                             arguments.threads, "--log-level",   "warn"};
+  std::vector<char*> argv;
+  for (const std::string& word : words) {
+    argv.push_back(const_cast<char*>(word.c_str()));
+  }
+  argv.push_back(nullptr);
+  ::execv(worker.c_str(), argv.data());
+  throw FatalError(worker.string() + " cannot be run");
+}
+
+void add_verify(CLI::App& model, std::function<int()>& run) {
+  auto arguments = std::make_shared<VerifyArguments>();
+  CLI::App* command = model.add_subcommand("verify",
+                                           "Load a model and run the self-tests: tokenizer, finite "
+                                           "unit vectors, batches, golden vectors");
+  command->add_option("DIR", arguments->dir, "Hugging Face folder")
+      ->required()
+      ->check(CLI::ExistingDirectory);
+  command->add_option("--device", arguments->device, "cpu, or cuda:N")->capture_default_str();
+  command->add_option("--dtype", arguments->dtype, "bfloat16 or float32")
+      ->check(CLI::IsMember({"bfloat16", "float32"}))
+      ->capture_default_str();
+  command->add_option("--threads", arguments->threads, "CPU threads; 0 takes all cores")
+      ->capture_default_str();
+  command->callback([arguments, &run] { run = [arguments] { return verify(*arguments); }; });
+}
+
+}  // namespace
+
+void add_model_commands(CLI::App& app, std::function<int()>& run) {
+  CLI::App* model = app.add_subcommand("model", "Make, look at and check model folders");
+  model->require_subcommand(1);
+  add_make(*model, run);
+  add_inspect(*model, run);
+  add_verify(*model, run);
+}
+
+}  // namespace tessera::cli
