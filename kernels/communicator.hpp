@@ -77,9 +77,9 @@ class CommunicatorGroup {
                                              int slots) = 0;
   // Any thread: wakes the ranks that wait for others on the host; their calls throw FatalError.
   virtual void abort() = 0;
-  // Any thread: operations finished so far over all ranks. A watchdog takes a standstill for a
-  // hang.
-  virtual std::uint64_t progress() const = 0;
+  // Any thread: how often a rank has come to wait for the others. A watchdog takes a standstill for
+  // a hang, and the rank that is behind for its cause.
+  virtual std::uint64_t progress(int rank) const = 0;
 };
 
 // Over threads of this process, for backends that compute in host memory.

@@ -60,9 +60,9 @@ void store(std::byte* data, std::int64_t index, DType type, float value) {
 }
 
 struct State {
-  explicit State(int size) : meeting(size) {}
+  explicit State(int size) : meeting(size), progress(static_cast<std::size_t>(size)) {}
   HostMeeting meeting;
-  std::atomic<std::uint64_t> progress = 0;
+  std::vector<std::atomic<std::uint64_t>> progress;  // of each rank
 };
 
 class ThreadCommunicator final : public Communicator {
@@ -81,12 +81,12 @@ class ThreadCommunicator final : public Communicator {
 
   void reduce_norm(const ReduceNorm& op, int) override {
     backend_.host_task([this, op] {
-      state_.meeting.meet();
+      meet();
       const std::int64_t share = (op.rows + size() - 1) / size();
       const std::int64_t end = std::min(op.rows, share * (rank_ + 1));
       std::vector<float> row(static_cast<std::size_t>(op.hidden));
       for (std::int64_t r = share * rank_; r < end; ++r) reduce_row(op, r, row);
-      finish();
+      meet();
     });
   }
   void wait(int) override {}
@@ -110,7 +110,7 @@ class ThreadCommunicator final : public Communicator {
         }
         from += static_cast<std::size_t>(op.source_width) * element;
       }
-      finish();
+      meet();
     });
   }
 
@@ -142,9 +142,9 @@ class ThreadCommunicator final : public Communicator {
     }
   }
 
-  void finish() {
+  void meet() {
+    ++state_.progress[static_cast<std::size_t>(rank_)];
     state_.meeting.meet();
-    ++state_.progress;
   }
 
   State& state_;
@@ -165,7 +165,9 @@ class ThreadGroup final : public CommunicatorGroup {
     return std::make_unique<ThreadCommunicator>(state_, rank, backend, slots);
   }
   void abort() override { state_.meeting.abort(); }
-  std::uint64_t progress() const override { return state_.progress; }
+  std::uint64_t progress(int rank) const override {
+    return state_.progress[static_cast<std::size_t>(rank)];
+  }
 
  private:
   State state_;

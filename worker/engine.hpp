@@ -3,17 +3,25 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "common/result.hpp"
 #include "kernels/types.hpp"
+#include "worker/shard.hpp"
 
 namespace tessera {
 
 struct EngineOptions {
   std::filesystem::path model_dir;  // a Hugging Face folder
   std::string device = "cpu";       // "cpu", "cuda:0"
+  // A group of devices of this process: GPUs as in choose_devices, instead of `device`; or on the
+  // CPU `tp` teams of threads.
+  std::string devices;
+  std::string tp = "auto";
+  std::optional<GroupSplit> split;  // none: see choose_split in worker/group_engine.hpp
   int threads = 0;                  // CPU only; 0: all cores
   // Zero picks a value from the model and the device; a given value that cannot hold is refused.
   std::int64_t max_batch_tokens = 0;

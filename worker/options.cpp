@@ -20,6 +20,20 @@ void add_engine_options(CLI::App& app, EngineOptions& engine) {
       ->required()
       ->check(CLI::ExistingDirectory);
   app.add_option("--device", engine.device, "cpu, or cuda:N")->capture_default_str();
+  app.add_option("--devices", engine.devices,
+                 "GPUs of one group that holds one model: all, or numbers such as 0,1");
+  app.add_option("--tp", engine.tp, "Size of the group: auto, 1, 2, 4 or 8")->capture_default_str();
+  app.add_option_function<std::string>(
+         "--split",
+         [&engine](const std::string& name) {
+           if (name != "auto") {
+             engine.split = name == "weights" ? GroupSplit::kTensor : GroupSplit::kTokens;
+           }
+         },
+         "What a group splits: weights (tensor parallel), tokens (every GPU holds all weights), "
+         "or auto")
+      ->check(CLI::IsMember({"auto", "weights", "tokens"}))
+      ->default_str("auto");
   // A flag that sets the enum: CLI11 would print an enum's number, not its name.
   app.add_option_function<std::string>(
          "--dtype",
@@ -57,7 +71,8 @@ WorkerOptions parse_worker_options(int argc, char** argv) {
   app.footer(
       "Example:\n  tessera-worker --model deploy/data/demo-model --threads 2\n"
       "  tessera-worker --model Qwen3-Embedding-4B --device cuda:0 "
-      "--coordinator tcp://10.0.0.5:7401");
+      "--coordinator tcp://10.0.0.5:7401\n"
+      "  tessera-worker --model Qwen3-Embedding-8B --devices all --tp auto");
   app.set_config("--config", "", "File with any of these options, as name=value lines (TOML)");
   app.add_option("--coordinator", options.coordinator, "Where the coordinator listens for workers")
       ->capture_default_str();
@@ -90,7 +105,9 @@ WorkerOptions parse_worker_options(int argc, char** argv) {
   log::init("worker", options.log_level);
   log::info("options\n{}", app.config_to_str(true, false));
   if (options.name.empty()) {
-    options.name = host_name() + "/" + options.engine.device;
+    const EngineOptions& engine = options.engine;
+    options.name =
+        host_name() + "/" + (engine.devices.empty() ? engine.device : "cuda:" + engine.devices);
   }
   return options;
 }

@@ -18,6 +18,13 @@ struct RankShare {
 
 inline constexpr int kGroupSizeMax = 8;
 
+// Whether, and along what, a group splits its work.
+enum class GroupSplit : std::uint8_t {
+  kNone,    // one device alone
+  kTensor,  // weights: each rank has its heads and features, and all tokens
+  kTokens,  // tokens: each rank has all weights, and its part of the batch
+};
+
 // Ok when every rank gets whole heads, with the query heads beside their key head, and feature
 // counts that the kernels take (multiples of 8). Otherwise one sentence that says what divides by
 // what.

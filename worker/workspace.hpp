@@ -5,15 +5,9 @@
 #include "common/model/memory_estimate.hpp"
 #include "kernels/backend.hpp"
 #include "kernels/communicator.hpp"
+#include "worker/shard.hpp"
 
 namespace tessera {
-
-// Whether, and along what, a group splits the work of a batch.
-enum class GroupSplit : std::uint8_t {
-  kNone,    // one device alone
-  kTensor,  // weights: each rank has its heads and features, and all tokens
-  kTokens,  // tokens: each rank has all weights, and its part of the batch
-};
 
 // The encoder's activations on one device, taken once at start; shapes in WorkspaceBytes. One batch
 // uses them at a time: batches in flight follow each other on the device.

@@ -35,15 +35,13 @@ __device__ void meet(const PeerGroup& group) {
   const int peer = static_cast<int>(threadIdx.x);
   if (peer < group.size) {
     const std::uint32_t count = own.count[block] + 1;
+    if (peer == 0 && block == 0 && group.progress != nullptr) *group.progress = count;
     store_release(&group.signals.of[peer]->arrived[block][group.rank], count);
     while (static_cast<std::int32_t>(load_acquire(&own.arrived[block][peer]) - count) < 0) {
     }
   }
   __syncthreads();
-  if (peer == 0) {
-    own.count[block] += 1;
-    if (block == 0 && group.progress != nullptr) *group.progress = *group.progress + 1;
-  }
+  if (peer == 0) own.count[block] += 1;
 }
 
 // One warp per row. kVectors: 16-byte vectors of a row that a lane holds.

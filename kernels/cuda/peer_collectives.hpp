@@ -32,7 +32,8 @@ struct PeerGroup {
   int size = 1;
   int blocks = kPeerBlocksMax;  // equal on all ranks
   PeerPointers<PeerSignals> signals;
-  volatile std::uint64_t* progress = nullptr;  // page-locked host memory: meetings of block 0
+  volatile std::uint64_t* progress =
+      nullptr;  // page-locked host memory: times block 0 has come to meet
 };
 
 // See Communicator::ReduceNorm. Each rank reads its rows of all partial sums, adds them in float32

@@ -177,7 +177,7 @@ class PeerCommunicators final : public CommunicatorGroup {
         blocks_(blocks),
         meeting_(static_cast<int>(devices.size())),
         progress_(devices.size() * kCountersPerRank * sizeof(std::uint64_t), "progress counters") {
-    std::ranges::fill(counters(), 0);
+    std::ranges::fill(progress_.as<std::uint64_t>(0, devices_.size() * kCountersPerRank), 0);
     for (const int from : devices_) {
       for (const int to : devices_) require_access(from, to);
     }
@@ -201,18 +201,17 @@ class PeerCommunicators final : public CommunicatorGroup {
       }
     }
     meeting_.meet();
-    auto communicator = std::make_unique<PeerCommunicator>(
-        meeting_, rank, gpu, &counters()[static_cast<std::size_t>(rank) * kCountersPerRank],
-        blocks_);
+    auto communicator =
+        std::make_unique<PeerCommunicator>(meeting_, rank, gpu, counters(rank).data(), blocks_);
     communicator->add_slots(limits.max_tokens, slots);
     return communicator;
   }
 
   void abort() override { meeting_.abort(); }
 
-  std::uint64_t progress() const override {
+  std::uint64_t progress(int rank) const override {
     std::uint64_t sum = 0;
-    for (std::uint64_t& count : counters()) sum += std::atomic_ref(count).load();
+    for (std::uint64_t& count : counters(rank)) sum += std::atomic_ref(count).load();
     return sum;
   }
 
@@ -225,8 +224,9 @@ class PeerCommunicators final : public CommunicatorGroup {
                        std::to_string(to) + "; use NCCL for this group or one GPU per worker");
     }
   }
-  std::span<std::uint64_t> counters() const {
-    return progress_.as<std::uint64_t>(0, devices_.size() * kCountersPerRank);
+  std::span<std::uint64_t> counters(int rank) const {
+    const std::size_t first = static_cast<std::size_t>(rank) * kCountersPerRank;
+    return progress_.as<std::uint64_t>(first * sizeof(std::uint64_t), kCountersPerRank);
   }
 
   std::vector<int> devices_;

@@ -1,0 +1,222 @@
+// A group of ranks against one device, over threads and host memory: every split, every group size.
+
+#include "worker/group_engine.hpp"
+
+#include <gmock/gmock.h>
+
+#include <random>
+
+#include "common/model/synthetic_model.hpp"
+#include "tests/common/model/scratch_folder.hpp"
+#include "tests/support/host_backend.hpp"
+#include "tests/worker/embed_helpers.hpp"
+
+namespace tessera {
+namespace {
+
+using kernels::DType;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+// Eight key-value heads, so that it splits over eight ranks.
+class GroupEngine : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = std::make_unique<ScratchFolder>();
+    const ModelConfig config{.hidden_size = 64,
+                             .num_hidden_layers = 2,
+                             .intermediate_size = 192,
+                             .num_attention_heads = 16,
+                             .num_key_value_heads = 8,
+                             .head_dim = 128,
+                             .vocab_size = 512,
+                             .max_position_embeddings = 4096,
+                             .tie_word_embeddings = true,
+                             .torch_dtype = "float32"};
+    folder_->write("config.json", model_config_json(config));
+    folder_->write("tokenizer.json", "{}");
+    write_synthetic_weights(folder_->path(), config, {.seed = 5, .type = TensorType::kFloat32});
+    expected_ = std::make_unique<std::vector<std::vector<float>>>(
+        embed(*Engine::create(options()), sequences()));
+  }
+  static void TearDownTestSuite() {
+    folder_.reset();
+    expected_.reset();
+  }
+
+  static EngineOptions options(std::optional<GroupSplit> split = {}, int ranks = 1) {
+    return {.model_dir = folder_->path(),
+            .tp = std::to_string(ranks),
+            .split = split,
+            .threads = 1,
+            .max_batch_tokens = 8192,
+            .max_seqlen = 1200,
+            .weight_type = DType::kFloat32,
+            .measure_cost = false};
+  }
+
+  // Long ones that are cut between ranks, and short ones around the size of a piece.
+  static std::vector<Ids> sequences() {
+    std::mt19937 random(3);
+    std::vector<Ids> all;
+    for (const int len : {300, 1, 129, 30, 400, 2, 64, 256}) {
+      Ids ids(static_cast<std::size_t>(len));
+      for (std::int32_t& id : ids) id = static_cast<std::int32_t>(random() % 512);
+      all.push_back(ids);
+    }
+    return all;
+  }
+
+  using MakeBackend = std::function<std::unique_ptr<kernels::Backend>(int)>;
+  static std::unique_ptr<Engine> group(
+      GroupSplit split, int ranks, bool halves = false,
+      MakeBackend make = [](int) { return std::make_unique<testing::HostBackend>(); }) {
+    GroupParts parts{.names = std::vector<std::string>(static_cast<std::size_t>(ranks), "host"),
+                     .make_backend = std::move(make),
+                     .communicators = kernels::make_thread_communicators(ranks),
+                     .halves = halves,
+                     .standstill_s = 20};
+    return make_group_engine(options(split, ranks), std::move(parts));
+  }
+
+  static void expect_near(const std::vector<std::vector<float>>& vectors) {
+    ASSERT_EQ(vectors.size(), expected_->size());
+    for (std::size_t i = 0; i < vectors.size(); ++i) {
+      EXPECT_LE(largest_difference(vectors[i], (*expected_)[i]), 2e-6) << i;
+    }
+  }
+
+  static inline std::unique_ptr<ScratchFolder> folder_;
+  static inline std::unique_ptr<std::vector<std::vector<float>>> expected_;
+};
+
+TEST_F(GroupEngine, SplitWeightsGiveTheVectorsOfOneDevice) {
+  for (const int ranks : {2, 4, 8}) {
+    const auto engine = group(GroupSplit::kTensor, ranks);
+    EXPECT_EQ(engine->info().group_size, ranks);
+    expect_near(embed(*engine, sequences()));
+  }
+}
+
+TEST_F(GroupEngine, SplitTokensGiveTheVectorsOfOneDevice) {
+  for (const int ranks : {2, 4, 8}) {
+    const auto engine = group(GroupSplit::kTokens, ranks);
+    expect_near(embed(*engine, sequences()));
+    // One sequence alone, in as many pieces as it makes; one that leaves most ranks without work.
+    for (const std::size_t i : {0U, 4U, 1U}) {
+      const auto alone = embed(*engine, {sequences()[i]});
+      EXPECT_LE(largest_difference(alone[0], (*expected_)[i]), 2e-6) << i;
+    }
+  }
+}
+
+// Long enough for a cheap early and an expensive late piece on each rank.
+TEST_F(GroupEngine, PairedPiecesOfALongSequence) {
+  Ids ids(1100);
+  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(i * 7 % 512);
+  const auto alone = embed(*Engine::create(options()), {ids});
+  const auto cut = embed(*group(GroupSplit::kTokens, 2), {ids});
+  EXPECT_LE(largest_difference(alone[0], cut[0]), 2e-6);
+}
+
+TEST_F(GroupEngine, HalvesOfABatchTakeTurns) {
+  std::vector<Ids> many;
+  for (int i = 0; i < 22; ++i) many.push_back(sequences()[i % 2 == 0 ? 7 : 2]);
+  ASSERT_GT(halve_batch(pack(many).cu_seqlens, 1e-4), 0);
+  const auto engine = group(GroupSplit::kTensor, 2, /*halves=*/true);
+  const auto vectors = embed(*engine, many);
+  for (std::size_t i = 0; i < many.size(); ++i) {
+    EXPECT_LE(largest_difference(vectors[i], (*expected_)[i % 2 == 0 ? 7 : 2]), 2e-6) << i;
+  }
+}
+
+TEST_F(GroupEngine, TheSameBatchTwiceIsBitIdenticalWithBothSlotsInFlight) {
+  for (const GroupSplit split : {GroupSplit::kTensor, GroupSplit::kTokens}) {
+    const auto engine = group(split, 4);
+    const Packed first = pack(sequences());
+    const Packed second = pack({sequences()[4], sequences()[0]});
+    engine->enqueue(0, first.view());
+    engine->enqueue(1, second.view());
+    engine->wait(0);
+    const std::vector<float> vectors(engine->vectors(0).begin(), engine->vectors(0).end());
+    engine->enqueue(0, first.view());
+    engine->wait(1);
+    EXPECT_LE(largest_difference({engine->vectors(1).begin(), engine->vectors(1).begin() + 64},
+                                 (*expected_)[4]),
+              2e-6);
+    engine->wait(0);
+    EXPECT_TRUE(std::ranges::equal(engine->vectors(0), vectors));
+  }
+}
+
+TEST_F(GroupEngine, TheCpuBackendSplitsWeightsToo) {
+  for (const int ranks : {2, 4}) {
+    const auto engine = Engine::create(options({}, ranks));
+    expect_near(embed(*engine, sequences()));
+    EXPECT_EQ(engine->info().device, std::to_string(ranks) + " x " +
+                                         Engine::create(options())->info().device +
+                                         ", weights split over threads");
+  }
+}
+
+std::string failure_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const FatalError& error) {
+    return error.what();
+  }
+  return "no failure";
+}
+
+TEST_F(GroupEngine, RefusesHeadsThatDoNotDivide) {
+  EngineOptions demo = options({}, 4);
+  demo.model_dir = "deploy/data/demo-model";
+  EXPECT_THAT(failure_of([&] { Engine::create(demo); }),
+              HasSubstr("2 key-value heads do not divide by 4"));
+}
+
+// Fails, or hangs until it is let go, in one of its operations.
+class BrokenBackend final : public testing::HostBackend {
+ public:
+  BrokenBackend(std::function<void()> fault) : fault_(std::move(fault)) {}
+  void swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight,
+                         std::int64_t rows) override {
+    if (++calls_ == 2) fault_();
+    HostBackend::swiglu_projection(out, in, weight, rows);
+  }
+
+ private:
+  std::function<void()> fault_;
+  int calls_ = 0;
+};
+
+TEST_F(GroupEngine, AFailingRankEndsTheGroupWithItsNameAndCause) {
+  const auto engine = group(GroupSplit::kTensor, 4, false, [](int rank) {
+    return rank == 2 ? std::make_unique<BrokenBackend>([] { throw FatalError("a bus error"); })
+                     : std::make_unique<testing::HostBackend>();
+  });
+  EXPECT_EQ(failure_of([&] { embed(*engine, sequences()); }), "rank 2 of 4 (host): a bus error");
+}
+
+TEST(ChooseSplit, SaysWhy) {
+  EXPECT_EQ(choose_split({}, 4, true).split, GroupSplit::kTokens);
+  EXPECT_EQ(choose_split({}, 4, false).split, GroupSplit::kTensor);
+  EXPECT_THAT(choose_split({}, 4, false).reason, HasSubstr("do not fit"));
+  EXPECT_EQ(choose_split(GroupSplit::kTensor, 2, true).split, GroupSplit::kTensor);
+}
+
+TEST(HalveBatch, CutsWhereTheCostIsEvenOrNotAtAll) {
+  const auto lens = [](const std::vector<std::int32_t>& seqlens) {
+    Ids sums{0};
+    for (const std::int32_t n : seqlens) sums.push_back(sums.back() + n);
+    return sums;
+  };
+  EXPECT_EQ(halve_batch(lens(std::vector<std::int32_t>(64, 256)), 1e-4), 32);
+  EXPECT_EQ(halve_batch(lens({8192}), 1e-4), 0);
+  EXPECT_EQ(halve_batch(lens({8192, 512, 512}), 1e-4), 0);
+  EXPECT_EQ(halve_batch(lens({4096, 4096, 64}), 1e-4), 1);
+  EXPECT_EQ(halve_batch(lens({64, 64}), 1e-4), 0);
+}
+
+}  // namespace
+}  // namespace tessera

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/model/memory_estimate.hpp"
+#include "common/model/model_config.hpp"
+#include "common/model/safetensors.hpp"
+#include "kernels/backend.hpp"
+#include "worker/engine.hpp"
+#include "worker/workspace.hpp"
+
+namespace tessera {
+
+// What every engine settles before it takes memory: limits, shares, and the printed sum.
+
+inline constexpr int kEngineSlots = 2;  // one computes while the other is filled and emptied
+
+template <typename T>
+T value_or_fatal(Result<T> result) {
+  if (!result) {
+    throw FatalError(result.error().message);
+  }
+  return std::move(result).value();
+}
+
+// One device, or one rank of a group.
+struct RankPlan {
+  GroupSplit split = GroupSplit::kNone;
+  int ranks = 1;
+  RankShare share(int rank) const {
+    return split == GroupSplit::kTensor ? RankShare{rank, ranks} : RankShare{};
+  }
+};
+
+// "cuda:3" to 3; throws FatalError on anything else.
+int cuda_index(const std::string& device);
+
+// The part of a batch within the engine's limits that one rank may get.
+kernels::BatchLimits rank_limits(const kernels::BatchLimits& limits, const RankPlan& plan);
+
+// The memory of one device as a sum: weights, activations, and what the backend adds.
+class MemoryPlan {
+ public:
+  MemoryPlan(const ModelConfig& config, const kernels::Backend& backend,
+             const kernels::BatchLimits& limits, const RankPlan& rank = {});
+
+  std::uint64_t bytes() const { return total_bytes(items_); }
+  std::string text() const { return format_memory(items_); }
+  WorkspaceBytes workspace(const ModelConfig& config) const {
+    return workspace_bytes(config, options_);
+  }
+
+ private:
+  MemoryEstimateOptions options_;
+  std::vector<MemoryItem> items_;
+};
+
+// The limits asked for, or default ones with the batch halved until a rank's share fits into
+// `free_bytes`. Throws FatalError with the sum when nothing does.
+kernels::BatchLimits fit_limits(const EngineOptions& options, const ModelConfig& config,
+                                const kernels::Backend& backend, std::size_t free_bytes,
+                                const RankPlan& rank = {});
+
+// All but `cost`, `device` and `group_size` for a group.
+EngineInfo describe_engine(const EngineOptions& options, const ModelConfig& config,
+                           const SafetensorsFolder& folder, const kernels::Backend& backend,
+                           const kernels::BatchLimits& limits);
+
+}  // namespace tessera

@@ -1,0 +1,154 @@
+#include "worker/rank_group.hpp"
+
+#include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "common/check.hpp"
+
+namespace tessera {
+namespace {
+
+constexpr std::chrono::milliseconds kWatchInterval{200};
+
+std::string rank_name(int rank, std::size_t size, const std::string& device) {
+  return "rank " + std::to_string(rank) + " of " + std::to_string(size) + " (" + device + ")";
+}
+
+}  // namespace
+
+struct RankGroup::State {
+  Options options;
+  std::mutex mutex;  // guards all below
+  std::condition_variable changed;
+  struct Rank {
+    std::deque<Task> tasks;
+    std::uint64_t finished = 0;  // tickets
+    std::thread thread;
+  };
+  std::vector<Rank> ranks;
+  std::uint64_t posted = 0;
+  std::string failure;  // of the first rank that failed
+  bool stopping = false;
+};
+
+RankGroup::RankGroup(Options options) : state_(std::make_shared<State>()) {
+  state_->options = std::move(options);
+  state_->ranks.resize(state_->options.names.size());
+  CHECK(!state_->ranks.empty());
+  for (int rank = 0; rank < size(); ++rank) {
+    state_->ranks[static_cast<std::size_t>(rank)].thread =
+        std::thread([state = state_, rank] { run(*state, rank); });
+  }
+}
+
+RankGroup::~RankGroup() {
+  bool failed = false;
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->stopping = true;
+    failed = !state_->failure.empty();
+  }
+  state_->changed.notify_all();
+  for (State::Rank& rank : state_->ranks) {
+    if (failed) {
+      rank.thread.detach();
+    } else {
+      rank.thread.join();
+    }
+  }
+}
+
+int RankGroup::size() const { return static_cast<int>(state_->ranks.size()); }
+
+std::uint64_t RankGroup::post(Task task) {
+  const std::lock_guard lock(state_->mutex);
+  if (!state_->failure.empty()) throw FatalError(state_->failure);
+  for (State::Rank& rank : state_->ranks) rank.tasks.push_back(task);
+  state_->changed.notify_all();
+  return ++state_->posted;
+}
+
+void RankGroup::run(State& state, int rank) {
+  const auto index = static_cast<std::size_t>(rank);
+  while (true) {
+    Task task;
+    {
+      std::unique_lock lock(state.mutex);
+      State::Rank& own = state.ranks[index];
+      state.changed.wait(
+          lock, [&] { return !own.tasks.empty() || state.stopping || !state.failure.empty(); });
+      if (own.tasks.empty() || !state.failure.empty()) return;
+      task = std::move(own.tasks.front());
+      own.tasks.pop_front();
+    }
+    std::string failure;
+    try {
+      task(rank);
+    } catch (const std::exception& error) {
+      failure =
+          rank_name(rank, state.ranks.size(), state.options.names[index]) + ": " + error.what();
+    }
+    task = nullptr;
+    {
+      const std::lock_guard lock(state.mutex);
+      if (!failure.empty() && state.failure.empty()) state.failure = failure;
+      state.ranks[index].finished += failure.empty() ? 1 : 0;
+    }
+    if (!failure.empty()) state.options.wake();
+    state.changed.notify_all();
+  }
+}
+
+std::vector<std::uint64_t> RankGroup::positions() const {
+  std::vector<std::uint64_t> positions;
+  for (int rank = 0; rank < size(); ++rank) {
+    positions.push_back(state_->options.progress(rank) +
+                        state_->ranks[static_cast<std::size_t>(rank)].finished);
+  }
+  return positions;
+}
+
+void RankGroup::wait(std::uint64_t ticket, Clock::duration standstill_max) {
+  std::unique_lock lock(state_->mutex);
+  const auto done = [&] {
+    return !state_->failure.empty() ||
+           std::ranges::all_of(state_->ranks,
+                               [&](const State::Rank& r) { return r.finished >= ticket; });
+  };
+  std::vector<std::uint64_t> seen = positions();
+  Clock::time_point moved = Clock::now();
+  while (!state_->changed.wait_for(lock, kWatchInterval, done)) {
+    std::vector<std::uint64_t> now = positions();
+    if (now != seen) {
+      seen = std::move(now);
+      moved = Clock::now();
+    } else if (Clock::now() - moved > standstill_max) {
+      report_standstill(Clock::now() - moved);
+    }
+  }
+  if (!state_->failure.empty()) throw FatalError(state_->failure);
+}
+
+// Requires the lock. The rank that is behind the others is the one they wait for.
+void RankGroup::report_standstill(Clock::duration standstill) const {
+  const std::vector<std::uint64_t> at = positions();
+  const auto least = std::ranges::min_element(at);
+  const auto rank = static_cast<std::size_t>(least - at.begin());
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(standstill).count();
+  const bool alone = std::ranges::count(at, *least) == 1;
+  state_->failure =
+      (alone ? rank_name(static_cast<int>(rank), at.size(), state_->options.names[rank]) +
+                   ": hangs, the others wait for it in a collective operation"
+             : "all ranks hang in a collective operation") +
+      " since " + std::to_string(seconds) + " s";
+  state_->options.wake();
+  state_->changed.notify_all();
+  throw FatalError(state_->failure);
+}
+
+}  // namespace tessera
