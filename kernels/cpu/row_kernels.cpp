@@ -4,8 +4,10 @@
 
 namespace tessera::kernels::cpu {
 
-#if defined(__x86_64__)
+#if defined(TESSERA_HAVE_AVX512_BF16)
 extern const RowKernels row_kernels_avx512_bf16;
+#endif
+#if defined(__x86_64__)
 extern const RowKernels row_kernels_avx512;
 extern const RowKernels row_kernels_avx2;
 #endif
@@ -21,9 +23,11 @@ std::vector<const RowKernels*> find_usable() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512dq");
+#if defined(TESSERA_HAVE_AVX512_BF16)
   if (avx512 && __builtin_cpu_supports("avx512bf16")) {
     usable.push_back(&row_kernels_avx512_bf16);
   }
+#endif
   if (avx512) {
     usable.push_back(&row_kernels_avx512);
   }

@@ -74,7 +74,9 @@ void swiglu(void* out, const float* gate, const float* up, std::int64_t width) {
   for (std::int64_t i = 0; i < width; i += kLanes) {
     const Floats g = load(gate + i);
     const Floats sigmoid = 1.0F / (1.0F + exp2(g * -kLog2E));
-    store_activation(to + i, g * sigmoid * load(up + i));
+    // exp2 ends at 2^126; below that the true value is nothing, and a NaN must stay one.
+    const Floats gated = select(g < -87.0F, Floats{}, g) * sigmoid;
+    store_activation(to + i, gated * load(up + i));
   }
 }
 
