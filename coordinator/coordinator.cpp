@@ -1,0 +1,282 @@
+#include "coordinator/coordinator.hpp"
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "common/check.hpp"
+#include "common/codec.hpp"
+#include "common/log.hpp"
+#include "coordinator/ledger_scripts.hpp"
+
+namespace tessera::coordinator {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kTick = 50ms;
+constexpr auto kMetricsEvery = 10s;
+constexpr auto kRedisPatience = 10s;         // A given server is there, or it is not.
+constexpr auto kPrivateRedisPatience = 60s;  // Our own may have a long file to read.
+constexpr int kMessagesPerTurn = 128;
+constexpr std::size_t kCacheWritesMax = 20'000;  // Beyond this, vectors are not cached in Redis.
+constexpr int kClientQueueMessages = 4000;       // Of one client that does not read.
+
+CoreOptions core_options(const Options& options, const std::vector<CatalogEntry>& models,
+                         std::uint64_t epoch) {
+  CoreOptions core{.models = {},
+                   .epoch = epoch,
+                   .cache_bytes = static_cast<std::size_t>(options.cache_mb) << 20U};
+  for (const CatalogEntry& entry : models) {
+    core.models.push_back(entry.model);
+  }
+  core.dispatcher.registry.heartbeat_us = Micros{1000} * options.heartbeat_ms;
+  core.jobs.window_chunks = static_cast<std::uint32_t>(options.window_chunks);
+  return core;
+}
+
+}  // namespace
+
+Coordinator::Coordinator(const Options& options)
+    : options_(options), models_(load_models(options.models)) {
+  std::string ledger_url = options_.redis;
+  if (ledger_url.empty()) {
+    private_redis_ = std::make_unique<PrivateRedis>(options_.data_dir, options_.redis_mb);
+    ledger_url = private_redis_->url();
+  }
+  const std::string cache_url = options_.redis_cache.empty() ? ledger_url : options_.redis_cache;
+  ledger_ = std::make_unique<RedisClient>(
+      RedisOptions{.url = ledger_url, .scripts = ledger_scripts(), .resend = true, .timeout = 10s});
+  cache_ = std::make_unique<RedisClient>(
+      RedisOptions{.url = cache_url, .scripts = {}, .resend = false, .timeout = 1s});
+  epoch_ = become_leader();
+  const std::vector<ledger::StoredJob> stored = load_ledger();
+  core_ = std::make_unique<Core>(core_options(options_, models_, epoch_), stored, now());
+  tokenisers_ = std::make_unique<TokenizePool>(models_, options_.threads, wake_);
+  clients_ = std::make_unique<net::RouterSocket>(
+      context_, options_.listen, net::SocketOptions{.send_queue_messages = kClientQueueMessages});
+  workers_ = std::make_unique<net::RouterSocket>(context_, options_.worker_listen);
+  log::info("leader term {}, {} jobs in the ledger; clients at {}, workers at {}", epoch_,
+            stored.size(), clients_->endpoint(), workers_->endpoint());
+  if (!options_.port_file.empty()) {
+    write_port_file();
+  }
+}
+
+Coordinator::~Coordinator() = default;
+
+std::uint64_t Coordinator::become_leader() {
+  const auto patience = private_redis_ ? kPrivateRedisPatience : kRedisPatience;
+  const auto answer = ledger_->call(
+      increment_epoch_command(), std::chrono::duration_cast<std::chrono::milliseconds>(patience));
+  if (!answer) {
+    throw FatalError("cannot use Redis at " +
+                     (private_redis_ ? private_redis_->url() : options_.redis) + ": " +
+                     answer.error().message);
+  }
+  return static_cast<std::uint64_t>(answer->integer);
+}
+
+std::vector<ledger::StoredJob> Coordinator::load_ledger() {
+  const auto call = [&](RedisCommand command) {
+    auto answer = ledger_->call(std::move(command), 30s);
+    if (!answer) {
+      throw FatalError("cannot read the ledger: " + answer.error().message);
+    }
+    return std::move(answer).value();
+  };
+  std::vector<ledger::StoredJob> jobs;
+  for (const RedisValue& id : call(list_jobs_command()).items) {
+    auto job = to_stored_job(id.text, call(load_job_command(id.text)));
+    if (job) {
+      jobs.push_back(std::move(job).value());
+    } else {
+      log::error("{}", job.error().message);
+    }
+  }
+  return jobs;
+}
+
+void Coordinator::write_port_file() const {
+  const nlohmann::json json = {
+      {"clients", clients_->endpoint()}, {"workers", workers_->endpoint()}, {"epoch", epoch_}};
+  const std::filesystem::path path = options_.port_file;
+  const std::filesystem::path fresh = path.string() + ".new";
+  std::ofstream(fresh) << json.dump() << "\n";
+  std::error_code error;
+  std::filesystem::rename(fresh, path, error);  // Readers see all of it or nothing.
+  if (error) {
+    throw FatalError("cannot write " + path.string() + ": " + error.message());
+  }
+}
+
+Micros Coordinator::now() const {
+  return std::chrono::duration_cast<std::chrono::microseconds>(Clock::now().time_since_epoch())
+      .count();
+}
+
+bool Coordinator::run(const StopSignal& stop) {
+  bool draining = false;
+  Clock::time_point deadline;
+  next_tick_ = Clock::now();
+  next_metrics_ = Clock::now() + kMetricsEvery;
+  while (!stopped_) {
+    wait(stop);
+    if (stop.take()) {
+      if (draining) {
+        return false;  // Asked a second time.
+      }
+      draining = true;
+      deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                    std::chrono::duration<double>(options_.drain_s));
+      log::info("stopping: finishing what is in flight");
+      step(StopRequested{});
+    }
+    receive(false);
+    receive(true);
+    take_tokens();
+    tick();
+    if (draining && Clock::now() > deadline && !stopped_) {
+      log::warn("not all was finished in time; jobs go on after the next start");
+      return false;
+    }
+  }
+  if (!stopped_->empty()) {
+    throw FatalError(*stopped_);
+  }
+  return true;
+}
+
+void Coordinator::wait(const StopSignal& stop) {
+  net::PollSet poll;
+  poll.sockets = {clients_.get(), workers_.get()};
+  poll.descriptors = {{.fd = wake_.fd(), .want_read = true}, {.fd = stop.fd(), .want_read = true}};
+  std::vector<RedisClient*> polled;
+  for (RedisClient* client : {ledger_.get(), cache_.get()}) {
+    if (const auto wanted = client->descriptor(); wanted.fd >= 0) {
+      poll.descriptors.push_back(wanted);
+      polled.push_back(client);
+    }
+  }
+  const auto left =
+      std::chrono::duration_cast<std::chrono::milliseconds>(next_tick_ - Clock::now());
+  const bool busy = core_->has_backlog() || !inbox_.empty();
+  poll.wait(busy ? 0 : static_cast<int>(std::max<std::int64_t>(0, left.count() + 1)));
+  for (std::size_t i = 0; i < polled.size(); ++i) {
+    polled[i]->handle(poll.descriptors[i + 2]);
+  }
+}
+
+void Coordinator::receive(bool from_clients) {
+  net::RouterSocket& socket = from_clients ? *clients_ : *workers_;
+  net::Incoming incoming;
+  for (int i = 0; i < kMessagesPerTurn && socket.receive(incoming); ++i) {
+    auto message = incoming.malformed
+                       ? Result<protocol::Message>(
+                             Error{ErrorCode::kInvalidArgument, "a message has one or two frames"})
+                       : protocol::decode(incoming.header, std::move(incoming.payload));
+    if (from_clients && message) {
+      step(FromClient{std::move(incoming.peer), std::move(message).value()});
+    } else if (from_clients) {
+      step(BadFromClient{std::move(incoming.peer), message.error()});
+    } else if (message) {
+      step(FromWorker{std::move(incoming.peer), std::move(message).value()});
+    } else {
+      step(BadFromWorker{std::move(incoming.peer), message.error()});
+    }
+  }
+}
+
+void Coordinator::take_tokens() {
+  wake_.clear();
+  for (TokensReady& ready : tokenisers_->take_results()) {
+    step(std::move(ready));
+  }
+}
+
+void Coordinator::tick() {
+  while (!inbox_.empty()) {
+    Event event = std::move(inbox_.front());
+    inbox_.pop_front();
+    step(std::move(event));
+  }
+  if (core_->has_backlog()) {
+    step(Tick{});
+  }
+  const auto moment = Clock::now();
+  if (moment < next_tick_) {
+    return;
+  }
+  next_tick_ = moment + kTick;
+  if (private_redis_) {
+    private_redis_->restart_if_ended();
+  }
+  ledger_->tick(moment);
+  cache_->tick(moment);
+  if (ledger_->ready() != ledger_up_) {
+    ledger_up_ = ledger_->ready();
+    step(LedgerState{ledger_up_});
+  }
+  step(Tick{});
+  if (moment >= next_metrics_) {
+    next_metrics_ = moment + kMetricsEvery;
+    log::info("{}", core_->metrics());
+  }
+}
+
+void Coordinator::step(Event event) {
+  Actions actions = core_->step(std::move(event), now());
+  for (Action& action : actions) {
+    std::visit([this](auto& a) { perform(a); }, action);
+  }
+}
+
+void Coordinator::perform(SendClient& action) {
+  const auto status = clients_->send(action.peer, protocol::encode(std::move(action.message)));
+  if (status != net::SendStatus::kSent) {
+    inbox_.emplace_back(ClientGone{std::move(action.peer)});
+  }
+}
+
+void Coordinator::perform(SendWorker& action) {
+  const auto status = workers_->send(action.peer, protocol::encode(std::move(action.message)));
+  if (status != net::SendStatus::kSent) {
+    inbox_.emplace_back(WorkerGone{std::move(action.peer)});
+  }
+}
+
+void Coordinator::perform(RunLedger& action) {
+  ledger_->run(to_command(std::move(action.operation), epoch_),
+               [this, id = action.id](RedisValue value) {
+                 inbox_.emplace_back(LedgerReply{id, to_reply(std::move(value))});
+               });
+}
+
+void Coordinator::perform(CacheGet& action) {
+  cache_->run(cache_get_command(action.keys), [this, id = action.id](RedisValue value) {
+    CacheReply reply{.id = id, .values = {}};
+    for (const RedisValue& item : value.items) {
+      const auto* data = reinterpret_cast<const std::byte*>(item.text.data());
+      reply.values.emplace_back();
+      if (item.kind == RedisValue::Kind::kString) {
+        reply.values.back().emplace(data, data + item.text.size());
+      }
+    }
+    inbox_.emplace_back(std::move(reply));
+  });
+}
+
+void Coordinator::perform(CachePut& action) {
+  const std::int64_t ttl_ms = std::int64_t{options_.cache_ttl_h} * 3600 * 1000;
+  for (const auto& [key, embedding] : action.entries) {
+    if (cache_->ready() && cache_->open_commands() < kCacheWritesMax) {
+      cache_->run(cache_put_command(key, *embedding, ttl_ms), [](const RedisValue&) {});
+    }
+  }
+}
+
+void Coordinator::perform(Tokenise& action) { tokenisers_->submit(std::move(action)); }
+
+void Coordinator::perform(Stop& action) { stopped_ = std::move(action.error); }
+
+}  // namespace tessera::coordinator

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+
+#include "common/net/zmq_socket.hpp"
+#include "common/stop_signal.hpp"
+#include "coordinator/core/core.hpp"
+#include "coordinator/model_catalog.hpp"
+#include "coordinator/options.hpp"
+#include "coordinator/private_redis.hpp"
+#include "coordinator/redis_client.hpp"
+#include "coordinator/tokenize_pool.hpp"
+
+namespace tessera::coordinator {
+
+// The process: sockets, Redis and threads around the core. Everything but tokenising happens on the
+// thread that calls `run`; events go into the core one by one and its actions are carried out at
+// once, in order.
+class Coordinator {
+ public:
+  // Loads models, reaches Redis (or starts it), becomes leader, reads all jobs, binds. Throws
+  // FatalError with one line when any of it fails.
+  explicit Coordinator(const Options& options);
+  ~Coordinator();
+
+  // Serves until the signal, then finishes what is in flight for at most options.drain_s; false
+  // when that was not enough. Throws FatalError when another coordinator has taken over.
+  bool run(const StopSignal& stop);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  std::vector<ledger::StoredJob> load_ledger();
+  std::uint64_t become_leader();
+  void write_port_file() const;
+
+  void wait(const StopSignal& stop);
+  void receive(bool from_clients);
+  void take_tokens();
+  void tick();
+  void step(Event event);
+  void perform(SendClient& action);
+  void perform(SendWorker& action);
+  void perform(RunLedger& action);
+  void perform(CacheGet& action);
+  void perform(CachePut& action);
+  void perform(Tokenise& action);
+  void perform(Stop& action);
+  Micros now() const;
+
+  const Options options_;
+  std::vector<CatalogEntry> models_;
+  std::unique_ptr<PrivateRedis> private_redis_;
+  std::unique_ptr<RedisClient> ledger_;
+  std::unique_ptr<RedisClient> cache_;
+  std::uint64_t epoch_ = 0;
+  net::WakeUp wake_;
+  net::Context context_;
+  std::unique_ptr<net::RouterSocket> clients_;
+  std::unique_ptr<net::RouterSocket> workers_;
+  std::unique_ptr<TokenizePool> tokenisers_;
+  std::unique_ptr<Core> core_;
+  std::deque<Event> inbox_;  // What came up while actions were carried out.
+  Clock::time_point next_tick_;
+  Clock::time_point next_metrics_;
+  bool ledger_up_ = true;
+  std::optional<std::string> stopped_;  // Set: ended, with an error unless empty.
+};
+
+}  // namespace tessera::coordinator

@@ -1,0 +1,256 @@
+#include "coordinator/core/core.hpp"
+
+#include <algorithm>
+
+#include "common/check.hpp"
+#include "common/log.hpp"
+
+namespace tessera::coordinator {
+namespace {
+
+constexpr std::size_t kListedMax = 500;  // Jobs and workers of one StatusReply.
+constexpr std::size_t kClientsMax = 100'000;
+constexpr Micros kClientForgottenUs = 3600LL * 1'000'000;
+constexpr std::uint32_t kRetryMsMin = 50;
+constexpr std::uint32_t kRetryMsMax = 10'000;
+constexpr std::uint32_t kRetryMsUnknown = 500;
+
+void reply_error(const std::string& peer, std::uint64_t request_id, ErrorCode code,
+                 std::string message, Actions& actions) {
+  actions.push_back(SendClient{
+      peer,
+      protocol::ErrorReply{.request_id = request_id, .code = code, .message = std::move(message)}});
+}
+
+}  // namespace
+
+Core::Core(CoreOptions options, const std::vector<ledger::StoredJob>& stored, Micros now)
+    : options_(std::move(options)),
+      started_at_(now),
+      dispatcher_(options_.models, options_.epoch, options_.dispatcher),
+      flow_(options_.models, dispatcher_, options_.cache_bytes),
+      queries_(options_.models, flow_, options_.queries),
+      jobs_(options_.models, dispatcher_, flow_, options_.jobs) {
+  CHECK(!options_.models.empty());
+  jobs_.restore(stored, now);
+}
+
+Actions Core::step(Event event, Micros now) {
+  Actions actions;
+  std::visit([&](auto& e) { on(e, now, actions); }, event);
+  settle(now, actions);
+  return actions;
+}
+
+void Core::settle(Micros now, Actions& actions) {
+  flow_.collect(now, actions);
+  queries_.pump(now, actions);
+  bool more = true;
+  while (more) {
+    for (FinishedUnit& finished : flow_.take_finished()) {
+      CHECK(queries_.on_finished(finished, actions) || jobs_.on_finished(finished, actions));
+    }
+    more = jobs_.pump(now, actions) > 0 && !jobs_.has_backlog();
+  }
+  for (FinishedUnit& finished : flow_.take_finished()) {
+    CHECK(queries_.on_finished(finished, actions) || jobs_.on_finished(finished, actions));
+  }
+  dispatcher_.dispatch(now, actions);
+  if (stopping_ && !stopped_ && queries_.open_requests() == 0 &&
+      dispatcher_.batches_in_flight() == 0 && jobs_.ledger_operations() == 0) {
+    stopped_ = true;
+    actions.push_back(Stop{});
+  }
+}
+
+std::uint32_t Core::retry_after_ms() const {
+  const double rate = dispatcher_.drain_rate();
+  if (rate <= 0) {
+    return kRetryMsUnknown;
+  }
+  // Half of what waits: by then there is room again.
+  const double wait_ms = 500.0 * static_cast<double>(dispatcher_.waiting_tokens()) / rate;
+  return static_cast<std::uint32_t>(std::clamp<double>(wait_ms, kRetryMsMin, kRetryMsMax));
+}
+
+void Core::on(FromClient& event, Micros now, Actions& actions) {
+  const std::string& peer = event.peer;
+  const auto known = clients_.find(peer);
+  const std::string tenant = known == clients_.end() ? std::string() : known->second.tenant;
+  if (known != clients_.end()) {
+    known->second.heard_at = now;
+  }
+  if (auto* hello = std::get_if<protocol::ClientHello>(&event.message)) {
+    on_hello(peer, *hello, actions);
+    if (const auto greeted = clients_.find(peer); greeted != clients_.end()) {
+      greeted->second.heard_at = now;
+    }
+  } else if (const auto* ping = std::get_if<protocol::Ping>(&event.message)) {
+    actions.push_back(SendClient{peer, protocol::Pong{ping->nonce}});
+  } else if (auto* embed = std::get_if<protocol::EmbedRequest>(&event.message)) {
+    if (stopping_) {
+      reply_error(peer, embed->request_id, ErrorCode::kUnavailable, "the coordinator is stopping",
+                  actions);
+    } else {
+      queries_.on_request(peer, tenant, std::move(*embed), retry_after_ms(), now, actions);
+    }
+  } else if (auto* chunk = std::get_if<protocol::SubmitChunk>(&event.message)) {
+    jobs_.on_chunk(peer, std::move(*chunk), retry_after_ms(), actions);
+  } else if (const auto* ack = std::get_if<protocol::ResultAck>(&event.message)) {
+    jobs_.on_ack(*ack, actions);
+  } else if (const auto* open = std::get_if<protocol::OpenJob>(&event.message)) {
+    jobs_.on_open(peer, tenant, *open, actions);
+  } else if (const auto* close = std::get_if<protocol::CloseJob>(&event.message)) {
+    jobs_.on_close(peer, *close, actions);
+  } else if (const auto* cancel = std::get_if<protocol::CancelJob>(&event.message)) {
+    jobs_.on_cancel(peer, *cancel, actions);
+  } else if (const auto* status = std::get_if<protocol::StatusRequest>(&event.message)) {
+    on_status(peer, *status, now, actions);
+  } else if (!std::holds_alternative<protocol::Pong>(event.message)) {
+    reply_error(peer, 0, ErrorCode::kInvalidArgument,
+                std::string(protocol::name_of(event.message)) + " is not a client's message",
+                actions);
+  }
+}
+
+void Core::on_hello(const std::string& peer, const protocol::ClientHello& hello, Actions& actions) {
+  if (hello.tenant.size() > protocol::kNameBytesMax) {
+    reply_error(peer, 0, ErrorCode::kInvalidArgument, "a tenant has at most 256 bytes", actions);
+    return;
+  }
+  if (clients_.size() >= kClientsMax && !clients_.contains(peer)) {
+    reply_error(peer, 0, ErrorCode::kResourceExhausted, "too many clients", actions);
+    return;
+  }
+  clients_[peer].tenant = hello.tenant;
+  actions.push_back(SendClient{peer, protocol::ServerHello{.server = "tessera-coordinator",
+                                                           .epoch = options_.epoch,
+                                                           .models = model_infos()}});
+}
+
+void Core::on(FromWorker& event, Micros now, Actions& actions) {
+  dispatcher_.on_message(event.peer, std::move(event.message), now, actions);
+}
+
+void Core::on(BadFromClient& event, Micros /*now*/, Actions& actions) {
+  reply_error(event.peer, 0, event.error.code, event.error.message, actions);
+}
+
+void Core::on(BadFromWorker& event, Micros now, Actions& actions) {
+  dispatcher_.on_bad_message(event.peer, event.error, now, actions);
+}
+
+void Core::on(ClientGone& event, Micros /*now*/, Actions& /*actions*/) {
+  queries_.on_client_gone(event.peer);
+  jobs_.on_client_gone(event.peer);
+  clients_.erase(event.peer);
+}
+
+void Core::on(WorkerGone& event, Micros now, Actions& /*actions*/) {
+  dispatcher_.on_gone(event.peer, now);
+}
+
+void Core::on(LedgerReply& event, Micros now, Actions& actions) {
+  jobs_.on_ledger_reply(std::move(event), now, actions);
+}
+
+void Core::on(LedgerState& event, Micros /*now*/, Actions& /*actions*/) {
+  log::info("the ledger's server is {}", event.up ? "there" : "not reachable");
+  jobs_.on_ledger_state(event.up);
+}
+
+void Core::on(CacheReply& event, Micros now, Actions& actions) {
+  flow_.on_cache_reply(std::move(event), now, actions);
+}
+
+void Core::on(TokensReady& event, Micros now, Actions& /*actions*/) {
+  flow_.on_tokens(std::move(event), now);
+}
+
+void Core::on(Tick& /*event*/, Micros now, Actions& actions) {
+  dispatcher_.tick(now, actions);
+  flow_.collect(now, actions);
+  for (FinishedUnit& finished : flow_.take_finished()) {
+    CHECK(queries_.on_finished(finished, actions) || jobs_.on_finished(finished, actions));
+  }
+  queries_.tick(now, actions);
+  jobs_.tick(now, actions);
+  std::erase_if(clients_, [&](const auto& entry) {
+    return now - entry.second.heard_at > kClientForgottenUs;
+  });
+}
+
+void Core::on(StopRequested& /*event*/, Micros /*now*/, Actions& /*actions*/) {
+  stopping_ = true;
+  jobs_.stop();
+  dispatcher_.stop_bulk();
+}
+
+std::vector<protocol::ModelInfo> Core::model_infos() const {
+  std::vector<protocol::ModelInfo> infos;
+  for (ModelId id = 0; id < options_.models.size(); ++id) {
+    const ServedModel& model = options_.models[id];
+    infos.push_back({.name = model.name,
+                     .fingerprint = dispatcher_.fingerprint(id),
+                     .hidden_size = model.hidden_size,
+                     .max_seqlen = dispatcher_.seqlen_limit(id),
+                     .vocab_size = model.vocab_size,
+                     .workers = dispatcher_.workers().count(id)});
+  }
+  return infos;
+}
+
+std::vector<protocol::WorkerStatus> Core::worker_statuses() const {
+  std::vector<protocol::WorkerStatus> statuses;
+  for (const auto& [peer, worker] : dispatcher_.workers().all()) {
+    if (statuses.size() < kListedMax) {
+      statuses.push_back({.name = worker.hello.name,
+                          .device = worker.hello.device,
+                          .model = worker.hello.model,
+                          .fingerprint = worker.hello.fingerprint,
+                          .group_size = worker.hello.group_size,
+                          .batches_in_flight = static_cast<std::uint32_t>(worker.batches.size()),
+                          .batches_done = worker.batches_done,
+                          .tokens_done = worker.tokens_done,
+                          .tokens_per_second = worker.tokens_per_second});
+    }
+  }
+  return statuses;
+}
+
+void Core::on_status(const std::string& peer, const protocol::StatusRequest& request, Micros now,
+                     Actions& actions) const {
+  protocol::StatusReply reply{.request_id = request.request_id,
+                              .epoch = options_.epoch,
+                              .uptime_s = static_cast<double>(now - started_at_) / 1e6,
+                              .jobs = {},
+                              .workers = worker_statuses(),
+                              .models = model_infos(),
+                              .cache_hits = flow_.totals().hits,
+                              .cache_joins = flow_.totals().joins,
+                              .cache_misses = flow_.totals().misses,
+                              .tokens_done = dispatcher_.tokens_done(),
+                              .queued_tokens = dispatcher_.waiting_tokens()};
+  if (request.job_id.empty()) {
+    reply.jobs = jobs_.progress(kListedMax);
+  } else if (const Job* job = jobs_.find(request.job_id)) {
+    reply.jobs.push_back(job->progress());
+  } else {
+    reply_error(peer, request.request_id, ErrorCode::kNotFound, "no job has this id", actions);
+    return;
+  }
+  actions.push_back(SendClient{peer, std::move(reply)});
+}
+
+std::string Core::metrics() const {
+  const FlowTotals& totals = flow_.totals();
+  return fmt::format(
+      "clients {} workers {} units {} flights {} waiting_tokens {} batches {} tokens {} "
+      "tokens_per_s {:.0f} hits {} joins {} misses {} cache_mb {} resident_mb {} ledger_ops {}",
+      clients_.size(), dispatcher_.workers().all().size(), flow_.units(), flow_.pending_items(),
+      dispatcher_.waiting_tokens(), dispatcher_.batches_in_flight(), dispatcher_.tokens_done(),
+      dispatcher_.drain_rate(), totals.hits, totals.joins, totals.misses,
+      flow_.cache_bytes() >> 20U, jobs_.resident_bytes() >> 20U, jobs_.ledger_operations());
+}
+
+}  // namespace tessera::coordinator

@@ -1,0 +1,85 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "coordinator/core/dispatcher.hpp"
+#include "coordinator/core/events.hpp"
+#include "coordinator/core/item_flow.hpp"
+#include "coordinator/core/job_desk.hpp"
+#include "coordinator/core/query_desk.hpp"
+
+namespace tessera::coordinator {
+
+struct CoreOptions {
+  std::vector<ServedModel> models;
+  std::uint64_t epoch = 1;  // Leader term, from the ledger.
+  std::size_t cache_bytes = 256U << 20;
+  DispatcherOptions dispatcher;
+  JobLimits jobs;
+  QueryLimits queries;
+};
+
+// The coordinator's state machine: `step(event, now)` gives actions, and nothing in here knows a
+// socket, a clock, a thread or Redis, so that a simulator with a seed can drive the very same code.
+// Used by one thread. `now` never goes back.
+//
+// Inside, data flows one way: QueryDesk and JobDesk start units; ItemFlow answers their items from
+// the cache or brings each distinct one once through tokenising to the Dispatcher; what workers
+// answer comes back as finished units.
+class Core {
+ public:
+  Core(CoreOptions options, const std::vector<ledger::StoredJob>& stored, Micros now);
+  Core(const Core&) = delete;
+  Core& operator=(const Core&) = delete;
+
+  Actions step(Event event, Micros now);
+  // More could be done at once: step with a Tick before waiting for anything.
+  bool has_backlog() const { return jobs_.has_backlog(); }
+
+  // One line of counters for the log.
+  std::string metrics() const;
+
+ private:
+  struct Client {
+    std::string tenant;
+    Micros heard_at = 0;
+  };
+
+  void on(FromClient& event, Micros now, Actions& actions);
+  void on(FromWorker& event, Micros now, Actions& actions);
+  void on(BadFromClient& event, Micros now, Actions& actions);
+  void on(BadFromWorker& event, Micros now, Actions& actions);
+  void on(ClientGone& event, Micros now, Actions& actions);
+  void on(WorkerGone& event, Micros now, Actions& actions);
+  void on(LedgerReply& event, Micros now, Actions& actions);
+  void on(LedgerState& event, Micros now, Actions& actions);
+  void on(CacheReply& event, Micros now, Actions& actions);
+  void on(TokensReady& event, Micros now, Actions& actions);
+  void on(Tick& event, Micros now, Actions& actions);
+  void on(StopRequested& event, Micros now, Actions& actions);
+
+  void on_hello(const std::string& peer, const protocol::ClientHello& hello, Actions& actions);
+  void on_status(const std::string& peer, const protocol::StatusRequest& request, Micros now,
+                 Actions& actions) const;
+  // Brings forward whatever the event made possible.
+  void settle(Micros now, Actions& actions);
+  // Until when a refused request should wait, from the measured rate.
+  std::uint32_t retry_after_ms() const;
+  std::vector<protocol::ModelInfo> model_infos() const;
+  std::vector<protocol::WorkerStatus> worker_statuses() const;
+
+  const CoreOptions options_;
+  const Micros started_at_;
+  Dispatcher dispatcher_;
+  ItemFlow flow_;
+  QueryDesk queries_;
+  JobDesk jobs_;
+  std::unordered_map<std::string, Client> clients_;  // By peer.
+  bool stopping_ = false;
+  bool stopped_ = false;
+};
+
+}  // namespace tessera::coordinator

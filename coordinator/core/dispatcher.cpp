@@ -1,0 +1,343 @@
+#include "coordinator/core/dispatcher.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "common/check.hpp"
+#include "common/log.hpp"
+
+namespace tessera::coordinator {
+namespace {
+
+constexpr std::uint32_t kDeathsMax = 3;
+constexpr double kLateFactor = 10;
+
+// NaN and infinity have all exponent bits set.
+bool all_finite(std::span<const std::uint16_t> values) {
+  unsigned special = 0;
+  for (const std::uint16_t value : values) {
+    special |= static_cast<unsigned>((value & 0x7C00U) == 0x7C00U);
+  }
+  return special == 0;
+}
+
+}  // namespace
+
+Dispatcher::Dispatcher(std::span<const ServedModel> models, std::uint64_t epoch,
+                       const DispatcherOptions& options)
+    : models_(models), epoch_(epoch), options_(options), registry_(options.registry) {
+  for (std::size_t i = 0; i < models.size(); ++i) {
+    states_.push_back({.fingerprint = {}, .scheduler = Scheduler(options.scheduler)});
+  }
+}
+
+void Dispatcher::pin_fingerprint(ModelId model, const std::string& fingerprint) {
+  if (states_[model].fingerprint.empty()) {
+    states_[model].fingerprint = fingerprint;
+  }
+}
+
+std::uint32_t Dispatcher::seqlen_limit(ModelId model) const {
+  const std::uint32_t served = states_[model].longest_served;
+  return served == 0 ? models_[model].max_seqlen : std::min(served, models_[model].max_seqlen);
+}
+
+void Dispatcher::enqueue(Flight* flight, Micros now) {
+  states_[flight->model].scheduler.add(flight, now);
+}
+
+void Dispatcher::withdraw(Flight* flight) { states_[flight->model].scheduler.remove(flight); }
+
+void Dispatcher::make_interactive(Flight* flight, const StreamKey& stream) {
+  states_[flight->model].scheduler.make_interactive(flight, stream);
+}
+
+void Dispatcher::on_message(const std::string& peer, protocol::Message message, Micros now,
+                            Actions& actions) {
+  if (auto* hello = std::get_if<protocol::WorkerHello>(&message)) {
+    on_hello(peer, std::move(*hello), now, actions);
+    return;
+  }
+  Worker* worker = registry_.find(peer);
+  if (worker == nullptr) {
+    // From before a restart or a declared death. Silence makes it register again.
+    return;
+  }
+  registry_.heard(peer, now);
+  if (auto* result = std::get_if<protocol::BatchResult>(&message)) {
+    on_result(peer, std::move(*result), now, actions);
+  } else if (const auto* ping = std::get_if<protocol::Ping>(&message)) {
+    actions.push_back(SendWorker{peer, protocol::Pong{ping->nonce}});
+  } else if (const auto* goodbye = std::get_if<protocol::WorkerGoodbye>(&message)) {
+    log::info("worker {} leaves: {}", worker->hello.name, goodbye->reason.substr(0, 200));
+    worker->leaving = true;
+    if (worker->batches.empty()) {
+      registry_.remove(peer);
+    }
+  } else if (!std::holds_alternative<protocol::Pong>(message)) {
+    log::warn("{} from worker {} was ignored", protocol::name_of(message), worker->hello.name);
+  }
+}
+
+void Dispatcher::on_bad_message(const std::string& peer, const Error& error, Micros now,
+                                Actions& actions) {
+  log::warn("a worker's message was refused: {}", error.message);
+  actions.push_back(
+      SendWorker{peer, protocol::ErrorReply{.code = error.code, .message = error.message}});
+  lose_worker(peer, "it sent a malformed message", now);
+}
+
+void Dispatcher::on_hello(const std::string& peer, protocol::WorkerHello hello, Micros now,
+                          Actions& actions) {
+  const auto refuse = [&](ErrorCode code, const std::string& why) {
+    log::warn("worker {} is refused: {}", hello.name.substr(0, protocol::kNameBytesMax), why);
+    actions.push_back(SendWorker{peer, protocol::ErrorReply{.code = code, .message = why}});
+  };
+  const protocol::WorkerWelcome welcome{
+      .epoch = epoch_,
+      .heartbeat_ms = static_cast<std::uint32_t>(options_.registry.heartbeat_us / 1000)};
+  if (registry_.find(peer) != nullptr) {
+    registry_.heard(peer, now);
+    actions.push_back(SendWorker{peer, welcome});
+    return;
+  }
+  const auto model = std::ranges::find(models_, hello.model, &ServedModel::name);
+  if (model == models_.end()) {
+    refuse(ErrorCode::kNotFound,
+           "no model \"" + hello.model.substr(0, protocol::kNameBytesMax) + "\" is served here");
+    return;
+  }
+  if (auto checked = WorkerRegistry::check(hello, *model); !checked) {
+    refuse(checked.error().code, checked.error().message);
+    return;
+  }
+  hello.name.resize(std::min(hello.name.size(), protocol::kNameBytesMax));
+  hello.device.resize(std::min(hello.device.size(), protocol::kNameBytesMax));
+  const auto id = static_cast<ModelId>(model - models_.begin());
+  ModelState& state = states_[id];
+  if (!state.fingerprint.empty() && state.fingerprint != hello.fingerprint) {
+    refuse(ErrorCode::kConflict, "the worker's fingerprint differs from the one that model " +
+                                     model->name + " is served with");
+    return;
+  }
+  state.fingerprint = hello.fingerprint;
+  state.longest_served =
+      std::max(state.longest_served, std::min(hello.max_seqlen, hello.max_batch_tokens));
+  log::info("worker {} ({}) serves {}, {} tokens a batch", hello.name, hello.device, hello.model,
+            hello.max_batch_tokens);
+  registry_.add(peer, std::move(hello), id, now);
+  actions.push_back(SendWorker{peer, welcome});
+}
+
+Result<void> Dispatcher::check_result(const BatchInFlight& batch,
+                                      const protocol::BatchResult& result) const {
+  const std::size_t rows = batch.flights.size();
+  const std::size_t row_bytes = std::size_t{models_[batch.model].hidden_size} * 2;
+  if (result.codes.size() != rows || result.payload.size() != rows * row_bytes) {
+    return Error{ErrorCode::kInvalidArgument, "the result's size is not that of its batch: " +
+                                                  std::to_string(rows) + " sequences"};
+  }
+  return {};
+}
+
+void Dispatcher::on_result(const std::string& peer, protocol::BatchResult result, Micros now,
+                           Actions& actions) {
+  const auto found = batches_.find(result.batch_id);
+  if (result.epoch != epoch_ || found == batches_.end() || found->second.worker != peer ||
+      found->second.attempt != result.attempt) {
+    return;  // Late: the batch has been given to another, or belongs to another term.
+  }
+  if (auto checked = check_result(found->second, result); !checked) {
+    on_bad_message(peer, checked.error(), now, actions);
+    return;
+  }
+  const BatchInFlight batch = std::move(found->second);
+  batches_.erase(found);
+  Worker* worker = registry_.find(peer);
+  CHECK(worker != nullptr);
+  std::erase(worker->batches, result.batch_id);
+  worker->exclusive = false;
+  ++worker->batches_done;
+  worker->tokens_done += batch.tokens;
+  tokens_done_ += batch.tokens;
+  end_batch(batch, result);
+  if (worker->leaving && worker->batches.empty()) {
+    registry_.remove(peer);
+  }
+}
+
+void Dispatcher::end_batch(const BatchInFlight& batch, const protocol::BatchResult& result) {
+  const std::size_t width = models_[batch.model].hidden_size;
+  for (std::size_t i = 0; i < batch.flights.size(); ++i) {
+    Flight* flight = batch.flights[i];
+    auto code = static_cast<ErrorCode>(result.codes[i]);
+    auto embedding = std::make_shared<Embedding>();
+    if (code == ErrorCode::kOk) {
+      embedding->tokens = flight->length();
+      embedding->tokens_cut = flight->tokens_cut;
+      embedding->values.resize(width);
+      std::memcpy(embedding->values.data(), result.payload.data() + i * width * 2, width * 2);
+      if (!all_finite(embedding->values)) {
+        code = ErrorCode::kNotFinite;
+      }
+    }
+    if (code == ErrorCode::kOk) {
+      ended_.push_back({.flight = flight, .embedding = std::move(embedding), .error = {}});
+    } else if (code == ErrorCode::kNotFinite) {
+      ended_.push_back({.flight = flight,
+                        .embedding = nullptr,
+                        .error = {code, "the model gave NaN or infinity for this item"}});
+    } else {
+      ended_.push_back({.flight = flight,
+                        .embedding = nullptr,
+                        .error = {ErrorCode::kInternal, "the worker could not run this item"}});
+    }
+  }
+}
+
+void Dispatcher::on_gone(const std::string& peer, Micros now) {
+  lose_worker(peer, "its connection is gone", now);
+}
+
+void Dispatcher::lose_worker(const std::string& peer, std::string_view why, Micros now) {
+  Worker* worker = registry_.find(peer);
+  if (worker == nullptr) {
+    return;
+  }
+  log::warn("worker {} is lost with {} batches: {}", worker->hello.name, worker->batches.size(),
+            why);
+  for (const std::uint64_t id : worker->batches) {
+    const auto found = batches_.find(id);
+    CHECK(found != batches_.end());
+    const std::vector<Flight*> flights = std::move(found->second.flights);
+    batches_.erase(found);
+    for (Flight* flight : flights) {
+      lose_flight(flight, now);
+    }
+  }
+  registry_.remove(peer);
+}
+
+void Dispatcher::lose_flight(Flight* flight, Micros now) {
+  if (++flight->deaths < kDeathsMax) {
+    states_[flight->model].scheduler.add_again(flight, now);
+    return;
+  }
+  ended_.push_back({.flight = flight,
+                    .embedding = nullptr,
+                    .error = {ErrorCode::kPoison, "three workers died while computing this item"}});
+}
+
+void Dispatcher::tick(Micros now, Actions& actions) {
+  const WorkerRegistry::Due due = registry_.tick(now);
+  for (const std::string& peer : due.to_ping) {
+    actions.push_back(SendWorker{peer, protocol::Ping{}});
+  }
+  for (const std::string& peer : due.dead) {
+    lose_worker(peer, "it has been silent", now);
+  }
+  std::vector<std::string> late;
+  for (const auto& [id, batch] : batches_) {
+    if (now >= batch.give_up_at) {
+      late.push_back(batch.worker);
+    }
+  }
+  for (const std::string& peer : late) {
+    lose_worker(peer, "a batch takes far too long", now);
+  }
+  give_up_unservable(now);
+}
+
+void Dispatcher::give_up_unservable(Micros now) {
+  for (ModelId model = 0; model < states_.size(); ++model) {
+    const std::uint32_t longest = registry_.max_seqlen(model);
+    if (longest == 0 || longest >= states_[model].longest_served) {
+      continue;
+    }
+    for (Flight* flight :
+         states_[model].scheduler.take_unservable(longest, now - options_.unservable_us)) {
+      ended_.push_back(
+          {.flight = flight,
+           .embedding = nullptr,
+           .error = {ErrorCode::kUnavailable, "no worker that is here takes " +
+                                                  std::to_string(flight->length()) + " tokens"}});
+    }
+  }
+}
+
+void Dispatcher::dispatch(Micros now, Actions& actions) {
+  for (ModelId model = 0; model < states_.size(); ++model) {
+    ModelState& state = states_[model];
+    std::vector<const Worker*> skip;
+    while (state.scheduler.waiting_items() > 0) {
+      Worker* worker = registry_.next_free(model, skip);
+      if (worker == nullptr) {
+        break;
+      }
+      std::vector<Flight*> flights = state.scheduler.pick(registry_.capacity(*worker), now);
+      if (flights.empty()) {
+        skip.push_back(worker);  // Nothing that waits suits it.
+        continue;
+      }
+      send_batch(*worker, std::move(flights), now, actions);
+    }
+  }
+}
+
+void Dispatcher::send_batch(Worker& worker, std::vector<Flight*> flights, Micros now,
+                            Actions& actions) {
+  protocol::Batch message{
+      .epoch = epoch_, .batch_id = next_batch_++, .attempt = 1, .lengths = {}, .payload = {}};
+  std::uint64_t tokens = 0;
+  double squares = 0;
+  for (const Flight* flight : flights) {
+    message.attempt = std::max(message.attempt, flight->deaths + 1);
+    message.lengths.push_back(flight->length());
+    tokens += flight->length();
+    squares += static_cast<double>(flight->length()) * flight->length();
+  }
+  message.payload.resize(tokens * sizeof(std::int32_t));
+  std::byte* out = message.payload.data();
+  for (const Flight* flight : flights) {
+    std::memcpy(out, flight->ids.data(), flight->ids.size() * sizeof(std::int32_t));
+    out += flight->ids.size() * sizeof(std::int32_t);
+  }
+  const double expected_s =
+      registry_.capacity(worker).seconds(static_cast<double>(tokens), squares);
+  worker.exclusive = Scheduler::runs_alone(*flights.front());
+  worker.batches.push_back(message.batch_id);
+  batches_[message.batch_id] = {.worker = worker.peer,
+                                .model = worker.model,
+                                .attempt = message.attempt,
+                                .tokens = tokens,
+                                .give_up_at = now + options_.batch_us_max +
+                                              static_cast<Micros>(kLateFactor * expected_s * 1e6),
+                                .flights = std::move(flights)};
+  actions.push_back(SendWorker{worker.peer, std::move(message)});
+}
+
+void Dispatcher::stop_bulk() {
+  for (ModelState& state : states_) {
+    state.scheduler.stop_bulk();
+  }
+}
+
+std::vector<Dispatcher::Ended> Dispatcher::take_ended() { return std::exchange(ended_, {}); }
+
+std::uint64_t Dispatcher::waiting_tokens() const {
+  std::uint64_t tokens = 0;
+  for (const ModelState& state : states_) {
+    tokens += state.scheduler.waiting_tokens();
+  }
+  return tokens;
+}
+
+double Dispatcher::drain_rate() const {
+  double rate = 0;
+  for (const auto& [peer, worker] : registry_.all()) {
+    rate += worker.tokens_per_second;
+  }
+  return rate;
+}
+
+}  // namespace tessera::coordinator

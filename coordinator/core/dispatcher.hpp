@@ -1,0 +1,104 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "coordinator/core/events.hpp"
+#include "coordinator/core/scheduler.hpp"
+#include "coordinator/core/worker_registry.hpp"
+
+namespace tessera::coordinator {
+
+struct DispatcherOptions {
+  SchedulerOptions scheduler;
+  RegistryOptions registry;
+  // A batch is given up, and its worker with it, after so long and ten times its expected time.
+  Micros batch_us_max = 120'000'000;
+  // A sequence that no live worker takes gets an error after so long.
+  Micros unservable_us = 30'000'000;
+};
+
+// Between the queues of waiting sequences and the workers: registers workers, gives batches, takes
+// vectors back, and takes from the dead what they held. A flight that went in with `enqueue` comes
+// out once through `take_ended`, unless it is withdrawn before.
+class Dispatcher {
+ public:
+  // A flight and how it ended: an embedding or an error.
+  struct Ended {
+    Flight* flight = nullptr;
+    EmbeddingPtr embedding;
+    Error error;
+  };
+
+  Dispatcher(std::span<const ServedModel> models, std::uint64_t epoch,
+             const DispatcherOptions& options);
+
+  // The fingerprint that the model's vectors have; empty until a worker or a job has said it. From
+  // then on workers with another one are refused.
+  const std::string& fingerprint(ModelId model) const { return states_[model].fingerprint; }
+  void pin_fingerprint(ModelId model, const std::string& fingerprint);
+  // The longest sequence to take in: the model's limit, or less if no worker so far took more.
+  std::uint32_t seqlen_limit(ModelId model) const;
+
+  void enqueue(Flight* flight, Micros now);
+  // Only for flights that wait; others run to their end.
+  void withdraw(Flight* flight);
+  void make_interactive(Flight* flight, const StreamKey& stream);
+
+  void on_message(const std::string& peer, protocol::Message message, Micros now, Actions& actions);
+  void on_bad_message(const std::string& peer, const Error& error, Micros now, Actions& actions);
+  void on_gone(const std::string& peer, Micros now);
+  void tick(Micros now, Actions& actions);
+  // Gives batches to free slots.
+  void dispatch(Micros now, Actions& actions);
+  // Gives bulk no more workers; what is in flight runs to its end.
+  void stop_bulk();
+
+  std::vector<Ended> take_ended();
+
+  std::size_t batches_in_flight() const { return batches_.size(); }
+  std::uint64_t waiting_tokens() const;
+  std::uint64_t tokens_done() const { return tokens_done_; }
+  // Smoothed tokens per second of all workers; 0 before any was measured.
+  double drain_rate() const;
+  const WorkerRegistry& workers() const { return registry_; }
+
+ private:
+  struct ModelState {
+    std::string fingerprint;
+    std::uint32_t longest_served = 0;
+    Scheduler scheduler;
+  };
+  struct BatchInFlight {
+    std::string worker;
+    ModelId model = 0;
+    std::uint32_t attempt = 1;
+    std::uint64_t tokens = 0;
+    Micros give_up_at = 0;
+    std::vector<Flight*> flights;
+  };
+
+  void on_hello(const std::string& peer, protocol::WorkerHello hello, Micros now, Actions& actions);
+  void on_result(const std::string& peer, protocol::BatchResult result, Micros now,
+                 Actions& actions);
+  Result<void> check_result(const BatchInFlight& batch, const protocol::BatchResult& result) const;
+  void end_batch(const BatchInFlight& batch, const protocol::BatchResult& result);
+  void send_batch(Worker& worker, std::vector<Flight*> flights, Micros now, Actions& actions);
+  void lose_worker(const std::string& peer, std::string_view why, Micros now);
+  void lose_flight(Flight* flight, Micros now);
+  void give_up_unservable(Micros now);
+
+  const std::span<const ServedModel> models_;
+  const std::uint64_t epoch_;
+  const DispatcherOptions options_;
+  std::vector<ModelState> states_;  // By ModelId.
+  WorkerRegistry registry_;
+  std::unordered_map<std::uint64_t, BatchInFlight> batches_;
+  std::uint64_t next_batch_ = 1;
+  std::uint64_t tokens_done_ = 0;
+  std::vector<Ended> ended_;
+};
+
+}  // namespace tessera::coordinator

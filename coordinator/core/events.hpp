@@ -1,0 +1,116 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "common/protocol.hpp"
+#include "coordinator/core/item.hpp"
+#include "coordinator/core/ledger.hpp"
+
+// What goes into the core's state machine and what comes out of it. Plumbing turns sockets, Redis,
+// threads and the clock into events and carries the actions out, in order.
+namespace tessera::coordinator {
+
+// --- events --------------------------------------------------------------------------------------
+
+struct FromClient {
+  std::string peer;  // Routing id.
+  protocol::Message message;
+};
+struct FromWorker {
+  std::string peer;
+  protocol::Message message;
+};
+// A message that could not be decoded.
+struct BadFromClient {
+  std::string peer;
+  Error error;
+};
+struct BadFromWorker {
+  std::string peer;
+  Error error;
+};
+// A send found nobody there, or a peer that does not read.
+struct ClientGone {
+  std::string peer;
+};
+struct WorkerGone {
+  std::string peer;
+};
+struct LedgerReply {
+  std::uint64_t id = 0;
+  ledger::Reply reply;
+};
+// Whether the ledger's server can be reached. While it cannot, operations wait and nothing new is
+// taken in.
+struct LedgerState {
+  bool up = true;
+};
+// In the order of the keys of the CacheGet; nothing for a miss. All misses when the cache failed.
+struct CacheReply {
+  std::uint64_t id = 0;
+  std::vector<std::optional<protocol::Bytes>> values;
+};
+struct TokenisedItem {
+  CacheKey key{};
+  Result<PreparedIds> ids = PreparedIds{};
+};
+struct TokensReady {
+  std::vector<TokenisedItem> items;
+};
+// At least every 100 ms, and at once when Core::has_backlog().
+struct Tick {};
+// Finish what is in flight, take nothing new.
+struct StopRequested {};
+
+using Event =
+    std::variant<FromClient, FromWorker, BadFromClient, BadFromWorker, ClientGone, WorkerGone,
+                 LedgerReply, LedgerState, CacheReply, TokensReady, Tick, StopRequested>;
+
+// --- actions -------------------------------------------------------------------------------------
+
+struct SendClient {
+  std::string peer;
+  protocol::Message message;
+};
+struct SendWorker {
+  std::string peer;
+  protocol::Message message;
+};
+struct RunLedger {
+  std::uint64_t id = 0;
+  ledger::Operation operation;
+};
+struct CacheGet {
+  std::uint64_t id = 0;
+  std::vector<CacheKey> keys;  // At most kCacheKeysPerGet.
+};
+struct CachePut {
+  std::vector<std::pair<CacheKey, EmbeddingPtr>> entries;
+};
+struct TextToTokenise {
+  CacheKey key{};
+  std::string text;
+};
+struct Tokenise {
+  ModelId model = 0;
+  protocol::Lane lane = protocol::Lane::kBulk;
+  protocol::Truncate truncate = protocol::Truncate::kNone;
+  std::uint32_t max_tokens = 0;
+  std::vector<TextToTokenise> texts;
+};
+// The process shall end: all is drained, or, with an error, it may not go on.
+struct Stop {
+  std::string error;
+};
+
+using Action = std::variant<SendClient, SendWorker, RunLedger, CacheGet, CachePut, Tokenise, Stop>;
+using Actions = std::vector<Action>;
+
+// Beyond this, an MGET only makes others wait behind it (measured).
+inline constexpr std::size_t kCacheKeysPerGet = 64;
+
+}  // namespace tessera::coordinator

@@ -1,0 +1,375 @@
+#include "coordinator/core/job_desk.hpp"
+
+#include <algorithm>
+
+#include "common/check.hpp"
+#include "common/log.hpp"
+
+// Taking in: opening, chunks, closing, cancelling, restoring. What follows is in job_delivery.cpp.
+namespace tessera::coordinator {
+namespace {
+
+using Stage = Chunk::Stage;
+using ledger::Status;
+
+constexpr std::uint32_t kChunkNumberMax = (1U << 22) - 1;  // A bitmap of 512 KiB in the ledger.
+constexpr std::size_t kGapsMax = 4096;
+constexpr std::uint32_t kLedgerRetryMs = 1000;
+constexpr std::uint32_t kPriorityMax = 100;
+
+void reply_error(const std::string& peer, std::uint64_t request_id, const Error& error,
+                 Actions& actions, std::uint32_t retry_after_ms = 0) {
+  actions.push_back(SendClient{peer, protocol::ErrorReply{.request_id = request_id,
+                                                          .code = error.code,
+                                                          .message = error.message,
+                                                          .retry_after_ms = retry_after_ms}});
+}
+
+}  // namespace
+
+JobDesk::JobDesk(std::span<const ServedModel> models, Dispatcher& dispatcher, ItemFlow& flow,
+                 const JobLimits& limits)
+    : models_(models), dispatcher_(dispatcher), flow_(flow), limits_(limits) {}
+
+void JobDesk::restore(const std::vector<ledger::StoredJob>& stored, Micros now) {
+  for (const ledger::StoredJob& entry : stored) {
+    auto job = Job::restore(entry, models_);
+    if (!job) {
+      log::warn("job {} of the ledger cannot be served now: {}", entry.job, job.error().message);
+      continue;
+    }
+    job->ended_at = now;
+    if (!job->ended() && !job->fingerprint.empty()) {
+      dispatcher_.pin_fingerprint(job->resolved->model, job->fingerprint);
+    }
+    jobs_.emplace(entry.job, std::move(*job));
+  }
+}
+
+void JobDesk::run(ledger::Operation operation, Continuation done, Actions& actions) {
+  const std::uint64_t id = next_operation_++;
+  pending_.emplace(id, std::move(done));
+  actions.push_back(RunLedger{id, std::move(operation)});
+}
+
+void JobDesk::on_ledger_reply(LedgerReply reply, Micros now, Actions& actions) {
+  const auto found = pending_.find(reply.id);
+  if (found == pending_.end()) {
+    return;
+  }
+  if (reply.reply.status == Status::kFenced) {
+    actions.push_back(Stop{"another coordinator has taken over this ledger"});
+    return;
+  }
+  if (reply.reply.status == Status::kFailed) {
+    log::error("the ledger refused an operation: {}", reply.reply.message);
+  }
+  const Continuation done = std::move(found->second);
+  pending_.erase(found);
+  done(std::move(reply.reply), now, actions);
+}
+
+Job* JobDesk::find_job(const JobId& id) {
+  const auto found = jobs_.find(id);
+  return found == jobs_.end() ? nullptr : &found->second;
+}
+
+const Job* JobDesk::find(const JobId& id) const {
+  const auto found = jobs_.find(id);
+  return found == jobs_.end() ? nullptr : &found->second;
+}
+
+Chunk* JobDesk::find_chunk(const JobId& id, std::uint32_t chunk) {
+  Job* job = find_job(id);
+  if (job == nullptr) {
+    return nullptr;
+  }
+  const auto found = job->chunks.find(chunk);
+  return found == job->chunks.end() ? nullptr : &found->second;
+}
+
+void JobDesk::on_open(const std::string& peer, const std::string& tenant,
+                      const protocol::OpenJob& open, Actions& actions) {
+  const auto refuse = [&](ErrorCode code, std::string why, std::uint32_t retry_ms = 0) {
+    reply_error(peer, open.request_id, {code, std::move(why)}, actions, retry_ms);
+  };
+  if (open.job_key.empty() || open.job_key.size() > protocol::kNameBytesMax) {
+    return refuse(ErrorCode::kInvalidArgument, "a job key has 1 to 256 bytes");
+  }
+  if (open.priority < 1 || open.priority > kPriorityMax) {
+    return refuse(ErrorCode::kInvalidArgument, "a priority is 1 to 100");
+  }
+  auto resolved = resolve(open.spec, models_);
+  if (!resolved) {
+    return refuse(resolved.error().code, resolved.error().message);
+  }
+  const JobId id = ledger::job_id_of(tenant, open.job_key);
+  if (Job* job = find_job(id)) {
+    if (job->spec != open.spec) {
+      return refuse(ErrorCode::kConflict,
+                    "the job with this key has another specification: choose another key");
+    }
+    return answer_open(peer, open.request_id, *job, actions);
+  }
+  if (stopping_ || !ledger_up_) {
+    return refuse(ErrorCode::kUnavailable, "no new job can be made durable now", kLedgerRetryMs);
+  }
+  const auto open_jobs = static_cast<std::size_t>(
+      std::ranges::count_if(jobs_, [](const auto& entry) { return !entry.second.ended(); }));
+  if (open_jobs >= limits_.open_jobs_max) {
+    return refuse(ErrorCode::kResourceExhausted, "too many jobs are open", kLedgerRetryMs);
+  }
+  Job& job = jobs_[id];
+  job.id = id;
+  job.key = open.job_key;
+  job.tenant = tenant;
+  job.spec = open.spec;
+  job.resolved = std::make_shared<const ResolvedSpec>(std::move(*resolved));
+  job.priority = open.priority;
+  answer_open(peer, open.request_id, job, actions);
+}
+
+void JobDesk::answer_open(const std::string& peer, std::uint64_t request_id, Job& job,
+                          Actions& actions) {
+  if (!job.created) {
+    run(
+        ledger::CreateJob{.job = job.id,
+                          .job_key = job.key,
+                          .tenant = job.tenant,
+                          .spec = ledger::encode_spec(job.spec),
+                          .priority = job.priority},
+        [this, peer, request_id, id = job.id](const ledger::Reply& reply, Micros, Actions& out) {
+          Job* created = find_job(id);
+          if (created == nullptr) {
+            return;
+          }
+          if (reply.status == Status::kFailed) {
+            reply_error(peer, request_id, {ErrorCode::kUnavailable, "the ledger refused the job"},
+                        out, kLedgerRetryMs);
+            if (!created->created && created->chunks.empty()) {
+              jobs_.erase(id);
+            }
+            return;
+          }
+          created->created = true;
+          answer_open(peer, request_id, *created, out);
+        },
+        actions);
+    return;
+  }
+  job.peer = peer;
+  for (auto& [number, chunk] : job.chunks) {
+    if (chunk.stage == Stage::kSent) {
+      job.move(chunk, Stage::kReady);  // It may not have arrived.
+    }
+  }
+  actions.push_back(SendClient{peer, protocol::JobOpened{.request_id = request_id,
+                                                         .job_id = job.id,
+                                                         .state = job.state,
+                                                         .window_chunks = limits_.window_chunks,
+                                                         .accepted = job.accepted.to_pairs(),
+                                                         .delivered = job.delivered.to_pairs()}});
+  if (job.ended() && job.end_durable) {
+    actions.push_back(
+        SendClient{peer, protocol::JobUpdate{.request_id = 0, .progress = job.progress()}});
+  }
+}
+
+// Why the chunk cannot be taken now or ever; nothing when it can.
+std::optional<Error> JobDesk::refusal(const Job& job, const protocol::SubmitChunk& chunk) const {
+  if (job.state == protocol::JobState::kCancelled) {
+    return Error{ErrorCode::kCancelled, "the job was cancelled"};
+  }
+  if (chunk.chunk > kChunkNumberMax) {
+    return Error{ErrorCode::kInvalidArgument, "a job has at most 4194304 chunks"};
+  }
+  if (job.closed && chunk.chunk >= job.chunks_total) {
+    return Error{ErrorCode::kInvalidArgument, "the job was closed with fewer chunks"};
+  }
+  if (auto valid = protocol::validate(chunk.items); !valid) {
+    return valid.error();
+  }
+  if (stopping_ || !ledger_up_) {
+    return Error{ErrorCode::kUnavailable, "no chunk can be made durable now"};
+  }
+  if (job.chunks.size() >= limits_.window_chunks) {
+    return Error{ErrorCode::kResourceExhausted, "the job's window is full: take results first"};
+  }
+  if (job.accepted.ranges() > kGapsMax) {
+    return Error{ErrorCode::kResourceExhausted, "too many gaps between the chunks"};
+  }
+  std::size_t bytes = chunk.items.payload.size();
+  for (const auto& [number, other] : job.chunks) {
+    bytes += other.resident_bytes();
+  }
+  if (bytes > limits_.window_bytes && !job.chunks.empty()) {
+    return Error{ErrorCode::kResourceExhausted, "the job's window is full: take results first"};
+  }
+  return std::nullopt;
+}
+
+void JobDesk::on_chunk(const std::string& peer, protocol::SubmitChunk chunk,
+                       std::uint32_t retry_after_ms, Actions& actions) {
+  if (chunk.job_id.size() > protocol::kNameBytesMax) {
+    return reply_error(peer, 0, {ErrorCode::kInvalidArgument, "the job id is too long"}, actions);
+  }
+  protocol::ChunkAck ack{.job_id = chunk.job_id, .chunk = chunk.chunk};
+  Job* job = find_job(chunk.job_id);
+  if (job == nullptr || !job->created) {
+    ack.code = ErrorCode::kNotFound;
+    ack.message = "no job has this id";
+  } else if (job->accepted.contains(chunk.chunk)) {
+    ack.code = ErrorCode::kOk;  // Sent again because our first answer was late or lost.
+  } else if (job->chunks.contains(chunk.chunk)) {
+    return;  // Its journal entry is being written; the answer follows.
+  } else if (auto refused = refusal(*job, chunk)) {
+    ack.code = refused->code;
+    ack.message = refused->message;
+    if (ack.code == ErrorCode::kUnavailable || ack.code == ErrorCode::kResourceExhausted) {
+      ack.retry_after_ms = retry_after_ms;
+    }
+  } else {
+    return accept(peer, *job, std::move(chunk), actions);
+  }
+  actions.push_back(SendClient{peer, std::move(ack)});
+}
+
+void JobDesk::accept(const std::string& peer, Job& job, protocol::SubmitChunk chunk,
+                     Actions& actions) {
+  Chunk& entry = job.chunks[chunk.chunk];
+  entry.items_count = static_cast<std::uint32_t>(chunk.items.sizes.size());
+  ledger::AcceptChunk operation{.job = job.id,
+                                .chunk = chunk.chunk,
+                                .items = entry.items_count,
+                                .content = ledger::journal_chunk(chunk)};
+  if (resident_bytes_ < limits_.resident_bytes_max) {
+    entry.items = std::move(chunk.items);
+    resident_bytes_ += entry.resident_bytes();
+  }
+  run(
+      std::move(operation),
+      [this, peer, id = job.id, number = chunk.chunk](const ledger::Reply& reply, Micros,
+                                                      Actions& out) {
+        accepted(peer, id, number, reply, out);
+      },
+      actions);
+}
+
+void JobDesk::accepted(const std::string& peer, const JobId& id, std::uint32_t number,
+                       const ledger::Reply& reply, Actions& actions) {
+  Job* job = find_job(id);
+  Chunk* chunk = find_chunk(id, number);
+  if (chunk == nullptr || chunk->stage != Stage::kJournalling) {
+    return;  // Cancelled meanwhile.
+  }
+  protocol::ChunkAck ack{.job_id = id, .chunk = number};
+  if (reply.status == Status::kFailed) {
+    ack.code = ErrorCode::kUnavailable;
+    ack.message = "the ledger refused the chunk";
+    ack.retry_after_ms = kLedgerRetryMs;
+    drop_contents(*chunk);
+    job->chunks.erase(number);
+  } else {
+    job->accepted.insert(number);
+    job->items_accepted += chunk->items_count;
+    job->state = protocol::JobState::kRunning;
+    job->move(*chunk, Stage::kWaiting);
+  }
+  actions.push_back(SendClient{peer, std::move(ack)});
+}
+
+void JobDesk::on_close(const std::string& peer, const protocol::CloseJob& close, Actions& actions) {
+  Job* job = find_job(close.job_id);
+  const auto refuse = [&](ErrorCode code, std::string why, std::uint32_t retry_ms = 0) {
+    reply_error(peer, close.request_id, {code, std::move(why)}, actions, retry_ms);
+  };
+  if (job == nullptr || !job->created) {
+    return refuse(ErrorCode::kNotFound, "no job has this id");
+  }
+  if (job->ended() || (job->closed && job->chunks_total == close.chunks)) {
+    actions.push_back(SendClient{
+        peer, protocol::JobUpdate{.request_id = close.request_id, .progress = job->progress()}});
+    return;
+  }
+  if (job->closed) {
+    return refuse(ErrorCode::kConflict, "the job was closed with another number of chunks");
+  }
+  const std::uint64_t beyond =
+      job->chunks.empty() ? 0 : std::uint64_t{job->chunks.rbegin()->first} + 1;
+  if (close.chunks < std::max(job->accepted.end(), beyond) || close.chunks > kChunkNumberMax + 1) {
+    return refuse(ErrorCode::kInvalidArgument,
+                  "the number of chunks is below what was submitted, "
+                  "or above 4194304");
+  }
+  if (!ledger_up_) {
+    return refuse(ErrorCode::kUnavailable, "the ledger cannot be reached", kLedgerRetryMs);
+  }
+  run(
+      ledger::CloseJob{.job = job->id, .chunks = close.chunks},
+      [this, peer, close](const ledger::Reply& reply, Micros, Actions& out) {
+        Job* closed = find_job(close.job_id);
+        if (closed == nullptr) {
+          return;
+        }
+        if (reply.status == Status::kFailed) {
+          reply_error(peer, close.request_id,
+                      {ErrorCode::kUnavailable, "the ledger refused to close the job"}, out,
+                      kLedgerRetryMs);
+          return;
+        }
+        closed->closed = true;
+        closed->chunks_total = close.chunks;
+        out.push_back(SendClient{peer, protocol::JobUpdate{.request_id = close.request_id,
+                                                           .progress = closed->progress()}});
+        if (closed->all_delivered() && !closed->ended()) {
+          end(*closed, protocol::JobState::kDone, out);
+        }
+      },
+      actions);
+}
+
+void JobDesk::on_cancel(const std::string& peer, const protocol::CancelJob& cancel,
+                        Actions& actions) {
+  Job* job = find_job(cancel.job_id);
+  if (job == nullptr || !job->created) {
+    return reply_error(peer, cancel.request_id, {ErrorCode::kNotFound, "no job has this id"},
+                       actions);
+  }
+  if (job->end_durable) {
+    actions.push_back(SendClient{
+        peer, protocol::JobUpdate{.request_id = cancel.request_id, .progress = job->progress()}});
+    return;
+  }
+  job->end_waiters.emplace_back(peer, cancel.request_id);
+  if (!job->ended()) {
+    end(*job, protocol::JobState::kCancelled, actions);
+  }
+}
+
+void JobDesk::on_client_gone(const std::string& peer) {
+  for (auto& [id, job] : jobs_) {
+    if (job.peer != peer) {
+      continue;
+    }
+    job.peer.clear();
+    for (auto& [number, chunk] : job.chunks) {
+      if (chunk.stage == Stage::kSent) {
+        job.move(chunk, Stage::kReady);
+      }
+    }
+  }
+}
+
+std::vector<protocol::JobProgress> JobDesk::progress(std::size_t count_max) const {
+  std::vector<protocol::JobProgress> list;
+  for (const bool ended : {false, true}) {
+    for (const auto& [id, job] : jobs_) {
+      if (job.created && job.ended() == ended && list.size() < count_max) {
+        list.push_back(job.progress());
+      }
+    }
+  }
+  return list;
+}
+
+}  // namespace tessera::coordinator

@@ -1,0 +1,136 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "coordinator/core/item.hpp"
+
+// What the core asks of the ledger. Each operation is one atomic, idempotent script (see
+// coordinator/ledger_scripts.hpp), so that one whose answer was lost is simply run again. All but
+// the two that only read are refused when another coordinator has a newer epoch.
+namespace tessera::coordinator::ledger {
+
+// Creates the job, or changes nothing when it exists.
+struct CreateJob {
+  JobId job;
+  std::string job_key;
+  std::string tenant;
+  std::string spec;  // encode_spec()
+  std::uint32_t priority = 1;
+};
+
+// The vectors of a job are all of this fingerprint.
+struct PinFingerprint {
+  JobId job;
+  std::string fingerprint;
+};
+
+// From here on the chunk's items will each have an end.
+struct AcceptChunk {
+  JobId job;
+  std::uint32_t chunk = 0;
+  std::uint32_t items = 0;
+  protocol::Bytes content;  // journal_chunk()
+};
+
+// Puts the result in the place of the chunk's items. The first result stays.
+struct StoreResult {
+  JobId job;
+  std::uint32_t chunk = 0;
+  std::uint32_t items = 0;
+  std::uint32_t items_failed = 0;
+  std::uint64_t tokens = 0;
+  std::uint32_t cache_hits = 0;
+  std::uint32_t cache_joins = 0;
+  std::uint32_t cache_misses = 0;
+  protocol::Bytes content;  // journal_result()
+};
+
+// The client has the result: forget it.
+struct AckResult {
+  JobId job;
+  std::uint32_t chunk = 0;
+};
+
+struct CloseJob {
+  JobId job;
+  std::uint32_t chunks = 0;
+};
+
+// kDone or kCancelled; drops the contents of these chunks.
+struct EndJob {
+  JobId job;
+  protocol::JobState state = protocol::JobState::kDone;
+  std::vector<std::uint32_t> chunks;
+};
+
+struct ForgetJob {
+  JobId job;
+  std::string job_key;
+  std::string tenant;
+};
+
+struct FetchChunk {
+  JobId job;
+  std::uint32_t chunk = 0;
+};
+
+struct FetchResult {
+  JobId job;
+  std::uint32_t chunk = 0;
+};
+
+using Operation = std::variant<CreateJob, PinFingerprint, AcceptChunk, StoreResult, AckResult,
+                               CloseJob, EndJob, ForgetJob, FetchChunk, FetchResult>;
+
+enum class Status : std::uint8_t {
+  kDone,    // Durable; for the fetches, `content` is what was found (empty: nothing).
+  kFenced,  // Another coordinator has taken over.
+  kFailed,  // The server refused (out of memory, disk full); `message` says why.
+};
+
+struct Reply {
+  Status status = Status::kDone;
+  std::string message;
+  protocol::Bytes content;
+};
+
+// A job as found in the ledger at start.
+struct StoredJob {
+  JobId job;
+  std::string job_key;
+  std::string tenant;
+  std::string spec;
+  std::string fingerprint;
+  std::uint32_t priority = 1;
+  protocol::JobState state = protocol::JobState::kOpen;
+  bool closed = false;
+  std::uint32_t chunks_total = 0;
+  std::uint64_t items_accepted = 0;
+  std::uint64_t items_done = 0;
+  std::uint64_t items_failed = 0;
+  std::uint64_t tokens_done = 0;
+  std::uint64_t cache_hits = 0;
+  std::uint64_t cache_joins = 0;
+  std::uint64_t cache_misses = 0;
+  protocol::Bytes accepted;  // bitmaps, as RangeSet::from_bitmap reads them
+  protocol::Bytes done;
+  protocol::Bytes delivered;
+};
+
+// Same tenant and key give the same id, in every term: 32 hex digits of a hash over both.
+JobId job_id_of(std::string_view tenant, std::string_view job_key);
+
+// The forms in which messages lie in the ledger: the codec's two frames, the first one preceded by
+// its length. Reading checks like a message from outside.
+std::string encode_spec(const protocol::EmbedSpec& spec);
+Result<protocol::EmbedSpec> decode_spec(std::string_view bytes);
+protocol::Bytes journal_chunk(const protocol::SubmitChunk& chunk);
+Result<protocol::SubmitChunk> read_chunk(std::span<const std::byte> content);
+protocol::Bytes journal_result(const protocol::ChunkResult& result);
+Result<protocol::ChunkResult> read_result(std::span<const std::byte> content);
+
+}  // namespace tessera::coordinator::ledger

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <span>
+
+#include "coordinator/core/item.hpp"
+
+namespace tessera::coordinator {
+
+// How the items of one unit met the cache.
+struct CacheCounts {
+  std::uint32_t hits = 0;
+  std::uint32_t joins = 0;
+  std::uint32_t misses = 0;
+};
+
+// The answer for items that have all ended, in their order: every vector cut to the wanted width,
+// made unit length again where that cut something off, and in the wanted type.
+protocol::ResultBlock assemble(std::span<const Outcome> outcomes, const ResolvedSpec& spec,
+                               const CacheCounts& counts);
+
+}  // namespace tessera::coordinator

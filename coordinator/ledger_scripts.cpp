@@ -1,0 +1,256 @@
+#include "coordinator/ledger_scripts.hpp"
+
+#include <charconv>
+#include <map>
+
+#include "coordinator/core/cache.hpp"
+
+namespace tessera::coordinator {
+namespace {
+
+const std::string kPrefix = "tessera:";
+const std::string kEpochKey = kPrefix + "epoch";
+const std::string kJobsKey = kPrefix + "jobs";
+
+enum Script : int { kCreate, kSet, kAccept, kStore, kAck, kEnd, kForget, kLoad };
+
+// KEYS[1] is the epoch key and ARGV[1] the caller's epoch in every script that changes anything.
+constexpr const char* kFence =
+    "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'FENCED' end\n";
+
+std::string fenced(const char* body) { return std::string(kFence) + body; }
+
+std::string job_key(const JobId& job) { return kPrefix + "job:" + job; }
+std::string part_key(const JobId& job, const char* part) { return job_key(job) + ":" + part; }
+std::string in_key(const JobId& job, std::uint32_t chunk) {
+  return part_key(job, "in:") + std::to_string(chunk);
+}
+std::string out_key(const JobId& job, std::uint32_t chunk) {
+  return part_key(job, "out:") + std::to_string(chunk);
+}
+
+RedisCommand make(Script script, std::vector<std::string> keys, std::vector<std::string> args) {
+  RedisCommand command{.script = script, .args = {}, .tail = {}};
+  command.args.push_back(std::to_string(keys.size()));
+  std::ranges::move(keys, std::back_inserter(command.args));
+  std::ranges::move(args, std::back_inserter(command.args));
+  return command;
+}
+
+template <typename... T>
+std::vector<std::string> numbers(T... values) {
+  return {std::to_string(values)...};
+}
+
+struct ToCommand {
+  std::uint64_t epoch;
+
+  RedisCommand operator()(ledger::CreateJob& op) const {
+    return make(kCreate, {kEpochKey, kJobsKey, job_key(op.job)},
+                {std::to_string(epoch), op.job, op.job_key, op.tenant, op.spec,
+                 std::to_string(op.priority)});
+  }
+  RedisCommand operator()(ledger::PinFingerprint& op) const {
+    return make(kSet, {kEpochKey, job_key(op.job)},
+                {std::to_string(epoch), "fingerprint", op.fingerprint});
+  }
+  RedisCommand operator()(ledger::AcceptChunk& op) const {
+    RedisCommand command =
+        make(kAccept,
+             {kEpochKey, job_key(op.job), part_key(op.job, "accepted"), in_key(op.job, op.chunk)},
+             numbers(epoch, op.chunk, op.items));
+    command.tail = std::move(op.content);
+    command.has_tail = true;
+    return command;
+  }
+  RedisCommand operator()(ledger::StoreResult& op) const {
+    RedisCommand command = make(kStore,
+                                {kEpochKey, job_key(op.job), part_key(op.job, "done"),
+                                 in_key(op.job, op.chunk), out_key(op.job, op.chunk)},
+                                numbers(epoch, op.chunk, op.items, op.items_failed, op.tokens,
+                                        op.cache_hits, op.cache_joins, op.cache_misses));
+    command.tail = std::move(op.content);
+    command.has_tail = true;
+    return command;
+  }
+  RedisCommand operator()(ledger::AckResult& op) const {
+    return make(kAck, {kEpochKey, part_key(op.job, "delivered"), out_key(op.job, op.chunk)},
+                numbers(epoch, op.chunk));
+  }
+  RedisCommand operator()(ledger::CloseJob& op) const {
+    return make(kSet, {kEpochKey, job_key(op.job)},
+                {std::to_string(epoch), "closed", "1", "chunks_total", std::to_string(op.chunks)});
+  }
+  RedisCommand operator()(ledger::EndJob& op) const {
+    std::vector<std::string> keys = {kEpochKey, job_key(op.job)};
+    for (const std::uint32_t chunk : op.chunks) {
+      keys.push_back(in_key(op.job, chunk));
+      keys.push_back(out_key(op.job, chunk));
+    }
+    return make(kEnd, std::move(keys), numbers(epoch, static_cast<int>(op.state)));
+  }
+  RedisCommand operator()(ledger::ForgetJob& op) const {
+    return make(kForget,
+                {kEpochKey, kJobsKey, job_key(op.job), part_key(op.job, "accepted"),
+                 part_key(op.job, "done"), part_key(op.job, "delivered")},
+                {std::to_string(epoch), op.job});
+  }
+  RedisCommand operator()(ledger::FetchChunk& op) const {
+    return {.script = -1, .args = {"GET", in_key(op.job, op.chunk)}, .tail = {}};
+  }
+  RedisCommand operator()(ledger::FetchResult& op) const {
+    return {.script = -1, .args = {"GET", out_key(op.job, op.chunk)}, .tail = {}};
+  }
+};
+
+protocol::Bytes to_bytes(const std::string& text) {
+  const auto* data = reinterpret_cast<const std::byte*>(text.data());
+  return {data, data + text.size()};
+}
+
+std::string cache_key(const CacheKey& key) {
+  std::string name = kPrefix + "c:";
+  name.append(reinterpret_cast<const char*>(key.data()), key.size());
+  return name;
+}
+
+}  // namespace
+
+const std::vector<std::string>& ledger_scripts() {
+  static const std::vector<std::string> scripts = {
+      // kCreate
+      fenced("if redis.call('EXISTS', KEYS[3]) == 0 then\n"
+             "  redis.call('HSET', KEYS[3], 'key', ARGV[3], 'tenant', ARGV[4], 'spec', ARGV[5],\n"
+             "             'priority', ARGV[6], 'state', 0)\n"
+             "  redis.call('SADD', KEYS[2], ARGV[2])\n"
+             "end\n"
+             "return 'OK'"),
+      // kSet
+      fenced("redis.call('HSET', KEYS[2], unpack(ARGV, 2))\n"
+             "return 'OK'"),
+      // kAccept
+      fenced("if redis.call('SETBIT', KEYS[3], ARGV[2], 1) == 0 then\n"
+             "  redis.call('SET', KEYS[4], ARGV[4])\n"
+             "  redis.call('HINCRBY', KEYS[2], 'items_accepted', ARGV[3])\n"
+             "  redis.call('HSET', KEYS[2], 'state', 1)\n"
+             "end\n"
+             "return 'OK'"),
+      // kStore
+      fenced("if redis.call('SETBIT', KEYS[3], ARGV[2], 1) == 0 then\n"
+             "  redis.call('SET', KEYS[5], ARGV[9])\n"
+             "  redis.call('DEL', KEYS[4])\n"
+             "  local names = {'items_done', 'items_failed', 'tokens_done', 'cache_hits',\n"
+             "                 'cache_joins', 'cache_misses'}\n"
+             "  for i = 1, 6 do redis.call('HINCRBY', KEYS[2], names[i], ARGV[i + 2]) end\n"
+             "end\n"
+             "return 'OK'"),
+      // kAck
+      fenced("redis.call('SETBIT', KEYS[2], ARGV[2], 1)\n"
+             "redis.call('DEL', KEYS[3])\n"
+             "return 'OK'"),
+      // kEnd
+      fenced("redis.call('HSET', KEYS[2], 'state', ARGV[2])\n"
+             "for i = 3, #KEYS do redis.call('DEL', KEYS[i]) end\n"
+             "return 'OK'"),
+      // kForget
+      fenced("redis.call('SREM', KEYS[2], ARGV[2])\n"
+             "redis.call('DEL', KEYS[3], KEYS[4], KEYS[5], KEYS[6])\n"
+             "return 'OK'"),
+      // kLoad
+      "return {redis.call('HGETALL', KEYS[1]), redis.call('GET', KEYS[2]),\n"
+      "        redis.call('GET', KEYS[3]), redis.call('GET', KEYS[4])}"};
+  return scripts;
+}
+
+RedisCommand to_command(ledger::Operation operation, std::uint64_t epoch) {
+  return std::visit(ToCommand{epoch}, operation);
+}
+
+ledger::Reply to_reply(RedisValue value) {
+  if (value.kind == RedisValue::Kind::kError) {
+    return {.status = ledger::Status::kFailed, .message = std::move(value.text), .content = {}};
+  }
+  if (value.kind == RedisValue::Kind::kString && value.text == "FENCED") {
+    return {.status = ledger::Status::kFenced, .message = {}, .content = {}};
+  }
+  return {.status = ledger::Status::kDone, .message = {}, .content = to_bytes(value.text)};
+}
+
+RedisCommand increment_epoch_command() {
+  return {.script = -1, .args = {"INCR", kEpochKey}, .tail = {}};
+}
+
+RedisCommand list_jobs_command() {
+  return {.script = -1, .args = {"SMEMBERS", kJobsKey}, .tail = {}};
+}
+
+RedisCommand load_job_command(const JobId& job) {
+  return make(
+      kLoad,
+      {job_key(job), part_key(job, "accepted"), part_key(job, "done"), part_key(job, "delivered")},
+      {});
+}
+
+Result<ledger::StoredJob> to_stored_job(const JobId& job, const RedisValue& value) {
+  if (value.kind != RedisValue::Kind::kArray || value.items.size() != 4) {
+    return Error{ErrorCode::kInternal, "the ledger's entry of job " + job + " has another form"};
+  }
+  std::map<std::string, std::string> fields;
+  const std::vector<RedisValue>& pairs = value.items[0].items;
+  for (std::size_t i = 0; i + 1 < pairs.size(); i += 2) {
+    fields[pairs[i].text] = pairs[i + 1].text;
+  }
+  if (!fields.contains("spec")) {
+    return Error{ErrorCode::kInternal, "the ledger has no specification of job " + job};
+  }
+  const auto number = [&](const char* name) {
+    std::uint64_t result = 0;
+    const std::string& text = fields[name];
+    std::from_chars(text.data(), text.data() + text.size(), result);
+    return result;
+  };
+  const std::uint64_t state = number("state");
+  if (state > static_cast<std::uint64_t>(protocol::JobState::kCancelled)) {
+    return Error{ErrorCode::kInternal, "job " + job + " is in no known state"};
+  }
+  return ledger::StoredJob{
+      .job = job,
+      .job_key = fields["key"],
+      .tenant = fields["tenant"],
+      .spec = fields["spec"],
+      .fingerprint = fields["fingerprint"],
+      .priority = static_cast<std::uint32_t>(std::max<std::uint64_t>(1, number("priority"))),
+      .state = static_cast<protocol::JobState>(state),
+      .closed = number("closed") != 0,
+      .chunks_total = static_cast<std::uint32_t>(number("chunks_total")),
+      .items_accepted = number("items_accepted"),
+      .items_done = number("items_done"),
+      .items_failed = number("items_failed"),
+      .tokens_done = number("tokens_done"),
+      .cache_hits = number("cache_hits"),
+      .cache_joins = number("cache_joins"),
+      .cache_misses = number("cache_misses"),
+      .accepted = to_bytes(value.items[1].text),
+      .done = to_bytes(value.items[2].text),
+      .delivered = to_bytes(value.items[3].text)};
+}
+
+RedisCommand cache_get_command(const std::vector<CacheKey>& keys) {
+  RedisCommand command{.script = -1, .args = {"MGET"}, .tail = {}};
+  for (const CacheKey& key : keys) {
+    command.args.push_back(cache_key(key));
+  }
+  return command;
+}
+
+RedisCommand cache_put_command(const CacheKey& key, const Embedding& embedding,
+                               std::int64_t ttl_ms) {
+  const std::vector<std::byte> value = encode_cache_value(key, embedding);
+  return {.script = -1,
+          .args = {"SET", cache_key(key),
+                   std::string(reinterpret_cast<const char*>(value.data()), value.size()), "PX",
+                   std::to_string(ttl_ms)},
+          .tail = {}};
+}
+
+}  // namespace tessera::coordinator

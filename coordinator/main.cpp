@@ -1,0 +1,28 @@
+#include <cstdlib>
+#include <exception>
+#include <iostream>
+
+#include "common/check.hpp"
+#include "common/log.hpp"
+#include "common/stop_signal.hpp"
+#include "coordinator/coordinator.hpp"
+#include "coordinator/options.hpp"
+
+int main(int argc, char** argv) {
+  using namespace tessera;
+  try {
+    coordinator::Options options;
+    if (!coordinator::parse_options(argc, argv, options)) {
+      return EXIT_SUCCESS;
+    }
+    log::init("coordinator", options.log_level);
+    const StopSignal stop;
+    coordinator::Coordinator process(options);
+    return process.run(stop) ? EXIT_SUCCESS : EXIT_FAILURE;
+  } catch (const FatalError& error) {
+    std::cerr << "tessera-coordinator: " << error.what() << "\n";
+  } catch (const std::exception& error) {
+    std::cerr << "tessera-coordinator: unexpected: " << error.what() << "\n";
+  }
+  return EXIT_FAILURE;
+}

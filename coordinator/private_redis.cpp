@@ -1,0 +1,148 @@
+#include "coordinator/private_redis.hpp"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "common/check.hpp"
+#include "common/log.hpp"
+
+namespace tessera::coordinator {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+
+constexpr std::size_t kSocketPathBytesMax = 100;  // sun_path holds 108 with its end.
+constexpr auto kLockPatience = 30s;
+constexpr auto kStopPatience = 20s;
+
+std::vector<std::string> arguments(const fs::path& dir, const std::string& socket, int memory_mb) {
+  return {"redis-server",
+          "--port",
+          "0",
+          "--unixsocket",
+          socket,
+          "--unixsocketperm",
+          "700",
+          "--dir",
+          dir.string(),
+          "--logfile",
+          (dir / "redis.log").string(),
+          "--daemonize",
+          "no",
+          "--save",
+          "",
+          "--appendonly",
+          "yes",
+          "--appendfsync",
+          "always",
+          "--maxmemory",
+          std::to_string(memory_mb) + "mb",
+          "--maxmemory-policy",
+          "volatile-lru"};
+}
+
+// Only calls that are allowed between fork and exec.
+[[noreturn]] void run_child(const std::vector<char*>& argv, pid_t parent) {
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (getppid() != parent) {
+    _exit(1);  // The coordinator died before the line above.
+  }
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  setpgid(0, 0);  // A Ctrl-C in the terminal is for the coordinator, which ends this one last.
+  execvp(argv[0], argv.data());
+  _exit(127);
+}
+
+}  // namespace
+
+PrivateRedis::PrivateRedis(const fs::path& data_dir, int memory_mb)
+    : dir_(fs::absolute(data_dir)), memory_mb_(memory_mb) {
+  std::error_code error;
+  fs::create_directories(dir_, error);
+  socket_ = (dir_ / "redis.sock").string();
+  if (socket_.size() > kSocketPathBytesMax) {
+    throw FatalError("the data folder's path is too long for a socket in it: " + dir_.string());
+  }
+  url_ = "unix:" + socket_;
+  lock_fd_ = open((dir_ / "lock").c_str(), O_RDWR | O_CREAT, 0600);
+  if (lock_fd_ < 0) {
+    throw FatalError("cannot write to the data folder " + dir_.string() + ": " +
+                     std::strerror(errno));
+  }
+  const auto deadline = std::chrono::steady_clock::now() + kLockPatience;
+  while (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) {
+    if (std::chrono::steady_clock::now() > deadline) {
+      close(lock_fd_);
+      throw FatalError("the data folder " + dir_.string() + " is in use by another coordinator");
+    }
+    std::this_thread::sleep_for(50ms);
+  }
+  start();
+}
+
+void PrivateRedis::start() {
+  std::vector<std::string> words = arguments(dir_, socket_, memory_mb_);
+  std::vector<char*> argv;
+  for (std::string& word : words) {
+    argv.push_back(word.data());
+  }
+  argv.push_back(nullptr);
+  const pid_t parent = getpid();
+  pid_ = fork();
+  if (pid_ == 0) {
+    run_child(argv, parent);
+  }
+  if (pid_ < 0) {
+    throw FatalError("cannot start redis-server: " + std::string(std::strerror(errno)));
+  }
+  std::this_thread::sleep_for(20ms);
+  int status = 0;
+  if (waitpid(pid_, &status, WNOHANG) == pid_) {
+    pid_ = -1;
+    throw FatalError(WEXITSTATUS(status) == 127
+                         ? "redis-server is not installed, and no --redis URL is given"
+                         : "redis-server does not start; see " + (dir_ / "redis.log").string());
+  }
+  log::info("private redis-server on {}, process {}", socket_, pid_);
+}
+
+void PrivateRedis::restart_if_ended() {
+  int status = 0;
+  if (pid_ > 0 && waitpid(pid_, &status, WNOHANG) == pid_) {
+    log::warn("the private redis-server has ended; it is started again");
+    start();
+  }
+}
+
+PrivateRedis::~PrivateRedis() {
+  if (pid_ > 0) {
+    kill(pid_, SIGTERM);
+    const auto deadline = std::chrono::steady_clock::now() + kStopPatience;
+    while (waitpid(pid_, nullptr, WNOHANG) == 0) {
+      if (std::chrono::steady_clock::now() > deadline) {
+        log::warn("redis-server does not end; it is killed");
+        kill(pid_, SIGKILL);
+        waitpid(pid_, nullptr, 0);
+        break;
+      }
+      std::this_thread::sleep_for(10ms);
+    }
+  }
+  if (lock_fd_ >= 0) {
+    close(lock_fd_);
+  }
+}
+
+}  // namespace tessera::coordinator

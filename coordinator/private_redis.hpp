@@ -1,0 +1,36 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <filesystem>
+#include <string>
+
+namespace tessera::coordinator {
+
+// A redis-server of our own on a unix socket below the data folder, append-only file on and synced
+// at every write. It ends with this object, and with the process if that is killed. A lock on the
+// data folder keeps two of them apart, also the one of a killed coordinator that is still writing.
+class PrivateRedis {
+ public:
+  // Throws FatalError when redis-server is not installed, does not start, or the folder is in use.
+  PrivateRedis(const std::filesystem::path& data_dir, int memory_mb);
+  ~PrivateRedis();
+  PrivateRedis(const PrivateRedis&) = delete;
+  PrivateRedis& operator=(const PrivateRedis&) = delete;
+
+  const std::string& url() const { return url_; }
+  // Starts it again when it has ended; its file has all that was answered.
+  void restart_if_ended();
+
+ private:
+  void start();
+
+  const std::filesystem::path dir_;
+  const int memory_mb_;
+  std::string socket_;
+  std::string url_;
+  int lock_fd_ = -1;
+  pid_t pid_ = -1;
+};
+
+}  // namespace tessera::coordinator

@@ -1,0 +1,356 @@
+#include "coordinator/redis_client.hpp"
+
+#include <hiredis/async.h>
+#include <hiredis/hiredis.h>
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+#include "common/check.hpp"
+#include "common/log.hpp"
+
+namespace tessera::coordinator {
+namespace {
+
+constexpr std::chrono::milliseconds kBackOffMin{50};
+constexpr std::chrono::milliseconds kBackOffMax{2000};
+constexpr int kDefaultPort = 6379;
+
+RedisValue to_value(const redisReply& reply) {
+  RedisValue value;
+  switch (reply.type) {
+    case REDIS_REPLY_INTEGER:
+      value.kind = RedisValue::Kind::kInteger;
+      value.integer = reply.integer;
+      break;
+    case REDIS_REPLY_STRING:
+    case REDIS_REPLY_STATUS:
+      value.kind = RedisValue::Kind::kString;
+      value.text.assign(reply.str, reply.len);
+      break;
+    case REDIS_REPLY_ERROR:
+      value.kind = RedisValue::Kind::kError;
+      value.text.assign(reply.str, reply.len);
+      break;
+    case REDIS_REPLY_ARRAY:
+      value.kind = RedisValue::Kind::kArray;
+      value.items.reserve(reply.elements);
+      for (std::size_t i = 0; i < reply.elements; ++i) {
+        value.items.push_back(to_value(*reply.element[i]));
+      }
+      break;
+    default:
+      break;
+  }
+  return value;
+}
+
+// Answers after which the commands behind must not be taken for served: the server is still
+// reading its files, or has lost the scripts. A new connection begins from the start.
+bool means_not_ready(const RedisValue& value) {
+  return value.kind == RedisValue::Kind::kError &&
+         (value.text.starts_with("LOADING") || value.text.starts_with("NOSCRIPT") ||
+          value.text.starts_with("MASTERDOWN"));
+}
+
+RedisValue connection_error(const std::string& why) {
+  return {.kind = RedisValue::Kind::kError, .integer = 0, .text = why, .items = {}};
+}
+
+}  // namespace
+
+struct RedisClient::Connection {
+  redisAsyncContext* context = nullptr;
+  bool want_read = false;
+  bool want_write = false;
+
+  ~Connection() {
+    if (context != nullptr) {
+      context->data = nullptr;  // Callbacks find nobody.
+      redisAsyncFree(context);
+    }
+  }
+};
+
+struct RedisClient::Hooks {
+  static RedisClient* client(const redisAsyncContext* context) {
+    return static_cast<RedisClient*>(context->data);
+  }
+  static void add_read(void* c) { static_cast<Connection*>(c)->want_read = true; }
+  static void del_read(void* c) { static_cast<Connection*>(c)->want_read = false; }
+  static void add_write(void* c) { static_cast<Connection*>(c)->want_write = true; }
+  static void del_write(void* c) { static_cast<Connection*>(c)->want_write = false; }
+  static void cleanup(void* c) {
+    static_cast<Connection*>(c)->want_read = static_cast<Connection*>(c)->want_write = false;
+  }
+  static void on_connect(const redisAsyncContext* context, int status) {
+    RedisClient* self = client(context);
+    if (self == nullptr) {
+      return;
+    }
+    if (status == REDIS_OK) {
+      self->prepare();
+    } else {
+      // hiredis frees a context whose connect failed after this returns.
+      self->connection_->context = nullptr;
+      self->broken_ = context->errstr;
+    }
+  }
+  static void on_disconnect(const redisAsyncContext* context, int /*status*/) {
+    if (RedisClient* self = client(context)) {
+      self->connection_->context = nullptr;  // hiredis frees it.
+      self->broken_ = context->err != 0 ? context->errstr : "the server closed the connection";
+    }
+  }
+  static void on_reply(redisAsyncContext* context, void* reply, void* is_preparation) {
+    RedisClient* self = client(context);
+    if (self == nullptr || reply == nullptr || !self->broken_.empty()) {
+      return;  // The disconnect says what becomes of open commands.
+    }
+    self->heard_at_ = Clock::now();
+    RedisValue value = to_value(*static_cast<redisReply*>(reply));
+    if (means_not_ready(value)) {
+      self->broken_ = value.text;
+    } else if (is_preparation != nullptr) {
+      self->prepared(value);
+    } else {
+      self->answered(std::move(value));
+    }
+  }
+};
+
+RedisClient::RedisClient(RedisOptions options) : options_(std::move(options)) {
+  std::string rest = options_.url;
+  const auto malformed = [&] {
+    return FatalError("a Redis URL is redis://[:password@]host[:port][/db] or unix:/path, not " +
+                      options_.url);
+  };
+  if (rest.starts_with("unix:")) {
+    rest.erase(0, 5);
+    host_ = rest.starts_with("//") ? rest.substr(2) : rest;
+  } else if (rest.starts_with("redis://")) {
+    rest.erase(0, 8);
+    if (const auto at = rest.rfind('@'); at != std::string::npos) {
+      password_ = rest.substr(0, at);
+      password_.erase(0, password_.find(':') + 1);
+      rest.erase(0, at + 1);
+    }
+    if (const auto slash = rest.find('/'); slash != std::string::npos) {
+      database_ = rest.substr(slash + 1);
+      rest.erase(slash);
+    }
+    port_ = kDefaultPort;
+    if (const auto colon = rest.rfind(':'); colon != std::string::npos) {
+      const char* end = rest.data() + rest.size();
+      if (std::from_chars(rest.data() + colon + 1, end, port_).ptr != end || port_ <= 0) {
+        throw malformed();
+      }
+      rest.erase(colon);
+    }
+    host_ = rest;
+  }
+  if (host_.empty()) {
+    throw malformed();
+  }
+}
+
+RedisClient::~RedisClient() = default;
+
+void RedisClient::connect(Clock::time_point now) {
+  broken_.clear();
+  heard_at_ = now;
+  connection_ = std::make_unique<Connection>();
+  redisAsyncContext* context =
+      port_ == 0 ? redisAsyncConnectUnix(host_.c_str()) : redisAsyncConnect(host_.c_str(), port_);
+  CHECK(context != nullptr);
+  connection_->context = context;
+  if (context->err != 0) {
+    broken_ = context->errstr;
+    return;
+  }
+  context->data = this;
+  context->ev.data = connection_.get();
+  context->ev.addRead = Hooks::add_read;
+  context->ev.delRead = Hooks::del_read;
+  context->ev.addWrite = Hooks::add_write;
+  context->ev.delWrite = Hooks::del_write;
+  context->ev.cleanup = Hooks::cleanup;
+  state_ = State::kConnecting;
+  redisAsyncSetConnectCallback(context, Hooks::on_connect);
+  redisAsyncSetDisconnectCallback(context, Hooks::on_disconnect);
+}
+
+void RedisClient::prepare() {
+  state_ = State::kPreparing;
+  script_hashes_.clear();
+  preparing_left_ = 0;
+  const auto ask = [&](std::vector<const char*> argv) {
+    ++preparing_left_;
+    redisAsyncCommandArgv(connection_->context, Hooks::on_reply, this,
+                          static_cast<int>(argv.size()), argv.data(), nullptr);
+  };
+  if (!password_.empty()) {
+    ask({"AUTH", password_.c_str()});
+  }
+  if (!database_.empty()) {
+    ask({"SELECT", database_.c_str()});
+  }
+  ask({"PING"});
+  for (const std::string& script : options_.scripts) {
+    ask({"SCRIPT", "LOAD", script.c_str()});
+  }
+}
+
+void RedisClient::prepared(const RedisValue& value) {
+  if (value.kind == RedisValue::Kind::kError) {
+    broken_ = value.text;
+    return;
+  }
+  --preparing_left_;
+  if (preparing_left_ < options_.scripts.size()) {
+    script_hashes_.push_back(value.text);
+  }
+  if (preparing_left_ == 0) {
+    state_ = State::kReady;
+    back_off_ = std::chrono::milliseconds(0);
+    send_open();
+  }
+}
+
+void RedisClient::send_open() {
+  for (const Open& open : open_) {
+    send(open.command);
+  }
+}
+
+void RedisClient::send(const RedisCommand& command) {
+  std::vector<const char*> argv;
+  std::vector<std::size_t> lengths;
+  const auto add = [&](const char* data, std::size_t bytes) {
+    argv.push_back(data);
+    lengths.push_back(bytes);
+  };
+  if (command.script >= 0) {
+    const std::string& hash = script_hashes_.at(static_cast<std::size_t>(command.script));
+    add("EVALSHA", 7);
+    add(hash.data(), hash.size());
+  }
+  for (const std::string& arg : command.args) {
+    add(arg.data(), arg.size());
+  }
+  if (command.has_tail) {
+    add(reinterpret_cast<const char*>(command.tail.data()), command.tail.size());
+  }
+  redisAsyncCommandArgv(connection_->context, Hooks::on_reply, nullptr,
+                        static_cast<int>(argv.size()), argv.data(), lengths.data());
+}
+
+void RedisClient::run(RedisCommand command, Callback done) {
+  const bool sound = state_ == State::kReady && broken_.empty();
+  if (!sound && !options_.resend) {
+    done(connection_error("the server cannot be reached: " + last_error_));
+    return;
+  }
+  if (open_.empty()) {
+    heard_at_ = Clock::now();
+  }
+  open_.push_back({std::move(command), std::move(done)});
+  if (sound) {
+    send(open_.back().command);
+  }
+  if (!options_.resend) {
+    open_.back().command = {};  // It will not be needed again.
+  }
+}
+
+void RedisClient::answered(RedisValue value) {
+  CHECK(!open_.empty());
+  const Callback done = std::move(open_.front().done);
+  open_.pop_front();
+  done(std::move(value));
+}
+
+void RedisClient::drop(const std::string& why) {
+  if (state_ == State::kReady) {
+    log::warn("Redis at {}: {}", host_, why);
+  }
+  last_error_ = why;
+  state_ = State::kDown;
+  connection_.reset();
+  broken_.clear();
+  back_off_ = std::clamp(2 * back_off_, kBackOffMin, kBackOffMax);
+  connect_at_ = Clock::now() + back_off_;
+  if (!options_.resend) {
+    for (const Open& open : std::exchange(open_, {})) {
+      open.done(connection_error(why));
+    }
+  }
+}
+
+net::PollSet::Descriptor RedisClient::descriptor() const {
+  if (connection_ == nullptr || connection_->context == nullptr || !broken_.empty()) {
+    return {};
+  }
+  return {.fd = connection_->context->c.fd,
+          .want_read = connection_->want_read,
+          .want_write = connection_->want_write};
+}
+
+void RedisClient::handle(const net::PollSet::Descriptor& ready) {
+  const auto alive = [&] {
+    return connection_ != nullptr && connection_->context != nullptr && broken_.empty();
+  };
+  if (alive() && ready.fd == connection_->context->c.fd) {
+    if (ready.readable) {
+      redisAsyncHandleRead(connection_->context);
+    }
+    if (ready.writable && alive()) {
+      redisAsyncHandleWrite(connection_->context);
+    }
+  }
+  if (!broken_.empty()) {
+    drop(std::string(broken_));
+  }
+}
+
+void RedisClient::tick(Clock::time_point now) {
+  if (!broken_.empty()) {
+    drop(std::string(broken_));
+  }
+  const bool waits_for_answer = state_ == State::kConnecting || state_ == State::kPreparing ||
+                                (state_ == State::kReady && !open_.empty());
+  if (waits_for_answer && now - heard_at_ > options_.timeout) {
+    drop("no answer for " + std::to_string(options_.timeout.count()) + " ms");
+  }
+  if (state_ == State::kDown && now >= connect_at_) {
+    connect(now);
+  }
+}
+
+Result<RedisValue> RedisClient::call(RedisCommand command, std::chrono::milliseconds timeout) {
+  CHECK(options_.resend);  // So that an answer comes from a working connection.
+  const auto shared = std::make_shared<std::pair<bool, RedisValue>>();
+  run(std::move(command), [shared](RedisValue value) { *shared = {true, std::move(value)}; });
+  const auto deadline = Clock::now() + timeout;
+  net::PollSet poll;
+  while (!shared->first && Clock::now() < deadline) {
+    tick(Clock::now());
+    poll.descriptors.clear();
+    if (const auto wanted = descriptor(); wanted.fd >= 0) {
+      poll.descriptors.push_back(wanted);
+    }
+    poll.wait(20);
+    handle(poll.descriptors.empty() ? net::PollSet::Descriptor{} : poll.descriptors.front());
+  }
+  RedisValue answer = std::move(shared->second);
+  if (!shared->first) {
+    return Error{ErrorCode::kUnavailable, last_error_};
+  }
+  if (answer.kind == RedisValue::Kind::kError) {
+    return Error{ErrorCode::kUnavailable, answer.text};
+  }
+  return answer;
+}
+
+}  // namespace tessera::coordinator
