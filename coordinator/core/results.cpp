@@ -36,9 +36,7 @@ void append_row(const Embedding& embedding, const ResolvedSpec& spec, std::vecto
     return;
   }
   from_float16(stored, row);
-  if (cut) {
-    renormalise(row);
-  }
+  renormalise(row);  // Rounding to float16 alone moves the length by up to 1e-4.
   if (spec.vector_type == protocol::VectorType::kFloat32) {
     std::memcpy(out, row.data(), row.size() * sizeof(float));
     return;

@@ -14,7 +14,8 @@ struct CacheCounts {
 };
 
 // The answer for items that have all ended, in their order: every vector cut to the wanted width,
-// made unit length again where that cut something off, and in the wanted type.
+// made unit length and in the wanted type. A full-width float16 answer is the stored vector, bit
+// for bit.
 protocol::ResultBlock assemble(std::span<const Outcome> outcomes, const ResolvedSpec& spec,
                                const CacheCounts& counts);
 
