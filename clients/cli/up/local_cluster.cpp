@@ -1,0 +1,227 @@
+#include "clients/cli/up/local_cluster.hpp"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "clients/cli/command.hpp"
+#include "common/check.hpp"
+#include "common/log.hpp"
+#include "common/stop_signal.hpp"
+
+namespace tessera::cli {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+using std::chrono::seconds;
+
+constexpr int kLookMs = 100;
+constexpr seconds kRestartMax{30};
+constexpr seconds kHealthyAfter{60};  // Who ran so long starts again at the short back-off.
+
+int threads_for(const LocalClusterOptions& options) {
+  if (options.threads > 0) {
+    return options.threads;
+  }
+  const auto cores = static_cast<int>(std::thread::hardware_concurrency());
+  return std::max(1, cores / static_cast<int>(options.devices.size()));
+}
+
+}  // namespace
+
+LocalCluster::LocalCluster(LocalClusterOptions options, const StopSignal& stop)
+    : options_(std::move(options)), stop_(stop) {
+  std::error_code error;
+  std::filesystem::create_directories(options_.data_dir + "/logs", error);
+  if (error) {
+    throw FatalError("cannot make " + options_.data_dir + "/logs: " + error.message());
+  }
+}
+
+std::string LocalCluster::log_path(const std::string& name) const {
+  return options_.data_dir + "/logs/" + name + ".log";
+}
+
+std::vector<std::string> LocalCluster::coordinator_command() const {
+  std::vector<std::string> command{program_folder() + "/tessera-coordinator",
+                                   "--listen",
+                                   client_address_,
+                                   "--worker-listen",
+                                   worker_address_,
+                                   "--model",
+                                   options_.model,
+                                   "--data-dir",
+                                   options_.data_dir,
+                                   "--port-file",
+                                   options_.data_dir + "/coordinator.json"};
+  if (!options_.redis.empty()) {
+    command.insert(command.end(), {"--redis", options_.redis});
+  }
+  command.insert(command.end(), options_.coordinator_args.begin(), options_.coordinator_args.end());
+  return command;
+}
+
+std::vector<std::string> LocalCluster::worker_command(std::size_t number) const {
+  const std::string& device = options_.devices[number];
+  const std::size_t equals = options_.model.find('=');
+  std::vector<std::string> command{
+      program_folder() + "/tessera-worker",
+      "--coordinator",
+      worker_address_,
+      "--model",
+      equals == std::string::npos ? options_.model : options_.model.substr(equals + 1),
+      "--device",
+      device,
+      "--name",
+      "local-" + std::to_string(number)};
+  if (equals != std::string::npos) {
+    command.insert(command.end(), {"--model-name", options_.model.substr(0, equals)});
+  }
+  if (device == "cpu") {
+    command.insert(command.end(), {"--threads", std::to_string(threads_for(options_))});
+  }
+  command.insert(command.end(), options_.worker_args.begin(), options_.worker_args.end());
+  return command;
+}
+
+bool LocalCluster::start() {
+  client_address_ = options_.listen;
+  worker_address_ = options_.worker_listen;
+  std::filesystem::remove(options_.data_dir + "/coordinator.json");
+  coordinator_.process = std::make_unique<ChildProcess>(
+      ProcessSpec{"coordinator", coordinator_command(), log_path("coordinator")});
+  coordinator_.process->start();
+  coordinator_.started_at = SteadyClock::now();
+  if (!wait_for_addresses()) {
+    return false;
+  }
+  // A coordinator that is started again takes the very addresses, so that everybody finds it.
+  coordinator_.process->replace_command(coordinator_command());
+  for (std::size_t i = 0; i < options_.devices.size(); ++i) {
+    const std::string name = "worker-" + std::to_string(i);
+    Supervised& worker = workers_.emplace_back();
+    worker.process =
+        std::make_unique<ChildProcess>(ProcessSpec{name, worker_command(i), log_path(name)});
+    worker.process->start();
+    worker.started_at = SteadyClock::now();
+  }
+  return wait_for_worker();
+}
+
+bool LocalCluster::wait_for_addresses() {
+  const auto deadline = SteadyClock::now() + seconds(30);
+  while (!sleep_or_stop(kLookMs)) {
+    refuse_if_ended(coordinator_);
+    std::ifstream file(options_.data_dir + "/coordinator.json");
+    const auto json = nlohmann::json::parse(file, nullptr, false);
+    if (json.is_object() && json.contains("client") && json.contains("worker")) {
+      client_address_ = json.at("client");
+      worker_address_ = json.at("worker");
+      return true;
+    }
+    if (SteadyClock::now() > deadline) {
+      throw FatalError("the coordinator did not come up; see " + log_path("coordinator"));
+    }
+  }
+  return false;
+}
+
+bool LocalCluster::wait_for_worker() {
+  client::Client client({.coordinator = client_address_, .name = "tessera-up"});
+  const auto deadline =
+      SteadyClock::now() + std::chrono::milliseconds(static_cast<int>(options_.ready_s * 1000));
+  while (!sleep_or_stop(kLookMs)) {
+    refuse_if_ended(coordinator_);
+    for (Supervised& worker : workers_) {
+      refuse_if_ended(worker);
+    }
+    const auto status = client.status("", std::chrono::seconds(1));
+    if (status && status->workers.size() >= workers_.size()) {
+      return true;
+    }
+    if (SteadyClock::now() > deadline) {
+      throw FatalError("no worker came up in time; see " + log_path("worker-0"));
+    }
+  }
+  return false;
+}
+
+bool LocalCluster::sleep_or_stop(int ms) const {
+  pollfd stop{.fd = stop_.fd(), .events = POLLIN, .revents = 0};
+  return poll(&stop, 1, ms) > 0 && stop_.take();
+}
+
+void LocalCluster::refuse_if_ended(Supervised& child) {
+  if (const auto end = child.process->poll_end()) {
+    const ProcessSpec& spec = child.process->spec();
+    throw FatalError("the " + spec.name + " would not start (" + *end +
+                     "):" + last_lines(spec.log_path, 3));
+  }
+}
+
+void LocalCluster::supervise() {
+  while (!sleep_or_stop(kLookMs)) {
+    look_after(coordinator_);
+    for (Supervised& worker : workers_) {
+      look_after(worker);
+    }
+  }
+}
+
+void LocalCluster::look_after(Supervised& child) {
+  const auto now = SteadyClock::now();
+  ChildProcess& process = *child.process;
+  if (const auto end = process.poll_end()) {
+    child.restarts = now - child.started_at > kHealthyAfter ? 0 : child.restarts + 1;
+    const auto wait = std::min(kRestartMax, seconds(1LL << std::min(child.restarts, 5U)));
+    child.restart_at = now + wait;
+    log::warn("{} ended with {}; starting it again in {} s, its log is {}", process.spec().name,
+              *end, wait.count(), process.spec().log_path);
+  }
+  if (!process.running() && now >= child.restart_at) {
+    process.start();
+    child.started_at = now;
+  }
+}
+
+void LocalCluster::stop() {
+  std::vector<Supervised*> workers;
+  for (Supervised& worker : workers_) {
+    workers.push_back(&worker);
+  }
+  end(workers, seconds(35));
+  end({&coordinator_}, seconds(35));
+}
+
+void LocalCluster::end(std::vector<Supervised*> children, seconds patience) {
+  const auto deadline = SteadyClock::now() + patience;
+  std::erase_if(children, [](Supervised* c) { return !c->process || !c->process->running(); });
+  for (Supervised* child : children) {
+    child->process->terminate();
+  }
+  while (!children.empty()) {
+    std::erase_if(children, [](Supervised* c) { return c->process->poll_end().has_value(); });
+    if (SteadyClock::now() > deadline) {
+      for (Supervised* child : children) {
+        log::warn("{} did not stop in time and is killed", child->process->spec().name);
+        child->process->kill();
+      }
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+}
+
+std::vector<const ChildProcess*> LocalCluster::processes() const {
+  std::vector<const ChildProcess*> all{coordinator_.process.get()};
+  for (const Supervised& worker : workers_) {
+    all.push_back(worker.process.get());
+  }
+  return all;
+}
+
+}  // namespace tessera::cli
