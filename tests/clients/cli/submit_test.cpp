@@ -1,0 +1,276 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "clients/cli/io/npy.hpp"
+#include "clients/cli/submit/progress.hpp"
+#include "clients/cli/submit/submit_run.hpp"
+#include "common/check.hpp"
+#include "common/stop_signal.hpp"
+#include "tests/support/fake_coordinator.hpp"
+
+namespace tessera::cli {
+namespace {
+
+using test::fake_vector;
+using test::FakeCoordinator;
+
+// One for the process: it blocks signals.
+const StopSignal& stop_signal() {
+  static const StopSignal stop;
+  return stop;
+}
+
+class SubmitTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "submit_test_" + std::to_string(getpid());
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  std::string write(const std::string& name, const std::string& content) {
+    std::ofstream(folder_ + "/" + name, std::ios::binary) << content;
+    return folder_ + "/" + name;
+  }
+
+  std::string write_lines(int count, const std::string& name = "in.txt") {
+    std::string content;
+    for (int i = 0; i < count; ++i) {
+      content += line(i) + "\n";
+    }
+    return write(name, content);
+  }
+
+  static std::string line(int i) { return "line number " + std::to_string(i); }
+
+  SubmitOptions options(const std::string& input) {
+    SubmitOptions options;
+    options.connect.client.coordinator = coordinator_.address();
+    options.connect.client.hello_again = std::chrono::milliseconds(50);
+    options.inputs = {input};
+    options.output.folder = folder_ + "/out";
+    options.chunk_items = 10;
+    options.json = true;
+    options.quiet = true;
+    return options;
+  }
+
+  static int run(const SubmitOptions& options) {
+    testing::internal::CaptureStdout();
+    int code = 0;
+    try {
+      code = SubmitRun(options, stop_signal()).run();
+    } catch (...) {
+      testing::internal::GetCapturedStdout();
+      throw;
+    }
+    testing::internal::GetCapturedStdout();
+    return code;
+  }
+
+  std::vector<std::string> output_lines(const std::string& name) {
+    std::ifstream file(folder_ + "/out/" + name);
+    std::vector<std::string> lines;
+    for (std::string text; std::getline(file, text);) {
+      lines.push_back(text);
+    }
+    return lines;
+  }
+
+  // All rows of all shards are those of lines 0..count-1, in order.
+  void expect_rows(int count, std::uint64_t shard_rows) {
+    int row = 0;
+    for (int shard = 0; row < count; ++shard) {
+      char name[64];
+      std::snprintf(name, sizeof(name), "/out/vectors-%05d.npy", shard);
+      const NpyMatrix matrix = read_npy(folder_ + name);
+      ASSERT_EQ(matrix.rows,
+                std::min<std::uint64_t>(shard_rows, static_cast<std::uint64_t>(count - row)));
+      for (std::uint64_t i = 0; i < matrix.rows; ++i, ++row) {
+        const std::string text = line(row);
+        const auto expected = fake_vector(std::as_bytes(std::span(text)), 32);
+        const std::vector<float> got(matrix.values.begin() + static_cast<long>(32 * i),
+                                     matrix.values.begin() + static_cast<long>(32 * (i + 1)));
+        ASSERT_EQ(got, expected) << row;
+      }
+    }
+    const auto ids = output_lines("ids.txt");
+    ASSERT_EQ(ids.size(), static_cast<std::size_t>(count));
+    EXPECT_EQ(ids.back(), std::to_string(count - 1));
+  }
+
+  FakeCoordinator coordinator_;
+  std::string folder_;
+};
+
+TEST_F(SubmitTest, WritesRowsInInputOrder) {
+  coordinator_.reverse_results = true;
+  auto opts = options(write_lines(1234));
+  opts.output.shard_rows = 500;
+  EXPECT_EQ(run(opts), kExitOk);
+  expect_rows(1234, 500);
+  EXPECT_TRUE(output_lines("errors.jsonl").empty());
+}
+
+TEST_F(SubmitTest, ResultsOutOfOrderAreSetAsideAndNeverHoldUpTheJob) {
+  // All results wait until the window is full, then come last first.
+  coordinator_.reverse_results = true;
+  coordinator_.hold_results = true;
+  coordinator_.window_chunks = 16;
+  std::jthread releasing([&] {
+    while (coordinator_.counts().chunks < 16) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    coordinator_.hold_results = false;
+  });
+  EXPECT_EQ(run(options(write_lines(1000))), kExitOk);
+  expect_rows(1000, 1U << 18);
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "/out/ahead"));
+}
+
+TEST_F(SubmitTest, SecondRunAsksNothing) {
+  const auto opts = options(write_lines(100));
+  EXPECT_EQ(run(opts), kExitOk);
+  const auto before = coordinator_.counts();
+  EXPECT_EQ(run(opts), kExitOk);
+  EXPECT_EQ(coordinator_.counts().hellos, before.hellos);
+  expect_rows(100, 1U << 18);
+}
+
+TEST_F(SubmitTest, GoesOnAfterACancelledJob) {
+  const auto opts = options(write_lines(300));
+  coordinator_.window_chunks = 4;
+  coordinator_.hold_results = true;
+  std::jthread cancelling([&] {
+    while (coordinator_.counts().chunks < 4) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    client::Client client({.coordinator = coordinator_.address()});
+    (void)client.cancel("job-1", std::chrono::seconds(60));
+    coordinator_.hold_results = false;
+  });
+  EXPECT_THROW(run(opts), FatalError);
+  cancelling.join();
+  EXPECT_EQ(run(opts), kExitOk);
+  expect_rows(300, 1U << 18);
+}
+
+TEST_F(SubmitTest, GoesOnAfterALostLedger) {
+  const auto opts = options(write_lines(300));
+  coordinator_.lose_results = 8;  // A whole window.
+  std::jthread losing([&] {
+    while (coordinator_.counts().chunks < 8) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    coordinator_.stop();
+    coordinator_.forget_ledger();
+    coordinator_.start();
+  });
+  try {
+    run(opts);
+  } catch (const FatalError&) {
+  }
+  losing.join();
+  EXPECT_EQ(run(opts), kExitOk);
+  expect_rows(300, 1U << 18);
+}
+
+TEST_F(SubmitTest, BadItemsAreReportedInTheirPlace) {
+  const auto opts = options(write("in.jsonl",
+                                  "{\"id\": \"a\", \"text\": \"one\"}\n"
+                                  "{\"id\": \"b\", \"text\": \"\"}\n"
+                                  "{\"id\": \"c\", \"text\": \"\\ud800\"}\n"
+                                  "{\"id\": \"d\\nd\", \"text\": \"x\"}\n"
+                                  "{\"id\": \"e\", \"text\": \"two\"}\n"));
+  EXPECT_EQ(run(opts), kExitItemErrors);
+  EXPECT_EQ(output_lines("ids.txt"), (std::vector<std::string>{"a", "e"}));
+  EXPECT_EQ(read_npy(folder_ + "/out/vectors-00000.npy").rows, 2U);
+  const auto errors = output_lines("errors.jsonl");
+  ASSERT_EQ(errors.size(), 3U);
+  const auto first = nlohmann::json::parse(errors[0]);
+  EXPECT_EQ(first.at("id"), "b");
+  EXPECT_EQ(first.at("index"), 1);
+  EXPECT_EQ(first.at("code"), "EMPTY_TEXT");
+  EXPECT_FALSE(first.at("message").get<std::string>().empty());
+  EXPECT_EQ(nlohmann::json::parse(errors[1]).at("code"), "INVALID_UTF8");
+  EXPECT_EQ(nlohmann::json::parse(errors[2]).at("code"), "INVALID_ARGUMENT");
+}
+
+TEST_F(SubmitTest, RefusesAnotherInputOrSpecInTheSameFolder) {
+  auto opts = options(write_lines(100));
+  EXPECT_EQ(run(opts), kExitOk);
+  auto other = opts;
+  other.spec.dimensions = 64;
+  EXPECT_THROW(run(other), FatalError);
+  write("in.txt", "something else\n");
+  EXPECT_THROW(run(opts), FatalError);
+  write_lines(99);
+  EXPECT_THROW(run(opts), FatalError);
+  write_lines(200);
+  EXPECT_THROW(run(opts), FatalError);
+  write_lines(100);
+  EXPECT_EQ(run(opts), kExitOk);
+}
+
+TEST_F(SubmitTest, RefusesAFolderThatIsNotItsOwn) {
+  std::filesystem::create_directories(folder_ + "/out");
+  write("out/precious.txt", "x");
+  EXPECT_THROW(run(options(write_lines(10))), FatalError);
+}
+
+TEST_F(SubmitTest, EmptyInputEndsWell) {
+  EXPECT_EQ(run(options(write("in.txt", ""))), kExitOk);
+  EXPECT_EQ(run(options(write("in.txt", ""))), kExitOk);
+}
+
+TEST_F(SubmitTest, OtherFormats) {
+  auto opts = options(write_lines(25));
+  opts.output.format = OutputFormat::kJsonLines;
+  EXPECT_EQ(run(opts), kExitOk);
+  const auto lines = output_lines("vectors.jsonl");
+  ASSERT_EQ(lines.size(), 25U);
+  const auto last = nlohmann::json::parse(lines[24]);
+  const std::string text = line(24);
+  EXPECT_EQ(last.at("vector").get<std::vector<float>>(),
+            fake_vector(std::as_bytes(std::span(text)), 32));
+
+  opts.output.folder = folder_ + "/out2";
+  opts.output.format = OutputFormat::kFvecs;
+  EXPECT_EQ(run(opts), kExitOk);
+  EXPECT_EQ(std::filesystem::file_size(folder_ + "/out2/vectors.fvecs"), 25U * (4 + 32 * 4));
+}
+
+TEST(ProgressLine, SaysWhatIsKnown) {
+  ProgressNumbers numbers{.items = 50, .errors = 1, .cache_hits = 7, .tokens = 1000};
+  EXPECT_EQ(progress_line(numbers, 10, 0), "50 items  100 tokens/s  7 from cache  1 errors");
+  numbers.fraction_start = 0.2;
+  numbers.fraction = 0.6;
+  EXPECT_EQ(progress_line(numbers, 10, 10),
+            "[######....]  60 %  50 items  100 tokens/s  7 from cache  1 errors  0:10 left");
+  EXPECT_EQ(duration_text(3723), "1:02:03");
+}
+
+TEST(Npy, HeaderIsReadBack) {
+  const std::string path = testing::TempDir() + "npy_test_" + std::to_string(getpid()) + ".npy";
+  const std::vector<float> rows{1, 2, 3, 4, 5, 6};
+  const std::string header = npy_header(protocol::VectorType::kFloat32, 2, 3);
+  EXPECT_EQ(header.size(), kNpyHeaderBytes);
+  std::ofstream(path, std::ios::binary)
+      << header << std::string(reinterpret_cast<const char*>(rows.data()), 24);
+  EXPECT_EQ(read_npy(path).values, rows);
+  // Cut anywhere, it is refused and never read past its end.
+  for (std::uintmax_t bytes = 0; bytes < 128 + 24; ++bytes) {
+    std::filesystem::resize_file(path, 128 + 24);
+    std::filesystem::resize_file(path, bytes);
+    EXPECT_THROW(read_npy(path), FatalError) << bytes;
+  }
+  std::filesystem::remove(path);
+}
+
+}  // namespace
+}  // namespace tessera::cli
