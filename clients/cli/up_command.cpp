@@ -21,8 +21,8 @@ struct UpOptions {
 };
 
 std::string as_json(const LocalCluster& cluster) {
-  nlohmann::ordered_json json = {{"client", cluster.client_address()},
-                                 {"worker", cluster.worker_address()},
+  nlohmann::ordered_json json = {{"clients", cluster.client_address()},
+                                 {"workers", cluster.worker_address()},
                                  {"pid", getpid()}};
   for (const ChildProcess* process : cluster.processes()) {
     json["processes"].push_back({{"name", process->spec().name},

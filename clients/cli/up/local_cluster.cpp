@@ -119,9 +119,9 @@ bool LocalCluster::wait_for_addresses() {
     refuse_if_ended(coordinator_);
     std::ifstream file(options_.data_dir + "/coordinator.json");
     const auto json = nlohmann::json::parse(file, nullptr, false);
-    if (json.is_object() && json.contains("client") && json.contains("worker")) {
-      client_address_ = json.at("client");
-      worker_address_ = json.at("worker");
+    if (json.is_object() && json.contains("clients") && json.contains("workers")) {
+      client_address_ = json.at("clients");
+      worker_address_ = json.at("workers");
       return true;
     }
     if (SteadyClock::now() > deadline) {
