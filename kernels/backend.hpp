@@ -162,7 +162,7 @@ std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
 
 struct CudaOptions {
   int device = 0;
-  std::string algorithm_cache;  // file of timed cuBLASLt choices; empty: none is kept
+  std::string algorithm_cache;  // file of timed cuBLASLt choices; empty: in the user's cache folder
 };
 // Throws FatalError with one sentence when the build has no CUDA or the machine no such GPU.
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);

@@ -4,6 +4,8 @@
 
 #include <bit>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <utility>
@@ -53,6 +55,19 @@ std::int64_t rows_bucket(std::int64_t rows) {
   const std::uint64_t octave = std::bit_ceil(value) / 2;
   const std::uint64_t step = octave < 64 ? 16 : octave / 4;
   return static_cast<std::int64_t>((value + step - 1) / step * step);
+}
+
+std::string default_algorithm_cache_file() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  const char* home = std::getenv("HOME");
+  if (cache == nullptr && home == nullptr) {
+    return "";
+  }
+  const auto base =
+      cache != nullptr ? std::filesystem::path(cache) : std::filesystem::path(home) / ".cache";
+  std::error_code failed;
+  std::filesystem::create_directories(base / "tessera", failed);
+  return failed ? "" : (base / "tessera" / "matmul_choices").string();
 }
 
 AlgorithmCache::AlgorithmCache(std::string path, std::string machine, std::size_t algorithm_bytes)

@@ -22,6 +22,10 @@ struct MatmulKey {
 // 128, 160, ... Rounds up.
 std::int64_t rows_bucket(std::int64_t rows);
 
+// $XDG_CACHE_HOME/tessera/matmul_choices, or the same under ~/.cache. Empty, which keeps no file,
+// where that folder cannot be made.
+std::string default_algorithm_cache_file();
+
 // Timed algorithm choices in a text file: a line that says for which GPU, driver and library they
 // hold, then one line each. A file for another machine, of another version or with a broken line is
 // as good as none; it is replaced at the next save. Owned by the device's thread; several processes

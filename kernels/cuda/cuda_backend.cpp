@@ -61,7 +61,8 @@ CudaBackend::CudaBackend(const CudaOptions& options)
       compute_(make_stream()),
       copy_in_(make_stream()),
       copy_out_(make_stream()),
-      gemm_(options.algorithm_cache) {
+      gemm_(options.algorithm_cache.empty() ? default_algorithm_cache_file()
+                                            : options.algorithm_cache) {
   (void)plan_for({.num_q_heads = 1, .num_kv_heads = 1}, properties_);  // refuses old GPUs
 }
 
@@ -153,7 +154,7 @@ std::unique_ptr<Buffer> CudaBackend::load_vector(const MatrixSlice& source) {
     }
   }
   auto buffer = std::make_unique<DeviceBuffer>(values.size() * sizeof(float), "norm weights");
-  cuda_check(cudaMemcpy(buffer->data(), values.data(), buffer->bytes(), cudaMemcpyHostToDevice));
+  copy_to_device(buffer->data(), values.data(), buffer->bytes());
   return buffer;
 }
 

@@ -35,9 +35,11 @@ MatmulKey key_of(const MatmulArguments& a) {
   return {.rows = rows_bucket(a.rows), .n = a.n, .k = a.k, .accumulate = a.accumulate};
 }
 
-std::vector<std::int64_t> buckets_up_to(std::int64_t max_rows) {
+std::vector<std::int64_t> buckets_of(const Gemm::Tuning& tuning) {
+  const std::int64_t last = rows_bucket(tuning.max_rows);
   std::vector<std::int64_t> buckets;
-  for (std::int64_t rows = 1; rows <= rows_bucket(max_rows); rows = buckets.back() + 1) {
+  for (std::int64_t rows = tuning.only_largest ? last : 1; rows <= last;
+       rows = buckets.back() + 1) {
     buckets.push_back(rows_bucket(rows));
   }
   return buckets;
@@ -95,8 +97,7 @@ std::vector<cublasLtMatmulHeuristicResult_t> Gemm::proposals(const MatmulArgumen
   const std::size_t workspace = workspace_.bytes();
   cublas_check(cublasLtMatmulPreferenceSetAttribute(
       &preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace));
-  const std::uint32_t reductions = a.rows <= kSplitRowsMax ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE
-                                                           : CUBLASLT_REDUCTION_SCHEME_NONE;
+  const std::uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE;
   cublas_check(cublasLtMatmulPreferenceSetAttribute(
       &preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions));
   std::vector<cublasLtMatmulHeuristicResult_t> results(static_cast<std::size_t>(most));
@@ -168,26 +169,31 @@ cublasLtMatmulAlgo_t Gemm::fastest(const MatmulArguments& arguments, cudaStream_
     cublas_check(CUBLAS_STATUS_NOT_SUPPORTED);
   }
   std::ranges::sort(timed, {}, &Timed::us);
-  // The leaders run once more, taking turns, so that a drifting clock favours none.
+  // The leaders run again by turns, so that a drifting clock favours none.
   timed.resize(std::min<std::size_t>(timed.size(), 4));
-  const int runs = arguments.rows <= 1024 ? 12 : 3;
-  for (Timed& leader : timed) {
-    leader.us = time_us(arguments, leader.algorithm, runs, stream);
+  const int runs = arguments.rows <= 1024 ? 8 : 1;
+  constexpr int kRounds = 5;
+  std::vector<std::vector<float>> times(timed.size());
+  for (int round = 0; round < kRounds; ++round) {
+    for (std::size_t i = 0; i < timed.size(); ++i) {
+      times[i].push_back(time_us(arguments, timed[i].algorithm, runs, stream));
+    }
   }
-  for (Timed& leader : timed) {
-    leader.us = std::min(leader.us, time_us(arguments, leader.algorithm, runs, stream));
+  for (std::size_t i = 0; i < timed.size(); ++i) {
+    std::ranges::nth_element(times[i], times[i].begin() + kRounds / 2);
+    timed[i].us = times[i][kRounds / 2];
   }
   return std::ranges::min_element(timed, {}, &Timed::us)->algorithm;
 }
 
 bool Gemm::is_tuned(const Tuning& t) const {
-  return std::ranges::all_of(buckets_up_to(t.max_rows), [&](std::int64_t rows) {
+  return std::ranges::all_of(buckets_of(t), [&](std::int64_t rows) {
     return cache_.find({.rows = rows, .n = t.n, .k = t.k, .accumulate = t.accumulate}) != nullptr;
   });
 }
 
 void Gemm::tune(const Tuning& t, __nv_bfloat16* out, const __nv_bfloat16* in, cudaStream_t stream) {
-  for (const std::int64_t rows : buckets_up_to(t.max_rows)) {
+  for (const std::int64_t rows : buckets_of(t)) {
     const MatmulKey key{.rows = rows, .n = t.n, .k = t.k, .accumulate = t.accumulate};
     if (cache_.find(key) != nullptr) {
       continue;

@@ -49,6 +49,11 @@ DeviceBuffer::DeviceBuffer(std::size_t bytes, std::string_view what) : bytes_(by
 
 DeviceBuffer::~DeviceBuffer() { (void)cudaFree(data_); }
 
+void copy_to_device(void* to, const void* from, std::size_t bytes) {
+  cuda_check(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice));
+  cuda_check(cudaStreamSynchronize(nullptr));
+}
+
 PinnedBuffer::PinnedBuffer(std::size_t bytes, std::string_view what) : bytes_(bytes) {
   void* data = nullptr;
   const cudaError_t status =

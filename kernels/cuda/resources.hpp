@@ -48,7 +48,7 @@ float elapsed_ms(const Event& from, const Event& to);  // waits for `to`
 
 // Memory of the current device, 256-byte aligned. Throws FatalError naming `what` when there is
 // too little.
-class DeviceBuffer final : public Buffer {
+class DeviceBuffer : public Buffer {
  public:
   DeviceBuffer(std::size_t bytes, std::string_view what);
   ~DeviceBuffer() override;
@@ -66,6 +66,10 @@ class DeviceBuffer final : public Buffer {
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
 };
+
+// Copies from ordinary host memory to the device and waits for the end: cudaMemcpy alone may return
+// before the device has the bytes, and our streams do not wait for it.
+void copy_to_device(void* to, const void* from, std::size_t bytes);
 
 // Page-locked host memory, reachable for the copy engines of every device.
 class PinnedBuffer {

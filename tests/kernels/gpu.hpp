@@ -34,8 +34,7 @@ class DeviceArray {
     kernels::cuda::cuda_check(cudaMemset(buffer_.data(), 0xFF, buffer_.bytes()));
   }
   explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) {
-    kernels::cuda::cuda_check(
-        cudaMemcpy(buffer_.data(), values.data(), buffer_.bytes(), cudaMemcpyHostToDevice));
+    kernels::cuda::copy_to_device(buffer_.data(), values.data(), buffer_.bytes());
   }
   template <typename As = T>
   As* data() {

@@ -1,0 +1,247 @@
+// Tokens per second of the whole encoder on packed batches, two in flight, beside the limit that
+// the matrix products and attention alone set, measured in the same run.
+//
+//   engine_bench --model DIR [--device cuda:0] [--max-batch-tokens 16384] [--lengths FILE]
+//                [--workloads query,passage] [--no-limit] [--make 4b]
+//   engine_bench --model DIR --ids FILE --vectors FILE [--alone]
+//
+// --make first writes a model of that shape with random weights where the folder does not exist.
+// The second form writes vectors for texts given as int32 numbers (how many, their lengths, their
+// ids), all packed or each alone, for a comparison with another implementation.
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+
+#include "bench/engine/limit.hpp"
+#include "bench/engine/workload.hpp"
+#include "common/check.hpp"
+#include "common/log.hpp"
+#include "common/model/synthetic_model.hpp"
+#include "worker/engine.hpp"
+
+namespace tessera::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+struct Options {
+  EngineOptions engine;
+  std::string lengths, ids, vectors, make;
+  std::string workloads = "query,passage,doc2k,long8k,long32k";
+  bool alone = false;
+  bool limit = true;
+};
+
+Options parse(int argc, char** argv) {
+  Options options;
+  options.engine.device = "cuda:0";
+  options.engine.measure_cost = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string flag = argv[i];
+    if (flag == "--alone") {
+      options.alone = true;
+      continue;
+    }
+    if (flag == "--no-limit") {
+      options.limit = false;
+      continue;
+    }
+    if (i + 1 == argc) throw FatalError("no value after " + flag);
+    const std::string value = argv[++i];
+    if (flag == "--model") {
+      options.engine.model_dir = value;
+    } else if (flag == "--device") {
+      options.engine.device = value;
+    } else if (flag == "--max-batch-tokens") {
+      options.engine.max_batch_tokens = std::atoll(value.c_str());
+    } else if (flag == "--make") {
+      options.make = value;
+    } else if (flag == "--lengths") {
+      options.lengths = value;
+    } else if (flag == "--workloads") {
+      options.workloads = value;
+    } else if (flag == "--ids") {
+      options.ids = value;
+    } else if (flag == "--vectors") {
+      options.vectors = value;
+    } else {
+      throw FatalError("unknown flag " + flag);
+    }
+  }
+  return options;
+}
+
+// All batches once, the next one enqueued while one runs. Returns the seconds taken.
+double run(Engine& engine, const std::vector<PackedBatch>& batches) {
+  const auto slots = static_cast<std::size_t>(engine.slots());
+  const auto start = Clock::now();
+  for (std::size_t i = 0; i < batches.size() + slots; ++i) {
+    const int slot = static_cast<int>(i % slots);
+    if (i >= slots && i - slots < batches.size()) engine.wait(slot);
+    if (i < batches.size()) engine.enqueue(slot, batches[i].view());
+  }
+  return seconds_since(start);
+}
+
+// Every vector of the first batch must be finite, and the same bits when it runs again.
+bool check(Engine& engine, const PackedBatch& batch) {
+  std::vector<float> first;
+  for (int pass = 0; pass < 2; ++pass) {
+    engine.enqueue(0, batch.view());
+    engine.wait(0);
+    const auto vectors = engine.vectors(0);
+    if (pass == 1) return std::ranges::equal(first, vectors);
+    first.assign(vectors.begin(), vectors.end());
+    if (std::ranges::count(engine.finite(0), 1) != batch.view().num_sequences()) return false;
+  }
+  return false;
+}
+
+void throughput(Engine& engine, const Workload& workload, const LimitProbe* probe) {
+  const EngineInfo& info = engine.info();
+  const std::vector<PackedBatch> batches =
+      pack(workload, info.max_batch_tokens, info.max_sequences, info.vocab_size);
+  const bool right = check(engine, batches.front());
+  double best_s = run(engine, batches);
+  double worst_s = 0;
+  for (int pass = 0; pass < 3; ++pass) {
+    const double taken_s = run(engine, batches);
+    best_s = std::min(best_s, taken_s);
+    worst_s = std::max(worst_s, taken_s);
+  }
+  const auto tokens = static_cast<double>(workload.tokens());
+  std::printf("%-8s %2zu batches  %8.0f tok/s (spread %.1f %%)", workload.name.c_str(),
+              batches.size(), tokens / best_s, 100 * (worst_s / best_s - 1));
+  if (probe != nullptr) {
+    const PassLimit limit = probe->limit(batches);
+    std::printf("  limit %8.0f tok/s (attention %.0f %%)  %3.0f %% of it", tokens / limit.seconds(),
+                100 * limit.attention_s / limit.seconds(), 100 * limit.seconds() / best_s);
+  }
+  std::printf("%s\n", right ? "" : "  WRONG: not finite or not repeatable");
+  std::fflush(stdout);
+}
+
+void latency(Engine& engine, std::int32_t length, const LimitProbe* probe) {
+  const std::vector<PackedBatch> batches =
+      pack({.name = "", .lengths = {length}}, length, 1, engine.info().vocab_size);
+  std::vector<double> times;
+  for (int i = 0; i < 60; ++i) {
+    const auto start = Clock::now();
+    engine.enqueue(i % 2, batches[0].view());
+    engine.wait(i % 2);
+    if (i >= 10) times.push_back(seconds_since(start));
+  }
+  std::ranges::sort(times);
+  std::printf("one text of %5d tokens: median %.3f ms, p99 %.3f ms", length,
+              times[times.size() / 2] * 1e3, times.back() * 1e3);
+  if (probe != nullptr) {
+    const double floor_s = probe->weight_bytes() / probe->copy_bytes_per_s();
+    std::printf(", %.2f x the time to read the weights once (%.3f ms)",
+                times[times.size() / 2] / floor_s, floor_s * 1e3);
+  }
+  std::printf("\n");
+}
+
+std::vector<std::vector<std::int32_t>> read_texts(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const auto numbers = [&](std::size_t count) {
+    std::vector<std::int32_t> values(count);
+    file.read(reinterpret_cast<char*>(values.data()), static_cast<std::streamsize>(count * 4));
+    if (!file) throw FatalError(path + " is too short");
+    return values;
+  };
+  const auto count = static_cast<std::size_t>(numbers(1)[0]);
+  std::vector<std::vector<std::int32_t>> texts;
+  for (const std::int32_t length : numbers(count)) {
+    texts.push_back(numbers(static_cast<std::size_t>(length)));
+  }
+  return texts;
+}
+
+void write_vectors(Engine& engine, const Options& options) {
+  std::ofstream out(options.vectors, std::ios::binary);
+  PackedBatch batch;
+  const auto flush = [&] {
+    if (batch.ids.empty()) return;
+    engine.enqueue(0, batch.view());
+    engine.wait(0);
+    const auto vectors = engine.vectors(0);
+    out.write(reinterpret_cast<const char*>(vectors.data()),
+              static_cast<std::streamsize>(vectors.size_bytes()));
+    batch = {};
+  };
+  for (const auto& text : read_texts(options.ids)) {
+    if (options.alone || static_cast<std::int64_t>(batch.ids.size() + text.size()) >
+                             engine.info().max_batch_tokens) {
+      flush();
+    }
+    batch.add(text);
+  }
+  flush();
+}
+
+bool wanted(const Options& options, const std::string& name) {
+  const std::string list = std::string(",").append(options.workloads).append(",");
+  return list.find(std::string(",").append(name).append(",")) != std::string::npos;
+}
+
+void measure(Engine& engine, const Options& options) {
+  std::unique_ptr<LimitProbe> probe;
+  if (options.limit) {
+    const auto config = read_model_config(options.engine.model_dir);
+    probe = std::make_unique<LimitProbe>(config.value(), 16384);
+    std::printf("matrix products of 16384 rows: %.0f TFLOP/s; copy: %.2f TB/s\n",
+                probe->products_tflops(), probe->copy_bytes_per_s() / 1e12);
+  }
+  const auto workloads =
+      options.lengths.empty() ? standard_workloads() : read_workloads(options.lengths);
+  for (const Workload& workload : workloads) {
+    const bool fits = std::ranges::max(workload.lengths) <= engine.info().max_seqlen;
+    if (fits && wanted(options, workload.name)) throughput(engine, workload, probe.get());
+  }
+  for (const std::int32_t length : {24, 128, 512}) latency(engine, length, probe.get());
+}
+
+int main_or_throw(int argc, char** argv) {
+  const Options options = parse(argc, argv);
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  log::init("engine_bench", "warn");
+  if (!options.make.empty() && !std::filesystem::exists(options.engine.model_dir)) {
+    make_model(options.engine.model_dir, options.make, 1);
+  }
+  const auto start = Clock::now();
+  const std::unique_ptr<Engine> engine = Engine::create(options.engine);
+  const EngineInfo& info = engine->info();
+  std::printf("%s on %s, batches of at most %ld tokens; started in %.2f s\n",
+              info.model_name.c_str(), info.device.c_str(), info.max_batch_tokens,
+              seconds_since(start));
+  if (!options.ids.empty()) {
+    write_vectors(*engine, options);
+  } else {
+    measure(*engine, options);
+  }
+  return EXIT_SUCCESS;
+}
+
+}  // namespace
+}  // namespace tessera::bench
+
+int main(int argc, char** argv) {
+  try {
+    return tessera::bench::main_or_throw(argc, argv);
+  } catch (const tessera::FatalError& error) {
+    std::fprintf(stderr, "engine_bench: %s\n", error.what());
+    return EXIT_FAILURE;
+  }
+}

@@ -1,0 +1,116 @@
+#include "bench/engine/limit.hpp"
+
+#include <array>
+#include <memory>
+
+#include "bench/gpu_timer.hpp"
+#include "kernels/cuda/attention.hpp"
+#include "kernels/cuda/gemm.hpp"
+#include "kernels/cuda/operations.hpp"
+#include "kernels/cuda/random.hpp"
+
+namespace tessera::bench {
+namespace {
+
+using namespace kernels::cuda;
+
+kernels::AttentionShape shape_of(const ModelConfig& config) {
+  return {.num_q_heads = config.num_attention_heads, .num_kv_heads = config.num_key_value_heads};
+}
+
+struct RandomRows : DeviceBuffer {
+  RandomRows(std::int64_t rows, std::int64_t width, float scale)
+      : DeviceBuffer(static_cast<std::size_t>(rows * width) * sizeof(Bf16), "the limit's probe") {
+    launch_fill_random(as<Bf16>(), rows * width, 1, nullptr, scale);
+    cuda_check(cudaDeviceSynchronize());
+  }
+};
+
+double product_s(Gemm& gemm, std::int64_t rows, std::int64_t n, std::int64_t k) {
+  RandomRows in(rows, k, 1);
+  RandomRows weight(n, k, 0.03F);
+  RandomRows out(rows, n, 1);
+  gemm.tune({.weight = weight.as<Bf16>(), .n = n, .k = k, .max_rows = rows, .only_largest = true},
+            out.as<Bf16>(), in.as<Bf16>(), nullptr);
+  return median_us(
+             [&](int, cudaStream_t stream) {
+               gemm.multiply({.out = out.as<Bf16>(),
+                              .in = in.as<Bf16>(),
+                              .weight = weight.as<Bf16>(),
+                              .rows = rows,
+                              .n = n,
+                              .k = k},
+                             stream);
+             },
+             3, 7) /
+         1e6;
+}
+
+double copy_rate() {
+  constexpr std::size_t kBytes = std::size_t{1} << 30;
+  DeviceBuffer from(kBytes, "the limit's probe");
+  DeviceBuffer to(kBytes, "the limit's probe");
+  const double us = median_us([&](int, cudaStream_t stream) {
+    cuda_check(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, stream));
+  });
+  return 2e6 * kBytes / us;
+}
+
+}  // namespace
+
+LimitProbe::LimitProbe(const ModelConfig& config, std::int64_t rows) : config_(config) {
+  Gemm gemm("");
+  const std::array<std::array<std::int64_t, 2>, 4> products = {
+      {{config.q_width() + 2 * config.kv_width(), config.hidden_size},
+       {config.hidden_size, config.q_width()},
+       {2 * config.intermediate_size, config.hidden_size},
+       {config.hidden_size, config.intermediate_size}}};
+  double layer_s = 0;
+  for (const auto& [n, k] : products) {
+    layer_s += product_s(gemm, rows, n, k);
+  }
+  product_s_per_token_ =
+      layer_s * static_cast<double>(config.num_hidden_layers) / static_cast<double>(rows);
+  copy_bytes_per_s_ = copy_rate();
+}
+
+double LimitProbe::weight_bytes() const {
+  return 2.0 *
+         static_cast<double>(config_.linear_parameters_per_layer() * config_.num_hidden_layers);
+}
+
+double LimitProbe::products_tflops() const { return weight_bytes() / product_s_per_token_ / 1e12; }
+
+PassLimit LimitProbe::limit(const std::vector<PackedBatch>& batches) const {
+  cudaDeviceProp properties{};
+  cuda_check(cudaGetDeviceProperties(&properties, 0));
+  const AttentionPlan plan = plan_attention(
+      shape_of(config_), properties.major * 10 + properties.minor, properties.multiProcessorCount);
+  PassLimit limit;
+  for (const PackedBatch& batch : batches) {
+    const auto tokens = static_cast<std::int64_t>(batch.ids.size());
+    limit.products_s += product_s_per_token_ * static_cast<double>(tokens);
+    RandomRows qkv(tokens, plan.shape.qkv_width(), 1);
+    RandomRows out(tokens, plan.shape.q_width(), 1);
+    std::vector<std::byte> list(attention_tiles_bytes(
+        plan, tokens, static_cast<std::int64_t>(batch.cu_seqlens.size()) - 1));
+    const AttentionTileCounts counts = build_attention_tiles(plan, batch.cu_seqlens, list);
+    DeviceBuffer tiles(list.size(), "the limit's probe");
+    copy_to_device(tiles.data(), list.data(), list.size());
+    const double us = median_us(
+        [&](int, cudaStream_t stream) {
+          launch_attention(plan,
+                           {.out = out.as<Bf16>(),
+                            .qkv = qkv.as<Bf16>(),
+                            .rows = tokens,
+                            .tiles = tiles.data(),
+                            .counts = counts},
+                           stream);
+        },
+        2, 3);
+    limit.attention_s += us / 1e6 * static_cast<double>(config_.num_hidden_layers);
+  }
+  return limit;
+}
+
+}  // namespace tessera::bench
