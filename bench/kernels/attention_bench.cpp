@@ -83,7 +83,7 @@ std::vector<double> time_us(AttentionCase& batch, int repeats) {
 
 bool measure(const Workload& workload, const Options& options) {
   AttentionPlan plan = testing::device_plan(workload.q_heads, workload.kv_heads);
-  if (options.form == "mma") plan.form = AttentionPlan::Form::kMma;
+  if (options.form == "mma") plan = kernels::cuda::plan_attention(plan.shape, 80, plan.num_sms);
   if (options.short_max >= 0) plan.short_max_seqlen = options.short_max;
   AttentionCase batch(plan, workload.seqlens, 5);
   const std::vector<std::uint16_t> out = batch.run();

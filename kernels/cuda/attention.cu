@@ -39,12 +39,15 @@ void launch_attention(const AttentionPlan& plan, const AttentionArguments& argum
       .scale_log2 = std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(kHeadDim)),
   };
   const AttentionTileCounts& counts = arguments.counts;
-  if (counts.num_long > 0 && plan.form == AttentionPlan::Form::kWgmma) {
-    launch_long_sm90(parameters, std::min(plan.num_sms, counts.num_long), stream);
-  } else if (counts.num_long > 0) {
-    launch_long_sm80(parameters, counts.num_long, stream);
+  const bool hopper = plan.form == AttentionPlan::Form::kWgmma;
+  if (counts.num_long > 0) {
+    hopper ? launch_long_sm90(parameters, std::min(plan.num_sms, counts.num_long), stream)
+           : launch_long_sm80(parameters, counts.num_long, stream);
   }
-  if (counts.num_short > 0) launch_short_sm80(parameters, counts.num_short, stream);
+  if (counts.num_short > 0) {
+    hopper ? launch_short_sm90(parameters, std::min(plan.num_sms, counts.num_short), stream)
+           : launch_short_sm80(parameters, counts.num_short, stream);
+  }
 }
 
 }  // namespace tessera::kernels::cuda

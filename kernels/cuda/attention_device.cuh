@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/attention_tiles.hpp"
+#include "kernels/cuda/quad.cuh"
 
 namespace tessera::kernels::cuda {
 
@@ -34,31 +35,10 @@ __device__ inline const AttentionTile* tiles_of(const AttentionTileHeader* heade
   return reinterpret_cast<const AttentionTile*>(header + 1);
 }
 
-__device__ inline std::uint32_t pack_bf16(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
-}
-
 __device__ inline float fast_exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
-}
-
-// Lane t of each four holds word i of column t; afterwards it holds word t of column i.
-__device__ inline void transpose_quad(std::uint32_t (&r)[4], int lane) {
-  const bool odd = lane & 1;
-  const bool upper = lane & 2;
-#pragma unroll
-  for (int i = 0; i < 4; i += 2) {
-    const std::uint32_t received = __shfl_xor_sync(~0U, odd ? r[i] : r[i + 1], 1);
-    (odd ? r[i] : r[i + 1]) = received;
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const std::uint32_t received = __shfl_xor_sync(~0U, upper ? r[i] : r[i + 2], 2);
-    (upper ? r[i] : r[i + 2]) = received;
-  }
 }
 
 // Stores one warp's 16 rows of a tile from the accumulators of m16n8 products, `o[n][0..1]` for row

@@ -20,5 +20,6 @@ void launch_long_sm80(const AttentionParameters& parameters, int tiles, cudaStre
 void launch_short_sm80(const AttentionParameters& parameters, int tiles, cudaStream_t stream);
 // `blocks` is at most the number of SMs.
 void launch_long_sm90(const AttentionParameters& parameters, int blocks, cudaStream_t stream);
+void launch_short_sm90(const AttentionParameters& parameters, int blocks, cudaStream_t stream);
 
 }  // namespace tessera::kernels::cuda

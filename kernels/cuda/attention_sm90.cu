@@ -43,7 +43,7 @@ struct __align__(1024) SharedMemory {
 
 struct TensorMaps {
   CUtensorMap queries;  // box: 64 dimensions x heads x positions, 64 rows in all
-  CUtensorMap keys;     // box: 64 dimensions x 1 head x 64 positions
+  CUtensorMap keys;     // box: 64 dimensions x 1 head x kKeys or kKeys / 2 positions
 };
 
 using Ring = hopper::RingState<kStages>;
@@ -55,28 +55,33 @@ __device__ std::uint32_t address(const std::uint64_t& barrier) {
 __device__ int first_block(const AttentionTile& tile) { return tile.position / kKeys; }
 
 // Whether the first half of the first block holds all keys that the tile needs.
+template <bool kShort>
 __device__ bool is_narrow(const AttentionTile& tile, int log2_heads) {
-  return tile.position % kKeys + (kConsumers * kRows >> log2_heads) <= kKeys / 2;
+  return kShort && tile.position % kKeys + (kConsumers * kRows >> log2_heads) <= kKeys / 2;
 }
 
 // --- producer ------------------------------------------------------------------------------------
 
+template <bool kShort>
 class Producer {
  public:
   __device__ Producer(const AttentionParameters& p, const TensorMaps& maps, SharedMemory& shared)
-      : p_(p), maps_(maps), shared_(shared) {}
+      : p_(p),
+        maps_(maps),
+        shared_(shared),
+        num_tiles_(kShort ? p.header->num_short : p.header->num_long),
+        tiles_(tiles_of(p.header) + (kShort ? p.header->num_long : 0)) {}
 
   // The number of the tile after next is asked for while the current tile is loaded, so that
   // neither it nor the tile itself is waited for.
   __device__ void run() {
-    const int num_tiles = p_.header->num_long;
     int index = static_cast<int>(blockIdx.x);
     int next_index = draw();
-    AttentionTile tile = load(index, num_tiles);
+    AttentionTile tile = load(index);
     bool pending_values = false;
-    while (index < num_tiles) {
-      const AttentionTile next = load(next_index, num_tiles);
-      const int after_next = next_index < num_tiles ? draw() : next_index;
+    while (index < num_tiles_) {
+      const AttentionTile next = load(next_index);
+      const int after_next = next_index < num_tiles_ ? draw() : next_index;
       load_tile(tile, pending_values);
       pending_values = true;
       tile = next;
@@ -94,14 +99,14 @@ class Producer {
   __device__ int draw() const {
     return static_cast<int>(gridDim.x) + atomicAdd(&p_.header->next, 1);
   }
-  __device__ AttentionTile load(int index, int num_tiles) const {
-    return index < num_tiles ? tiles_of(p_.header)[index] : AttentionTile{};
+  __device__ AttentionTile load(int index) const {
+    return index < num_tiles_ ? tiles_[index] : AttentionTile{};
   }
 
   __device__ void load_tile(const AttentionTile& tile, bool pending_values) {
     load_queries(tile);
     const int kv_head = tile.q_head / p_.group;
-    bool narrow = is_narrow(tile, p_.log2_heads);
+    bool narrow = is_narrow<kShort>(tile, p_.log2_heads);
     for (int block = first_block(tile); block >= 0; --block) {
       load_keys(tile, block, kv_head, narrow);
       if (pending_values) load_values();
@@ -148,11 +153,10 @@ class Producer {
     hopper::wait(address(empty), ring.parity ^ 1);
     hopper::arrive_expect(address(full), narrow ? kKeyBytes / 2 : kKeyBytes);
     const std::uint32_t shared = hopper::shared_address(to);
-    for (int part = 0; part < (narrow ? 1 : 2); ++part) {
-      const std::uint32_t rows = shared + part * (kKeyHalf / 2);
-      hopper::copy_box(rows, &maps_.keys, address(full), 0, head, row + part * kKeys / 2);
-      hopper::copy_box(rows + kKeyHalf, &maps_.keys, address(full), 64, head,
-                       row + part * kKeys / 2);
+    for (int first = 0; first < (narrow ? kKeys / 2 : kKeys); first += kBoxKeys) {
+      const std::uint32_t rows = shared + first * kSwizzleRow;
+      hopper::copy_box(rows, &maps_.keys, address(full), 0, head, row + first);
+      hopper::copy_box(rows + kKeyHalf, &maps_.keys, address(full), 64, head, row + first);
     }
     ring.advance();
   }
@@ -166,9 +170,12 @@ class Producer {
     }
   }
 
+  static constexpr int kBoxKeys = kShort ? kKeys / 2 : kKeys;
   const AttentionParameters& p_;
   const TensorMaps& maps_;
   SharedMemory& shared_;
+  const int num_tiles_;
+  const AttentionTile* const tiles_;
   Ring query_ring_, key_ring_, value_ring_;
   int values_row_ = 0, values_head_ = 0;
   bool values_narrow_ = false;
@@ -211,6 +218,7 @@ __device__ void online_softmax(float (&s)[16][4], SoftmaxState& state, float (&c
   }
 }
 
+template <bool kShort>
 class Consumer {
  public:
   __device__ Consumer(const AttentionParameters& p, SharedMemory& shared, int group)
@@ -224,7 +232,11 @@ class Consumer {
     if (group_ == 1) hopper::arrive_named(kTurnBarrier, kConsumers * 128);
     Block block = first_block_of(next_tile());
     if (block.tile.seqlen == 0) return;
-    block.is_narrow ? begin<kKeys / 2>(block) : begin<kKeys>(block);
+    if constexpr (kShort) {
+      block.is_narrow ? begin<kKeys / 2>(block) : begin<kKeys>(block);
+    } else {
+      begin<kKeys>(block);
+    }
     while (true) {
       Block next = block;
       next.starts_tile = next.is_narrow = false;
@@ -234,15 +246,14 @@ class Consumer {
         next = first_block_of(next_tile());
         if (next.tile.seqlen == 0) break;
       }
-      if (block.is_narrow) {
-        next.is_narrow ? step<kKeys / 2, kKeys / 2>(block, next)
-                       : step<kKeys / 2, kKeys>(block, next);
-      } else {
-        next.is_narrow ? step<kKeys, kKeys / 2>(block, next) : step<kKeys, kKeys>(block, next);
-      }
+      take_step(block, next);
       block = next;
     }
-    block.is_narrow ? finish<kKeys / 2>(block) : finish<kKeys>(block);
+    if constexpr (kShort) {
+      block.is_narrow ? finish<kKeys / 2>(block) : finish<kKeys>(block);
+    } else {
+      finish<kKeys>(block);
+    }
   }
 
  private:
@@ -261,7 +272,18 @@ class Consumer {
   }
 
   __device__ Block first_block_of(const AttentionTile& tile) const {
-    return {tile, first_block(tile), true, is_narrow(tile, p_.log2_heads)};
+    return {tile, first_block(tile), true, is_narrow<kShort>(tile, p_.log2_heads)};
+  }
+
+  __device__ void take_step(const Block& block, const Block& next) {
+    if constexpr (!kShort) {
+      step<kKeys, kKeys>(block, next);
+    } else if (block.is_narrow) {
+      next.is_narrow ? step<kKeys / 2, kKeys / 2>(block, next)
+                     : step<kKeys / 2, kKeys>(block, next);
+    } else {
+      next.is_narrow ? step<kKeys, kKeys / 2>(block, next) : step<kKeys, kKeys>(block, next);
+    }
   }
 
   // The very first block: its probabilities.
@@ -423,6 +445,7 @@ __device__ void init_barriers(SharedMemory& shared) {
   hopper::fence_barrier_init();
 }
 
+template <bool kShort>
 __global__ void __launch_bounds__(kThreads, 1)
     attention_kernel(const __grid_constant__ AttentionParameters p,
                      const __grid_constant__ TensorMaps maps) {
@@ -433,14 +456,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   if (threadIdx.x < 128) {
     hopper::give_registers<56>();
-    if (threadIdx.x == 0) Producer(p, maps, shared).run();
+    if (threadIdx.x == 0) Producer<kShort>(p, maps, shared).run();
   } else {
     hopper::take_registers<224>();
-    Consumer(p, shared, static_cast<int>(threadIdx.x / 128) - 1).run();
+    Consumer<kShort>(p, shared, static_cast<int>(threadIdx.x / 128) - 1).run();
   }
 }
 
-TensorMaps make_maps(const AttentionParameters& p) {
+TensorMaps make_maps(const AttentionParameters& p, std::uint32_t box_keys) {
   const auto heads = static_cast<std::uint32_t>(1 << p.log2_heads);
   const auto tensor = [](const __nv_bfloat16* data, std::int64_t stride, std::int64_t rows,
                          std::uint32_t box_heads, std::uint32_t box_rows) {
@@ -453,18 +476,27 @@ TensorMaps make_maps(const AttentionParameters& p) {
     };
   };
   return {.queries = make_tensor_map(tensor(p.q, p.q_stride, p.q_rows, heads, kRows / heads)),
-          .keys = make_tensor_map(tensor(p.kv, p.kv_stride, p.kv_rows, 1, kKeys / 2))};
+          .keys = make_tensor_map(tensor(p.kv, p.kv_stride, p.kv_rows, 1, box_keys))};
+}
+
+template <bool kShort>
+void launch(const AttentionParameters& parameters, int blocks, cudaStream_t stream) {
+  constexpr int kSharedBytes = sizeof(SharedMemory) + 1024;
+  check_launch(cudaFuncSetAttribute(attention_kernel<kShort>,
+                                    cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
+  attention_kernel<kShort><<<static_cast<unsigned>(blocks), kThreads, kSharedBytes, stream>>>(
+      parameters, make_maps(parameters, kShort ? kKeys / 2 : kKeys));
+  check_launch(cudaGetLastError());
 }
 
 }  // namespace
 
 void launch_long_sm90(const AttentionParameters& parameters, int blocks, cudaStream_t stream) {
-  constexpr int kSharedBytes = sizeof(SharedMemory) + 1024;
-  check_launch(cudaFuncSetAttribute(attention_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    kSharedBytes));
-  attention_kernel<<<static_cast<unsigned>(blocks), kThreads, kSharedBytes, stream>>>(
-      parameters, make_maps(parameters));
-  check_launch(cudaGetLastError());
+  launch<false>(parameters, blocks, stream);
+}
+
+void launch_short_sm90(const AttentionParameters& parameters, int blocks, cudaStream_t stream) {
+  launch<true>(parameters, blocks, stream);
 }
 
 }  // namespace tessera::kernels::cuda

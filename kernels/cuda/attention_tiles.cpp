@@ -9,9 +9,13 @@
 namespace tessera::kernels::cuda {
 namespace {
 
-constexpr int kShortRows = 64;
+// Rows of a tile, a row being one query head at one position, and the longest sequence that the
+// kernel for short ones takes: there the time of a step counts, not of the steps of a tile.
 constexpr int kLongRows = 128;
-constexpr std::int32_t kShortMaxSeqlen = 128;
+constexpr int kShortRowsMma = 64;
+constexpr int kShortRowsWgmma = 128;
+constexpr std::int32_t kShortMaxMma = 128;
+constexpr std::int32_t kShortMaxWgmma = 1024;
 // Keys and values of tiles that are meant to run together: half of the L2 cache of the smallest of
 // the large chips (A100 40 MB, H200 50 MB).
 constexpr std::int64_t kSectionBytes = 20 << 20;
@@ -97,13 +101,14 @@ AttentionPlan plan_attention(const AttentionShape& shape, int compute_capability
   }
   AttentionPlan plan;
   plan.shape = shape;
-  plan.form = compute_capability == 90 ? AttentionPlan::Form::kWgmma : AttentionPlan::Form::kMma;
+  const bool hopper = compute_capability == 90;
+  plan.form = hopper ? AttentionPlan::Form::kWgmma : AttentionPlan::Form::kMma;
   plan.num_sms = num_sms;
   const std::int64_t group = shape.num_q_heads / shape.num_kv_heads;
   plan.heads = static_cast<int>(std::min<std::int64_t>(group & -group, 16));
   plan.long_positions = kLongRows / plan.heads;
-  plan.short_positions = kShortRows / plan.heads;
-  plan.short_max_seqlen = plan.form == AttentionPlan::Form::kWgmma ? 0 : kShortMaxSeqlen;
+  plan.short_positions = (hopper ? kShortRowsWgmma : kShortRowsMma) / plan.heads;
+  plan.short_max_seqlen = hopper ? kShortMaxWgmma : kShortMaxMma;
   return plan;
 }
 
@@ -114,8 +119,7 @@ AttentionTileCounts max_attention_tiles(const AttentionPlan& plan, std::int64_t 
   const std::int64_t groups = head_groups(plan);
   const std::int64_t long_blocks =
       long_sequences == 0 ? 0 : max_tokens / plan.long_positions + long_sequences;
-  const std::int64_t short_blocks =
-      plan.short_max_seqlen == 0 ? 0 : max_tokens / plan.short_positions + max_sequences;
+  const std::int64_t short_blocks = max_tokens / plan.short_positions + max_sequences;
   return {static_cast<std::int32_t>(long_blocks * groups),
           static_cast<std::int32_t>(short_blocks * groups)};
 }

@@ -29,8 +29,7 @@ class AttentionOnGpu : public ::testing::Test {
   static std::vector<AttentionPlan> plans(std::int64_t q_heads, std::int64_t kv_heads) {
     std::vector<AttentionPlan> plans{device_plan(q_heads, kv_heads)};
     if (plans[0].form != AttentionPlan::Form::kMma) {
-      plans.push_back(plans[0]);
-      plans[1].form = AttentionPlan::Form::kMma;
+      plans.push_back(kernels::cuda::plan_attention(plans[0].shape, 80, plans[0].num_sms));
     }
     return plans;
   }

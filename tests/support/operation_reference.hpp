@@ -18,9 +18,9 @@ inline std::vector<double> widen(std::span<const std::uint16_t> values) {
   return wide;
 }
 
-inline std::vector<double> rms_norm_reference(std::span<const std::uint16_t> x,
+inline std::vector<double> rms_norm_reference(std::span<const double> x,
                                               std::span<const float> weight, double eps) {
-  std::vector<double> out = widen(x);
+  std::vector<double> out(x.begin(), x.end());
   double sum = 0;
   for (const double value : out) sum += value * value;
   const double scale = 1 / std::sqrt(sum / static_cast<double>(out.size()) + eps);
@@ -28,8 +28,13 @@ inline std::vector<double> rms_norm_reference(std::span<const std::uint16_t> x,
   return out;
 }
 
+inline std::vector<double> rms_norm_reference(std::span<const std::uint16_t> x,
+                                              std::span<const float> weight, double eps) {
+  return rms_norm_reference(std::span<const double>(widen(x)), weight, eps);
+}
+
 // RMSNorm of one head, then rotation of the pairs (i, i + half) by position * theta^(-i / half).
-inline std::vector<double> norm_rope_reference(std::span<const std::uint16_t> head,
+inline std::vector<double> norm_rope_reference(std::span<const double> head,
                                                std::span<const float> weight, double eps,
                                                std::int64_t position, double theta) {
   const std::vector<double> x = rms_norm_reference(head, weight, eps);
@@ -42,6 +47,12 @@ inline std::vector<double> norm_rope_reference(std::span<const std::uint16_t> he
     out[i + half] = x[i + half] * std::cos(angle) + x[i] * std::sin(angle);
   }
   return out;
+}
+
+inline std::vector<double> norm_rope_reference(std::span<const std::uint16_t> head,
+                                               std::span<const float> weight, double eps,
+                                               std::int64_t position, double theta) {
+  return norm_rope_reference(std::span<const double>(widen(head)), weight, eps, position, theta);
 }
 
 inline double swiglu_reference(double gate, double up) { return gate / (1 + std::exp(-gate)) * up; }

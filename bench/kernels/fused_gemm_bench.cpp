@@ -1,0 +1,309 @@
+// Matrix products with fused epilogues beside cuBLASLt's product and the kernel that would follow.
+//   fused_gemm_bench [--rows N] [--repeats N] [--tune 1]
+// Each shape of the three models: checks chosen outputs against double precision and all of them
+// against the unfused path, then prints microseconds (medians) and TFLOP/s of
+//   ours plain | cuBLASLt plain | ours fused | cuBLASLt + kernel
+// With --tune 1 cuBLASLt's algorithm is the fastest of its proposals, else its first one.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/check.hpp"
+#include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/gemm.hpp"
+#include "kernels/cuda/gemm_sm90.hpp"
+#include "kernels/cuda/operations.hpp"
+#include "kernels/cuda/random.hpp"
+#include "kernels/cuda/resources.hpp"
+#include "tests/support/operation_reference.hpp"
+
+namespace tessera::bench {
+namespace {
+
+using namespace kernels::cuda;  // NOLINT: a program of its own
+
+constexpr double kTheta = 1e6;
+constexpr std::int64_t kPositions = 8192;
+
+struct Shape {
+  const char* name;
+  std::int64_t n, k;
+  int num_q, num_k;  // heads to normalise; none: SwiGLU
+};
+constexpr Shape kShapes[] = {
+    {"0.6B gate_up", 6144, 1024, 0, 0}, {"0.6B qkv", 4096, 1024, 16, 8},
+    {"4B gate_up", 19456, 2560, 0, 0},  {"4B qkv", 6144, 2560, 32, 8},
+    {"8B gate_up", 24576, 4096, 0, 0},  {"8B qkv", 6144, 4096, 32, 8},
+};
+
+template <typename T>
+std::vector<T> to_host(DeviceBuffer& buffer, std::size_t count) {
+  std::vector<T> values(count);
+  cuda_check(cudaMemcpy(values.data(), buffer.data(), count * sizeof(T), cudaMemcpyDeviceToHost));
+  return values;
+}
+
+// The operands of one shape and both ways to compute it.
+class Case {
+ public:
+  Case(const Shape& shape, std::int64_t rows, Gemm& gemm, int num_sms, cudaStream_t stream)
+      : shape_(shape),
+        rows_(rows),
+        gemm_(gemm),
+        num_sms_(num_sms),
+        stream_(stream),
+        in_(static_cast<std::size_t>(rows * shape.k) * 2, "input"),
+        weight_(static_cast<std::size_t>(shape.n * shape.k) * 2, "weight"),
+        product_(static_cast<std::size_t>(rows * shape.n) * 2, "product"),
+        fused_(static_cast<std::size_t>(rows * shape.n) * 2, "fused output"),
+        unfused_(static_cast<std::size_t>(rows * shape.n) * 2, "unfused output"),
+        positions_(static_cast<std::size_t>(rows) * 4, "positions"),
+        norms_(2 * 128 * 4, "norms"),
+        rope_table_(kPositions * 128 * 4, "rotation table") {
+    launch_fill_random(in_.as<Bf16>(), rows * shape.k, 1, stream);
+    launch_fill_random(weight_.as<Bf16>(), shape.n * shape.k, 2, stream,
+                       3.0F / std::sqrt(static_cast<float>(shape.k)));
+    launch_rope_table(rope_table_.as<float>(), kPositions, kTheta, stream);
+    host_norms_ = testing::random_weights(256, 3);
+    host_positions_.resize(static_cast<std::size_t>(rows));
+    std::mt19937 random(4);
+    for (std::int32_t& p : host_positions_) p = static_cast<std::int32_t>(random() % kPositions);
+    cuda_check(
+        cudaMemcpy(norms_.data(), host_norms_.data(), norms_.bytes(), cudaMemcpyHostToDevice));
+    cuda_check(cudaMemcpy(positions_.data(), host_positions_.data(), positions_.bytes(),
+                          cudaMemcpyHostToDevice));
+  }
+
+  bool is_swiglu() const { return shape_.num_q == 0; }
+  std::int64_t out_width() const { return is_swiglu() ? shape_.n / 2 : shape_.n; }
+
+  void run_cublas(Bf16* out) {
+    gemm_.multiply({.out = out,
+                    .in = in_.as<Bf16>(),
+                    .weight = weight_.as<Bf16>(),
+                    .rows = rows_,
+                    .n = shape_.n,
+                    .k = shape_.k},
+                   stream_);
+  }
+  void run_plain() { launch_plain_gemm(arguments(product_.as<Bf16>()), num_sms_, stream_); }
+  void run_fused() {
+    if (is_swiglu()) {
+      launch_swiglu_gemm(arguments(fused_.as<Bf16>()), num_sms_, stream_);
+    } else {
+      launch_qk_norm_rope_gemm(arguments(fused_.as<Bf16>()),
+                               {.num_q = shape_.num_q,
+                                .num_k = shape_.num_k,
+                                .q_norm = norms_.as<float>(),
+                                .k_norm = norms_.as<float>(512),
+                                .positions = positions_.as<std::int32_t>(),
+                                .rope_table = rope_table_.as<float>()},
+                               num_sms_, stream_);
+    }
+  }
+  void run_unfused() {
+    if (is_swiglu()) {
+      run_cublas(product_.as<Bf16>());
+      launch_swiglu(unfused_.as<Bf16>(), product_.as<Bf16>(), rows_, shape_.n / 2, stream_);
+    } else {
+      run_cublas(unfused_.as<Bf16>());
+      launch_qk_norm_rope({.heads = unfused_.as<Bf16>(),
+                           .row_stride = shape_.n,
+                           .rows = rows_,
+                           .num_q = shape_.num_q,
+                           .num_k = shape_.num_k,
+                           .q_norm = norms_.as<float>(),
+                           .k_norm = norms_.as<float>(512),
+                           .positions = positions_.as<std::int32_t>(),
+                           .rope_table = rope_table_.as<float>()},
+                          stream_);
+    }
+  }
+  void tune() {
+    gemm_.tune({.weight = weight_.as<Bf16>(), .n = shape_.n, .k = shape_.k, .max_rows = rows_},
+               product_.as<Bf16>(), in_.as<Bf16>(), stream_);
+  }
+
+  // Worst relative error of the fused result against the unfused one, by row.
+  double difference() {
+    const auto count = static_cast<std::size_t>(rows_ * out_width());
+    cuda_check(cudaMemsetAsync(fused_.data(), 0xFF, fused_.bytes(), stream_));
+    run_fused();
+    run_unfused();
+    cuda_check(cudaStreamSynchronize(stream_));
+    const auto a = to_host<std::uint16_t>(fused_, count);
+    const auto b = to_host<std::uint16_t>(unfused_, count);
+    double worst = 0;
+    for (std::size_t row = 0; row < static_cast<std::size_t>(rows_); ++row) {
+      double sum = 0, norm = 0;
+      for (std::size_t i = row * static_cast<std::size_t>(out_width());
+           i < (row + 1) * static_cast<std::size_t>(out_width()); ++i) {
+        const double x = testing::bf16_to_float(a[i]), y = testing::bf16_to_float(b[i]);
+        sum += (x - y) * (x - y);
+        norm += y * y;
+      }
+      const double error = std::sqrt(sum / norm);
+      worst = error > worst || std::isnan(error) ? (std::isnan(error) ? INFINITY : error) : worst;
+    }
+    return worst;
+  }
+
+  // Relative error of some heads or columns against double precision.
+  double error() {
+    const auto in = to_host<std::uint16_t>(in_, static_cast<std::size_t>(rows_ * shape_.k));
+    const auto weight =
+        to_host<std::uint16_t>(weight_, static_cast<std::size_t>(shape_.n * shape_.k));
+    const auto out = to_host<std::uint16_t>(fused_, static_cast<std::size_t>(rows_ * out_width()));
+    const auto dot = [&](std::int64_t row, std::int64_t column) {
+      double sum = 0;
+      for (std::int64_t i = 0; i < shape_.k; ++i) {
+        sum += static_cast<double>(
+                   testing::bf16_to_float(in[static_cast<std::size_t>(row * shape_.k + i)])) *
+               testing::bf16_to_float(weight[static_cast<std::size_t>(column * shape_.k + i)]);
+      }
+      return sum;
+    };
+    std::mt19937 random(5);
+    double worst = 0;
+    for (int sample = 0; sample < 24; ++sample) {
+      const std::int64_t row = sample < 2 ? rows_ - 1 : static_cast<std::int64_t>(random()) % rows_;
+      const std::int64_t head = static_cast<std::int64_t>(random()) % (out_width() / 128);
+      std::vector<double> expected(128), actual(128);
+      for (std::int64_t i = 0; i < 128; ++i) {
+        const std::int64_t column = head * 128 + i;
+        const std::int64_t gate = column / kGateUpGroup * 2 * kGateUpGroup + column % kGateUpGroup;
+        const auto at = static_cast<std::size_t>(i);
+        expected[at] =
+            is_swiglu() ? testing::swiglu_reference(dot(row, gate), dot(row, gate + kGateUpGroup))
+                        : dot(row, column);
+        actual[at] =
+            testing::bf16_to_float(out[static_cast<std::size_t>(row * out_width() + column)]);
+      }
+      if (!is_swiglu() && head < shape_.num_q + shape_.num_k) {
+        norm_and_rotate(expected, head, host_positions_[static_cast<std::size_t>(row)]);
+      }
+      worst = std::max(worst, testing::relative_error(actual, expected));
+    }
+    return worst;
+  }
+
+ private:
+  FusedGemmArguments arguments(Bf16* out) {
+    return {.out = out,
+            .in = in_.as<Bf16>(),
+            .weight = weight_.as<Bf16>(),
+            .rows = rows_,
+            .n = shape_.n,
+            .k = shape_.k};
+  }
+
+  void norm_and_rotate(std::vector<double>& x, std::int64_t head, std::int32_t position) const {
+    double sum = 0;
+    for (const double value : x) sum += value * value;
+    const std::size_t first = head < shape_.num_q ? 0 : 128;
+    for (std::size_t i = 0; i < 128; ++i) {
+      x[i] *= host_norms_[first + i] / std::sqrt(sum / 128 + 1e-6);
+    }
+    for (std::size_t i = 0; i < 64; ++i) {
+      const double angle = position * std::pow(kTheta, -static_cast<double>(i) / 64);
+      const double a = x[i], b = x[i + 64];
+      x[i] = a * std::cos(angle) - b * std::sin(angle);
+      x[i + 64] = b * std::cos(angle) + a * std::sin(angle);
+    }
+  }
+
+ public:
+  Bf16* product() { return product_.as<Bf16>(); }
+
+ private:
+  Shape shape_;
+  std::int64_t rows_;
+  Gemm& gemm_;
+  int num_sms_;
+  cudaStream_t stream_;
+  DeviceBuffer in_, weight_, product_, fused_, unfused_, positions_, norms_, rope_table_;
+  std::vector<float> host_norms_;
+  std::vector<std::int32_t> host_positions_;
+};
+
+// Medians of functions that take turns, so that a clock that falls as the chip warms favours none.
+template <std::size_t kCount>
+std::array<double, kCount> medians_us(const std::array<std::function<void()>, kCount>& functions,
+                                      int repeats, cudaStream_t stream) {
+  const Event start = make_event(Timing::kOn), stop = make_event(Timing::kOn);
+  std::array<std::vector<double>, kCount> times;
+  for (int i = 0; i < repeats + 2; ++i) {
+    for (std::size_t f = 0; f < kCount; ++f) {
+      cuda_check(cudaEventRecord(start.get(), stream));
+      functions[f]();
+      cuda_check(cudaEventRecord(stop.get(), stream));
+      const double us = elapsed_ms(start, stop) * 1e3;
+      if (i >= 2) times[f].push_back(us);
+    }
+  }
+  std::array<double, kCount> medians{};
+  for (std::size_t f = 0; f < kCount; ++f) {
+    std::sort(times[f].begin(), times[f].end());
+    medians[f] = times[f][times[f].size() / 2];
+  }
+  return medians;
+}
+
+bool measure(const Shape& shape, std::int64_t rows, int repeats, bool tune) {
+  cudaDeviceProp properties{};
+  cuda_check(cudaGetDeviceProperties(&properties, 0));
+  const Stream stream = make_stream();
+  Gemm gemm("");
+  Case c(shape, rows, gemm, properties.multiProcessorCount, stream.get());
+  if (tune) c.tune();
+  const double difference = c.difference(), error = c.error();
+  const std::array<std::function<void()>, 4> functions{
+      [&] { c.run_plain(); }, [&] { c.run_cublas(c.product()); }, [&] { c.run_fused(); },
+      [&] { c.run_unfused(); }};
+  const auto [plain, cublas, fused, unfused] = medians_us(functions, repeats, stream.get());
+  const double flops = 2e-6 * static_cast<double>(rows * shape.n * shape.k);
+  std::printf(
+      "%-12s M%-6ld error %.1e difference %.1e  plain %7.1f us %4.0f TF/s | cuBLASLt %7.1f %4.0f | "
+      "fused %7.1f %4.0f | cuBLASLt + kernel %7.1f  saved %4.1f %%\n",
+      shape.name, static_cast<long>(rows), error, difference, plain, flops / plain, cublas,
+      flops / cublas, fused, flops / fused, unfused, 100 * (1 - fused / unfused));
+  std::fflush(stdout);
+  return error < 1e-2 && difference < 2e-2;
+}
+
+int run(int argc, char** argv) {
+  std::vector<std::int64_t> all_rows{16384, 8192, 4096, 2048, 1000};
+  int repeats = 10;
+  bool tune = false;
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string_view flag = argv[i];
+    if (flag == "--rows") all_rows = {std::atoll(argv[i + 1])};
+    if (flag == "--repeats") repeats = std::atoi(argv[i + 1]);
+    if (flag == "--tune") tune = std::atoi(argv[i + 1]) != 0;
+  }
+  bool right = true;
+  for (const Shape& shape : kShapes) {
+    for (const std::int64_t rows : all_rows) right = measure(shape, rows, repeats, tune) && right;
+  }
+  return right ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace tessera::bench
+
+int main(int argc, char** argv) {
+  try {
+    return tessera::bench::run(argc, argv);
+  } catch (const tessera::FatalError& error) {
+    std::fprintf(stderr, "fused_gemm_bench: %s\n", error.what());
+    return 2;
+  }
+}

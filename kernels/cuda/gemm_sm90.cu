@@ -1,0 +1,370 @@
+// Matrix products with fused epilogues on Hopper.
+//
+// One persistent block an SM computes tiles of 128 x 256 outputs. A producer thread keeps four
+// slices of 64 columns of both operands on their way; two warpgroups multiply 64 x 256 each. The
+// second warpgroup starts every tile a few slices after the first: while one works on its results,
+// the other has slices left to multiply, so that the tensor cores do not wait for the epilogue.
+// Results go from registers to memory, sixteen bytes a lane.
+
+#include "common/check.hpp"
+#include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/gemm_sm90.hpp"
+#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/quad.cuh"
+#include "kernels/cuda/tensor_map.hpp"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+constexpr int kTileRows = 128;
+constexpr int kTileColumns = 256;
+constexpr int kSlice = 64;  // of k: 128 bytes, one swizzled row
+constexpr int kStages = 4;
+constexpr int kLag = 3;  // slices between the two warpgroups
+constexpr int kConsumers = 2;
+constexpr int kThreads = (1 + kConsumers) * 128;
+constexpr int kRowsPerGroup = kTileRows / kConsumers;
+constexpr int kInBytes = kTileRows * kSlice * 2;
+constexpr int kWeightBytes = kTileColumns * kSlice * 2;
+constexpr int kGroupBytes = 8 * 128;
+constexpr int kHeadWidth = 128;
+// Tiles of this many row blocks are worked on before the next ones, so that the rows stay in the
+// L2 cache while the weight passes by.
+constexpr int kRowBlocksTogether = 16;
+
+struct __align__(1024) SharedMemory {
+  unsigned char in[kStages][kInBytes];
+  unsigned char weight[kStages][kWeightBytes];
+  float norms[2][kHeadWidth];  // of q and of k heads
+  std::uint64_t full[kStages], empty[kStages];
+};
+
+struct Problem {
+  CUtensorMap in;
+  CUtensorMap weight;
+  __nv_bfloat16* out;
+  std::int64_t out_stride;
+  int rows;
+  int row_blocks;
+  int column_blocks;
+  int slices;
+};
+
+struct TileIndex {
+  int row_block;
+  int column_block;
+};
+
+__device__ TileIndex tile_index(const Problem& p, int tile) {
+  const int per_band = kRowBlocksTogether * p.column_blocks;
+  const int first = tile / per_band * kRowBlocksTogether;
+  const int height = min(kRowBlocksTogether, p.row_blocks - first);
+  const int inside = tile % per_band;
+  return {first + inside % height, inside / height};
+}
+
+using Ring = hopper::RingState<kStages>;
+
+__device__ void produce(const Problem& p, SharedMemory& shared) {
+  Ring ring;
+  const int tiles = p.row_blocks * p.column_blocks;
+  for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
+    const TileIndex at = tile_index(p, tile);
+    for (int slice = 0; slice < p.slices; ++slice) {
+      const std::uint32_t full = hopper::shared_address(&shared.full[ring.stage]);
+      hopper::wait(hopper::shared_address(&shared.empty[ring.stage]), ring.parity ^ 1);
+      hopper::arrive_expect(full, kInBytes + kWeightBytes);
+      hopper::copy_box(hopper::shared_address(shared.in[ring.stage]), &p.in, full, slice * kSlice,
+                       at.row_block * kTileRows, 0);
+      hopper::copy_box(hopper::shared_address(shared.weight[ring.stage]), &p.weight, full,
+                       slice * kSlice, at.column_block * kTileColumns, 0);
+      ring.advance();
+    }
+  }
+}
+
+// The accumulators d[n][i] of a lane: columns n * 8 + lane % 4 * 2 + i % 2 of rows `row` + i / 2
+// * 8. An epilogue may ask for what it reads from memory while the last products run.
+template <typename Epilogue>
+__device__ void consume(const Problem& p, const Epilogue& epilogue, SharedMemory& shared,
+                        int group) {
+  constexpr int kStartBarrier = 1;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int warp_row = group * kRowsPerGroup + static_cast<int>(threadIdx.x % 128) / 32 * 16;
+  const int tiles = p.row_blocks * p.column_blocks;
+  Ring ring;
+  const auto release = [&](int stage) {
+    __syncwarp();
+    if (lane == 0) hopper::arrive(hopper::shared_address(&shared.empty[stage]));
+  };
+  for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
+    const TileIndex at = tile_index(p, tile);
+    const int row = at.row_block * kTileRows + warp_row + lane / 4;
+    typename Epilogue::State state;
+    epilogue.begin(p, state, row);
+    float d[32][4];
+    int previous = 0;
+    if (group == 1) hopper::sync_named(kStartBarrier, kConsumers * 128);
+    for (int slice = 0; slice < p.slices; ++slice) {
+      hopper::wait(hopper::shared_address(&shared.full[ring.stage]), ring.parity);
+      const std::uint64_t in = hopper::descriptor(
+          hopper::shared_address(shared.in[ring.stage]) + group * kRowsPerGroup * 128, kGroupBytes,
+          0);
+      const std::uint64_t weight =
+          hopper::descriptor(hopper::shared_address(shared.weight[ring.stage]), kGroupBytes, 0);
+      hopper::products_begin();
+#pragma unroll
+      for (int i = 0; i < kSlice / 16; ++i) {
+        hopper::product(d, in + i * 2, weight + i * 2, i > 0 || slice > 0);
+      }
+      hopper::products_commit();
+      if (slice > 0) {
+        hopper::products_wait<1>();
+        release(previous);
+      }
+      if (group == 0 && slice == kLag) hopper::arrive_named(kStartBarrier, kConsumers * 128);
+      previous = ring.stage;
+      ring.advance();
+    }
+    epilogue.prefetch(state, lane);
+    hopper::products_wait<0>();
+    hopper::products_ready(d);
+    release(previous);
+    epilogue.store(p, shared, state, d, row, at.column_block, lane);
+  }
+}
+
+// Writes columns n * 8 .. n * 8 + 31 of one row of each lane's two: `half` names it.
+__device__ void store_quad(const Problem& p, std::uint32_t (&words)[4], int row,
+                           std::int64_t column, int lane) {
+  transpose_quad(words, lane);
+  if (row < p.rows) {
+    *reinterpret_cast<uint4*>(p.out + row * p.out_stride + column + (lane & 3) * 8) =
+        make_uint4(words[0], words[1], words[2], words[3]);
+  }
+}
+
+// An epilogue that reads nothing.
+struct StatelessEpilogue {
+  struct State {};
+  __device__ void begin(const Problem&, State&, int) const {}
+  __device__ void prefetch(State&, int) const {}
+};
+
+struct PlainEpilogue : StatelessEpilogue {
+  __device__ void store(const Problem& p, const SharedMemory&, const State&,
+                        const float (&d)[32][4], int row, int column_block, int lane) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int n = 0; n < 32; n += 4) {
+        std::uint32_t words[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          words[i] = pack_bf16(d[n + i][half * 2], d[n + i][half * 2 + 1]);
+        }
+        store_quad(p, words, row + half * 8, column_block * kTileColumns + n * 8, lane);
+      }
+    }
+  }
+};
+
+// Gate in the even groups of eight columns, up in the odd ones.
+struct SwigluEpilogue : StatelessEpilogue {
+  __device__ static float silu_times(float gate, float up) {
+    return __fdividef(gate, 1.0F + __expf(-gate)) * up;
+  }
+
+  __device__ void store(const Problem& p, const SharedMemory&, const State&,
+                        const float (&d)[32][4], int row, int column_block, int lane) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int n = 0; n < 32; n += 8) {
+        std::uint32_t words[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const float* gate = d[n + 2 * i] + half * 2;
+          const float* up = d[n + 2 * i + 1] + half * 2;
+          words[i] = pack_bf16(silu_times(gate[0], up[0]), silu_times(gate[1], up[1]));
+        }
+        store_quad(p, words, row + half * 8, column_block * (kTileColumns / 2) + n * 4, lane);
+      }
+    }
+  }
+};
+
+// Four lanes hold a row of a head, each of them both members of the pairs (i, i + 64).
+struct HeadEpilogue {
+  struct Angles {
+    float2 cosine[8], sine[8];
+  };
+  struct State {
+    int position[2];
+    Angles angles;  // of the first row
+  };
+  HeadNormRope options;
+
+  __device__ void begin(const Problem& p, State& state, int row) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      state.position[half] = options.positions[min(row + half * 8, p.rows - 1)];
+    }
+  }
+
+  __device__ void prefetch(State& state, int lane) const {
+    load(state.angles, state.position[0], lane);
+  }
+
+  __device__ void store(const Problem& p, const SharedMemory& shared, const State& state,
+                        float (&d)[32][4], int row, int column_block, int lane) const {
+    Angles second;
+    load(second, state.position[1], lane);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int head = 0; head < kTileColumns / kHeadWidth; ++head) {
+        const int index = column_block * (kTileColumns / kHeadWidth) + head;
+        if (index < options.num_q + options.num_k) {
+          norm_and_rotate(d, head * 16, half, shared.norms[index < options.num_q ? 0 : 1],
+                          half == 0 ? state.angles : second, lane);
+        }
+#pragma unroll
+        for (int n = head * 16; n < head * 16 + 16; n += 4) {
+          std::uint32_t words[4];
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            words[i] = pack_bf16(d[n + i][half * 2], d[n + i][half * 2 + 1]);
+          }
+          store_quad(p, words, row + half * 8, column_block * kTileColumns + n * 8, lane);
+        }
+      }
+    }
+  }
+
+ private:
+  __device__ void load(Angles& angles, int position, int lane) const {
+    const float* row = options.rope_table + static_cast<std::int64_t>(position) * kHeadWidth;
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+      const int column = n * 8 + (lane & 3) * 2;
+      angles.cosine[n] = __ldg(reinterpret_cast<const float2*>(row + column));
+      angles.sine[n] = __ldg(reinterpret_cast<const float2*>(row + kHeadWidth / 2 + column));
+    }
+  }
+
+  __device__ void norm_and_rotate(float (&d)[32][4], int first, int half, const float* weight,
+                                  const Angles& angles, int lane) const {
+    float sum = 0.0F;
+#pragma unroll
+    for (int n = 0; n < 16; ++n) {
+      const float x = d[first + n][half * 2], y = d[first + n][half * 2 + 1];
+      sum = fmaf(x, x, fmaf(y, y, sum));
+    }
+    sum += __shfl_xor_sync(~0U, sum, 1);
+    sum += __shfl_xor_sync(~0U, sum, 2);
+    const float scale = rsqrtf(sum / kHeadWidth + options.eps);
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+      const int column = n * 8 + (lane & 3) * 2;
+      const float2 low = *reinterpret_cast<const float2*>(weight + column);
+      const float2 high = *reinterpret_cast<const float2*>(weight + kHeadWidth / 2 + column);
+      rotate(d[first + n][half * 2], d[first + n + 8][half * 2], scale * low.x, scale * high.x,
+             angles.cosine[n].x, angles.sine[n].x);
+      rotate(d[first + n][half * 2 + 1], d[first + n + 8][half * 2 + 1], scale * low.y,
+             scale * high.y, angles.cosine[n].y, angles.sine[n].y);
+    }
+  }
+
+  __device__ static void rotate(float& a, float& b, float scale_a, float scale_b, float cosine,
+                                float sine) {
+    const float x = a * scale_a, y = b * scale_b;
+    a = x * cosine - y * sine;
+    b = y * cosine + x * sine;
+  }
+};
+
+__device__ void copy_norms(const HeadEpilogue& epilogue, SharedMemory& shared) {
+  if (threadIdx.x < kHeadWidth) {
+    shared.norms[0][threadIdx.x] = epilogue.options.q_norm[threadIdx.x];
+    shared.norms[1][threadIdx.x] = epilogue.options.k_norm[threadIdx.x];
+  }
+}
+__device__ void copy_norms(const StatelessEpilogue&, SharedMemory&) {}
+
+template <typename Epilogue>
+__global__ void __launch_bounds__(kThreads, 1)
+    gemm_kernel(const __grid_constant__ Problem p, const __grid_constant__ Epilogue epilogue) {
+  extern __shared__ unsigned char raw[];
+  const std::uint32_t misaligned = hopper::shared_address(raw) & 1023;
+  SharedMemory& shared = *reinterpret_cast<SharedMemory*>(raw + ((1024 - misaligned) & 1023));
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; ++i) {
+      hopper::init_barrier(hopper::shared_address(&shared.full[i]), 1);
+      hopper::init_barrier(hopper::shared_address(&shared.empty[i]), kConsumers * 4);
+    }
+    hopper::fence_barrier_init();
+  }
+  copy_norms(epilogue, shared);
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    hopper::give_registers<40>();
+    if (threadIdx.x == 0) produce(p, shared);
+  } else {
+    hopper::take_registers<232>();
+    consume(p, epilogue, shared, static_cast<int>(threadIdx.x / 128) - 1);
+  }
+}
+
+CUtensorMap make_map(const __nv_bfloat16* data, std::int64_t rows, std::int64_t k, int box_rows) {
+  return make_tensor_map(
+      {.data = data,
+       .size = {static_cast<std::uint64_t>(k), static_cast<std::uint64_t>(rows), 1},
+       .stride_bytes = {static_cast<std::uint64_t>(k) * 2,
+                        static_cast<std::uint64_t>(rows * k) * 2},
+       .box = {kSlice, static_cast<std::uint32_t>(box_rows), 1}});
+}
+
+template <typename Epilogue>
+void launch(const FusedGemmArguments& a, std::int64_t out_stride, const Epilogue& epilogue,
+            int num_sms, cudaStream_t stream) {
+  CHECK(a.n % kTileColumns == 0 && a.k % kSlice == 0 && a.k / kSlice > kLag);
+  if (a.rows == 0) return;
+  const auto row_blocks = static_cast<int>((a.rows + kTileRows - 1) / kTileRows);
+  const auto column_blocks = static_cast<int>(a.n / kTileColumns);
+  const Problem problem{.in = make_map(a.in, a.rows, a.k, kTileRows),
+                        .weight = make_map(a.weight, a.n, a.k, kTileColumns),
+                        .out = a.out,
+                        .out_stride = out_stride,
+                        .rows = static_cast<int>(a.rows),
+                        .row_blocks = row_blocks,
+                        .column_blocks = column_blocks,
+                        .slices = static_cast<int>(a.k / kSlice)};
+  constexpr int kSharedBytes = sizeof(SharedMemory) + 1024;
+  cuda_check(cudaFuncSetAttribute(gemm_kernel<Epilogue>,
+                                  cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
+  const int blocks = row_blocks * column_blocks < num_sms ? row_blocks * column_blocks : num_sms;
+  gemm_kernel<<<static_cast<unsigned>(blocks), kThreads, kSharedBytes, stream>>>(problem, epilogue);
+  check_launch();
+}
+
+}  // namespace
+
+bool fused_gemm_supports(int compute_capability, std::int64_t n, std::int64_t k) {
+  return compute_capability == 90 && n % kTileColumns == 0 && k % kSlice == 0 && k / kSlice > kLag;
+}
+
+void launch_plain_gemm(const FusedGemmArguments& arguments, int num_sms, cudaStream_t stream) {
+  launch(arguments, arguments.n, PlainEpilogue{}, num_sms, stream);
+}
+
+void launch_swiglu_gemm(const FusedGemmArguments& arguments, int num_sms, cudaStream_t stream) {
+  launch(arguments, arguments.n / 2, SwigluEpilogue{}, num_sms, stream);
+}
+
+void launch_qk_norm_rope_gemm(const FusedGemmArguments& arguments, const HeadNormRope& options,
+                              int num_sms, cudaStream_t stream) {
+  launch(arguments, arguments.n, HeadEpilogue{options}, num_sms, stream);
+}
+
+}  // namespace tessera::kernels::cuda

@@ -1,0 +1,147 @@
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cuda/gemm_sm90.hpp"
+#include "kernels/cuda/operations.hpp"
+#include "tests/kernels/gpu.hpp"
+#include "tests/support/operation_reference.hpp"
+
+namespace tessera::testing {
+namespace {
+
+using namespace kernels::cuda;  // what is tested
+
+constexpr double kTolerance = 2.5e-3;  // one rounding to bf16
+constexpr double kTheta = 1e6;
+constexpr std::int64_t kRowCounts[] = {1, 63, 128, 129, 300};
+
+class FusedGemm : public GpuTest {
+ protected:
+  void SetUp() override {
+    GpuTest::SetUp();
+    if (IsSkipped()) return;
+    cudaDeviceProp properties{};
+    cuda_check(cudaGetDeviceProperties(&properties, 0));
+    num_sms_ = properties.multiProcessorCount;
+    if (!fused_gemm_supports(properties.major * 10 + properties.minor, 256, 256)) {
+      std::puts("ALL TESTS SKIPPED: no Hopper GPU");
+      GTEST_SKIP() << "no Hopper GPU";
+    }
+  }
+
+  int num_sms_ = 0;
+};
+
+// Operands, and the exact product row by row.
+struct Operands {
+  Operands(std::int64_t rows, std::int64_t n, std::int64_t k)
+      : k_(static_cast<std::size_t>(k)),
+        n_(static_cast<std::size_t>(n)),
+        in_host(random_bf16(static_cast<std::size_t>(rows) * k_, 1)),
+        weight_host(random_bf16(n_ * k_, 2, 1.0F / std::sqrt(static_cast<float>(k)))),
+        in(in_host),
+        weight(weight_host) {}
+
+  std::vector<double> row(std::size_t index) const {
+    std::vector<double> out(n_);
+    for (std::size_t column = 0; column < n_; ++column) {
+      for (std::size_t i = 0; i < k_; ++i) {
+        out[column] += static_cast<double>(bf16_to_float(in_host[index * k_ + i])) *
+                       bf16_to_float(weight_host[column * k_ + i]);
+      }
+    }
+    return out;
+  }
+
+  FusedGemmArguments arguments(DeviceArray<std::uint16_t>& out, std::int64_t rows) {
+    return {.out = out.data<Bf16>(),
+            .in = in.data<Bf16>(),
+            .weight = weight.data<Bf16>(),
+            .rows = rows,
+            .n = static_cast<std::int64_t>(n_),
+            .k = static_cast<std::int64_t>(k_)};
+  }
+
+  std::size_t k_, n_;
+  std::vector<std::uint16_t> in_host, weight_host;
+  DeviceArray<std::uint16_t> in, weight;
+};
+
+std::vector<double> output_row(const std::vector<std::uint16_t>& out, std::size_t index,
+                               std::size_t width) {
+  return widen(std::span(out).subspan(index * width, width));
+}
+
+// Row counts on both sides of a tile; the rows behind the last one stay untouched.
+TEST_F(FusedGemm, SwigluOfEveryRowCount) {
+  constexpr std::size_t kColumns = 512, kOut = kColumns / 2;
+  for (const std::int64_t rows : kRowCounts) {
+    Operands operands(rows, kColumns, 320);
+    DeviceArray<std::uint16_t> out(static_cast<std::size_t>(rows + 2) * kOut);
+    launch_swiglu_gemm(operands.arguments(out, rows), num_sms_, nullptr);
+    const std::vector<std::uint16_t> actual = out.host();
+    for (std::size_t i = 0; i < static_cast<std::size_t>(rows); i += 31) {
+      const std::vector<double> product = operands.row(i);
+      std::vector<double> expected(kOut);
+      for (std::size_t c = 0; c < kOut; ++c) {
+        const std::size_t gate = c / kGateUpGroup * 2 * kGateUpGroup + c % kGateUpGroup;
+        expected[c] = swiglu_reference(product[gate], product[gate + kGateUpGroup]);
+      }
+      EXPECT_LT(relative_error(output_row(actual, i, kOut), expected), kTolerance)
+          << rows << " rows, row " << i;
+    }
+    EXPECT_TRUE(std::all_of(actual.end() - 2 * kOut, actual.end(),
+                            [](std::uint16_t bits) { return bits == 0xFFFF; }));
+  }
+}
+
+TEST_F(FusedGemm, HeadsAreNormalisedAndRotated) {
+  constexpr std::size_t kColumns = 768;  // 3 q heads, 1 k head, 2 others
+  const std::vector<float> q_norm = random_weights(128, 5), k_norm = random_weights(128, 6);
+  DeviceArray<float> device_q(q_norm), device_k(k_norm), table(4096 * 128);
+  launch_rope_table(table.data(), 4096, kTheta, nullptr);
+  for (const std::int64_t rows : kRowCounts) {
+    Operands operands(rows, kColumns, 256);
+    std::vector<std::int32_t> positions(static_cast<std::size_t>(rows));
+    for (std::size_t i = 0; i < positions.size(); ++i) {
+      positions[i] = static_cast<std::int32_t>(i * 131 % 4096);
+    }
+    DeviceArray<std::int32_t> device_positions(positions);
+    DeviceArray<std::uint16_t> out(static_cast<std::size_t>(rows) * kColumns);
+    launch_qk_norm_rope_gemm(operands.arguments(out, rows),
+                             {.num_q = 3,
+                              .num_k = 1,
+                              .q_norm = device_q.data(),
+                              .k_norm = device_k.data(),
+                              .positions = device_positions.data(),
+                              .rope_table = table.data()},
+                             num_sms_, nullptr);
+    const std::vector<std::uint16_t> actual = out.host();
+    for (std::size_t i = 0; i < static_cast<std::size_t>(rows); i += 31) {
+      std::vector<double> expected;
+      const std::vector<double> product = operands.row(i);
+      for (std::size_t head = 0; head < kColumns / 128; ++head) {
+        const std::vector<double> x(
+            product.begin() + static_cast<std::ptrdiff_t>(head * 128),
+            product.begin() + static_cast<std::ptrdiff_t>(head * 128 + 128));
+        const std::vector<double> y = head < 4 ? norm_rope_reference(x, head < 3 ? q_norm : k_norm,
+                                                                     1e-6, positions[i], kTheta)
+                                               : x;
+        expected.insert(expected.end(), y.begin(), y.end());
+      }
+      EXPECT_LT(relative_error(output_row(actual, i, kColumns), expected), kTolerance)
+          << rows << " rows, row " << i;
+    }
+  }
+}
+
+TEST_F(FusedGemm, TwiceTheSameBits) {
+  Operands operands(1000, 1024, 512);
+  DeviceArray<std::uint16_t> first(1000 * 512), second(1000 * 512);
+  launch_swiglu_gemm(operands.arguments(first, 1000), num_sms_, nullptr);
+  launch_swiglu_gemm(operands.arguments(second, 1000), num_sms_, nullptr);
+  EXPECT_EQ(first.host(), second.host());
+}
+
+}  // namespace
+}  // namespace tessera::testing
