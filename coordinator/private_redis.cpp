@@ -25,8 +25,15 @@ constexpr std::size_t kSocketPathBytesMax = 100;  // sun_path holds 108 with its
 constexpr auto kLockPatience = 30s;
 constexpr auto kStopPatience = 20s;
 
+// The one beside this program, as in a bundle, or the system's.
+std::string redis_program() {
+  std::error_code failed;
+  const fs::path beside = fs::read_symlink("/proc/self/exe", failed).parent_path() / "redis-server";
+  return !failed && fs::exists(beside, failed) ? beside.string() : "redis-server";
+}
+
 std::vector<std::string> arguments(const fs::path& dir, const std::string& socket, int memory_mb) {
-  return {"redis-server",
+  return {redis_program(),
           "--port",
           "0",
           "--unixsocket",
