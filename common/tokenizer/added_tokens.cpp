@@ -2,54 +2,75 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 
 namespace tessera::tokenizer {
-namespace {
 
-unsigned first_byte(const AddedToken& token) {
-  return static_cast<unsigned char>(token.content.front());
+AddedTokenFinder::AddedTokenFinder(std::span<const AddedToken> tokens) : nodes_(1) {
+  std::vector<const AddedToken*> ordered;
+  for (const AddedToken& token : tokens) {
+    ordered.push_back(&token);
+  }
+  std::ranges::sort(ordered, std::less{}, [](const AddedToken* token) { return token->content; });
+  build(0, ordered, 0);
 }
 
-}  // namespace
-
-AddedTokenFinder::AddedTokenFinder(std::span<const AddedToken> tokens)
-    : tokens_(tokens.begin(), tokens.end()) {
-  std::ranges::sort(tokens_, [](const AddedToken& a, const AddedToken& b) {
-    return first_byte(a) != first_byte(b) ? first_byte(a) < first_byte(b)
-                                          : a.content.size() > b.content.size();
-  });
-  first_of_byte_.fill(0);
-  for (const AddedToken& token : tokens_) {
-    ++first_of_byte_[first_byte(token) + 1];
+// Makes the part of the tree below `node` from the tokens that share its `depth` first bytes. The
+// stack is as deep as the longest token, which the reader of the file bounds.
+void AddedTokenFinder::build(std::uint32_t node, std::span<const AddedToken* const> tokens,
+                             std::size_t depth) {
+  if (!tokens.empty() && tokens.front()->content.size() == depth) {
+    nodes_[node].id = tokens.front()->id;
+    nodes_[node].special = tokens.front()->special;
+    tokens = tokens.subspan(1);
   }
-  for (unsigned byte = 0; byte < 256; ++byte) {
-    if (first_of_byte_[byte + 1] > 0) {
-      first_bytes_.push_back(static_cast<char>(byte));
-    }
-    first_of_byte_[byte + 1] += first_of_byte_[byte];
+  nodes_[node].first_edge = static_cast<std::uint32_t>(edges_.size());
+  std::vector<std::span<const AddedToken* const>> groups;
+  while (!tokens.empty()) {
+    const char byte = tokens.front()->content[depth];
+    const auto other = std::ranges::find_if(
+        tokens, [&](const AddedToken* token) { return token->content[depth] != byte; });
+    const auto count = static_cast<std::size_t>(other - tokens.begin());
+    edges_.push_back({byte, static_cast<std::uint32_t>(nodes_.size())});
+    nodes_.emplace_back();
+    groups.push_back(tokens.first(count));
+    tokens = tokens.subspan(count);
+  }
+  nodes_[node].edge_count = static_cast<std::uint32_t>(groups.size());
+  const std::uint32_t first_edge = nodes_[node].first_edge;
+  for (std::uint32_t i = 0; i < groups.size(); ++i) {
+    build(edges_[first_edge + i].node, groups[i], depth + 1);
   }
 }
 
 std::optional<AddedTokenFinder::Match> AddedTokenFinder::match_at(std::string_view text,
                                                                   std::size_t begin) const {
-  const unsigned byte = static_cast<unsigned char>(text[begin]);
-  for (std::uint32_t i = first_of_byte_[byte]; i < first_of_byte_[byte + 1]; ++i) {
-    const AddedToken& token = tokens_[i];
-    if (text.substr(begin).starts_with(token.content)) {
-      return Match{begin, begin + token.content.size(), token.id, token.special};
+  std::optional<Match> longest;
+  const Node* node = &nodes_[0];
+  for (std::size_t at = begin; at < text.size(); ++at) {
+    const auto edges = std::span(edges_).subspan(node->first_edge, node->edge_count);
+    const auto edge = std::ranges::find(edges, text[at], &Edge::byte);
+    if (edge == edges.end()) {
+      break;
+    }
+    node = &nodes_[edge->node];
+    if (node->id != Vocabulary::kNone) {
+      longest = Match{begin, at + 1, node->id, node->special};
     }
   }
-  return std::nullopt;
+  return longest;
 }
 
 std::optional<AddedTokenFinder::Match> AddedTokenFinder::find(std::string_view text,
                                                               std::size_t from) const {
-  if (first_bytes_.empty()) {
+  const Node& root = nodes_[0];
+  if (root.edge_count == 0) {
     return std::nullopt;
   }
   for (std::size_t at = from; at < text.size(); ++at) {
-    if (first_bytes_.size() == 1) {  // In all files so far each starts with '<'.
-      const void* next = std::memchr(text.data() + at, first_bytes_[0], text.size() - at);
+    if (root.edge_count == 1) {  // In all files so far each token starts with '<'.
+      const char first = edges_[root.first_edge].byte;
+      const void* next = std::memchr(text.data() + at, first, text.size() - at);
       if (next == nullptr) {
         break;
       }

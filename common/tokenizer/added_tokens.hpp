@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -29,11 +28,23 @@ class AddedTokenFinder {
   std::optional<Match> find(std::string_view text, std::size_t from) const;
 
  private:
+  // A tree of the tokens' bytes. A node's edges lie together, by byte.
+  struct Node {
+    std::uint32_t first_edge = 0;
+    std::uint32_t edge_count = 0;
+    std::int32_t id = Vocabulary::kNone;  // Of the token that ends here.
+    bool special = false;
+  };
+  struct Edge {
+    char byte;
+    std::uint32_t node;
+  };
+
+  void build(std::uint32_t node, std::span<const AddedToken* const> tokens, std::size_t depth);
   std::optional<Match> match_at(std::string_view text, std::size_t begin) const;
 
-  std::vector<AddedToken> tokens_;                // By first byte, then the longest first.
-  std::array<std::uint32_t, 257> first_of_byte_;  // Tokens that start with byte b: [b] to [b + 1].
-  std::vector<char> first_bytes_;                 // The distinct first bytes.
+  std::vector<Node> nodes_;
+  std::vector<Edge> edges_;
 };
 
 }  // namespace tessera::tokenizer

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/tokenizer/hash.hpp"
+#include "common/tokenizer/page_memory.hpp"
 #include "common/tokenizer/tokenizer_json.hpp"
 
 namespace tessera::tokenizer {
@@ -24,7 +25,12 @@ class MergeTable {
 
   std::uint32_t rank(std::int32_t left, std::int32_t right) const {
     const std::uint64_t key = key_of(left, right);
-    for (std::size_t at = start_of(key);; at = (at + 1) & mask_) {
+    const std::uint64_t hash = key * kMix1;
+    const std::size_t bit = static_cast<std::size_t>(hash >> (64U - kFilterBits));
+    if ((filter_[bit / 64] >> (bit % 64) & 1U) == 0) {
+      return kNoMerge;
+    }
+    for (std::size_t at = static_cast<std::size_t>(hash >> shift_);; at = (at + 1) & mask_) {
       const std::uint64_t slot = slots_[at];
       if (slot >> kRankBits == key) {
         return static_cast<std::uint32_t>(slot & kRankMask);
@@ -49,7 +55,10 @@ class MergeTable {
     return static_cast<std::size_t>((key * kMix1) >> shift_);
   }
 
-  std::vector<std::uint64_t> slots_;
+  static constexpr unsigned kFilterBits = 21;
+
+  std::vector<std::uint64_t> filter_;
+  PageArray<std::uint64_t> slots_;
   std::size_t mask_;
   unsigned shift_;
 };

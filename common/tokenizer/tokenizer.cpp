@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <atomic>
 #include <fstream>
+#include <optional>
 
 #include "common/tokenizer/added_tokens.hpp"
-#include "common/tokenizer/bpe.hpp"
 #include "common/tokenizer/normalizer.hpp"
-#include "common/tokenizer/pretokenizer.hpp"
+#include "common/tokenizer/text_encoder.hpp"
 #include "common/tokenizer/tokenizer_json.hpp"
 #include "common/tokenizer/utf8.hpp"
 
@@ -17,7 +17,7 @@ namespace tessera {
 namespace {
 
 using tokenizer::AddedTokenFinder;
-using tokenizer::Bpe;
+using tokenizer::TextEncoder;
 using tokenizer::TokenizerSpec;
 
 // Tells one loaded tokenizer from another, so that a scratch never serves stale words.
@@ -52,7 +52,7 @@ struct EncodeScratch::Impl {
   std::string repaired;
   std::string normalized;
   tokenizer::IdBuffer ids;
-  tokenizer::BpeScratch bpe;
+  TextEncoder::Scratch words;
 };
 
 EncodeScratch::EncodeScratch() : impl_(std::make_unique<Impl>()) {}
@@ -61,8 +61,7 @@ EncodeScratch::EncodeScratch(EncodeScratch&&) noexcept = default;
 EncodeScratch& EncodeScratch::operator=(EncodeScratch&&) noexcept = default;
 
 struct Tokenizer::Impl {
-  Impl(TokenizerSpec parsed, Bpe made)
-      : spec(std::move(parsed)), added_tokens(spec.added_tokens), bpe(std::move(made)) {}
+  explicit Impl(TokenizerSpec parsed) : spec(std::move(parsed)), added_tokens(spec.added_tokens) {}
 
   void encode_plain(std::string_view text, EncodeScratch::Impl& scratch) const;
   void encode_text(std::string_view text, bool special, EncodeScratch::Impl& scratch) const;
@@ -70,23 +69,18 @@ struct Tokenizer::Impl {
   std::uint64_t serial = next_serial();
   TokenizerSpec spec;
   AddedTokenFinder added_tokens;
-  Bpe bpe;
-  tokenizer::Pretokenizer pretokenizer;
+  std::optional<TextEncoder> encoder;  // Always there after load; refers to `spec`.
   tokenizer::Normalizer normalizer;
   std::int32_t vocab_size = 0;
   std::array<std::uint8_t, 32> file_hash{};
 };
 
-// Text without added tokens: normalise, split, merge.
+// Text without added tokens.
 void Tokenizer::Impl::encode_plain(std::string_view text, EncodeScratch::Impl& scratch) const {
   if (spec.normalize_nfc) {
     text = normalizer.normalize(text, scratch.normalized);
   }
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = pretokenizer.piece_end(text, begin);
-    bpe.encode(text.substr(begin, end - begin), scratch.bpe, scratch.ids);
-    begin = end;
-  }
+  encoder->encode(text, scratch.words, scratch.ids);
 }
 
 void Tokenizer::Impl::encode_text(std::string_view text, bool special,
@@ -124,11 +118,12 @@ Result<Tokenizer> Tokenizer::parse(std::string_view tokenizer_json) {
   if (!spec) {
     return spec.error();
   }
-  Result<Bpe> bpe = Bpe::make(*spec);
-  if (!bpe) {
-    return bpe.error();
+  auto impl = std::make_unique<Impl>(std::move(*spec));
+  Result<TextEncoder> encoder = TextEncoder::make(impl->spec);
+  if (!encoder) {
+    return encoder.error();
   }
-  auto impl = std::make_unique<Impl>(std::move(*spec), std::move(*bpe));
+  impl->encoder = std::move(*encoder);
   impl->vocab_size = static_cast<std::int32_t>(impl->spec.vocabulary.id_end());
   for (const tokenizer::AddedToken& token : impl->spec.added_tokens) {
     impl->vocab_size = std::max(impl->vocab_size, token.id + 1);
@@ -142,6 +137,12 @@ Result<Tokenizer> Tokenizer::parse(std::string_view tokenizer_json) {
 Result<Encoding> Tokenizer::encode(std::string_view text, const EncodeOptions& options,
                                    EncodeScratch& scratch_owner) const {
   EncodeScratch::Impl& scratch = *scratch_owner.impl_;
+  if (scratch.serial != impl_->serial) {
+    if (scratch.serial != 0) {
+      scratch.words.forget_words();
+    }
+    scratch.serial = impl_->serial;
+  }
   if (!tokenizer::is_valid_utf8(text)) {
     if (!options.replace_invalid_utf8) {
       return Error{ErrorCode::kInvalidUtf8,

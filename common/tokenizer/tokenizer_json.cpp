@@ -237,8 +237,10 @@ bool read_added_token(JsonReader& reader, JsonElement element, TokenizerSpec& sp
     return false;
   }
   const auto same_content = [content](const AddedToken& other) { return other.content == content; };
-  if (content.empty() || std::ranges::any_of(spec.added_tokens, same_content)) {
-    return reader.refuse(where + ".content is empty or there twice");
+  constexpr std::size_t kLongest = 1000;  // Bytes; the search tree is as deep.
+  if (content.empty() || content.size() > kLongest ||
+      std::ranges::any_of(spec.added_tokens, same_content)) {
+    return reader.refuse(where + ".content is empty, longer than 1000 bytes or there twice");
   }
   if (id_element.get(id) != simdjson::SUCCESS || id != expected_added_id(spec, content) ||
       id >= static_cast<std::int64_t>(Vocabulary::kMaxIds)) {

@@ -24,14 +24,16 @@ bool Vocabulary::add(std::string_view piece, std::int32_t id) {
     return false;
   }
   if (2 * (count_ + 1) > slots_.size()) {
-    rehash(std::max<std::size_t>(16, 2 * slots_.size()));
+    rehash(2 * slots_.size());
   }
   const std::uint64_t hash = hash_bytes(piece);
   Slot& slot = slots_[slot_of(piece, hash)];
-  if (slot.id != kNone || !this->piece(id).empty()) {
+  if (slot.id_plus_1 != 0 || !this->piece(id).empty()) {
     return false;
   }
-  slot = {tag_of(hash), id};
+  slot = {tag_of(hash), id + 1};
+  const std::size_t bit = static_cast<std::size_t>(hash >> (64U - kFilterBits));
+  filter_[bit / 64] |= std::uint64_t{1} << (bit % 64);
   spans_.resize(std::max(spans_.size(), index + 1));
   spans_[index] = {static_cast<std::uint32_t>(bytes_.size()),
                    static_cast<std::uint32_t>(piece.size())};
@@ -41,7 +43,12 @@ bool Vocabulary::add(std::string_view piece, std::int32_t id) {
 }
 
 std::int32_t Vocabulary::find(std::string_view piece) const {
-  return slots_.empty() ? kNone : slots_[slot_of(piece, hash_bytes(piece))].id;
+  const std::uint64_t hash = hash_bytes(piece);
+  const std::size_t bit = static_cast<std::size_t>(hash >> (64U - kFilterBits));
+  if ((filter_[bit / 64] >> (bit % 64) & 1U) == 0) {
+    return kNone;
+  }
+  return slots_[slot_of(piece, hash)].id_plus_1 - 1;
 }
 
 std::string_view Vocabulary::piece(std::int32_t id) const {
@@ -55,20 +62,20 @@ std::string_view Vocabulary::piece(std::int32_t id) const {
 std::size_t Vocabulary::slot_of(std::string_view piece, std::uint64_t hash) const {
   const std::size_t mask = slots_.size() - 1;
   std::size_t at = static_cast<std::size_t>(hash) & mask;
-  while (slots_[at].id != kNone &&
-         (slots_[at].tag != tag_of(hash) || this->piece(slots_[at].id) != piece)) {
+  while (slots_[at].id_plus_1 != 0 &&
+         (slots_[at].tag != tag_of(hash) || this->piece(slots_[at].id_plus_1 - 1) != piece)) {
     at = (at + 1) & mask;
   }
   return at;
 }
 
 void Vocabulary::rehash(std::size_t slots) {
-  slots_.assign(slots, Slot{});
+  slots_ = PageArray<Slot>(slots);
   for (std::size_t id = 0; id < spans_.size(); ++id) {
     const std::string_view content = piece(static_cast<std::int32_t>(id));
     if (!content.empty()) {
       const std::uint64_t hash = hash_bytes(content);
-      slots_[slot_of(content, hash)] = {tag_of(hash), static_cast<std::int32_t>(id)};
+      slots_[slot_of(content, hash)] = {tag_of(hash), static_cast<std::int32_t>(id) + 1};
     }
   }
 }

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "common/tokenizer/page_memory.hpp"
+
 namespace tessera::tokenizer {
 
 // The bytes of every token, by id and by content. Ids may have gaps; a piece is never empty.
@@ -36,8 +38,8 @@ class Vocabulary {
     std::uint32_t size = 0;
   };
   struct Slot {
-    std::uint32_t tag = 0;  // High half of the hash.
-    std::int32_t id = kNone;
+    std::uint32_t tag;       // High half of the hash.
+    std::int32_t id_plus_1;  // 0 in an empty slot.
   };
 
   // The slot of these bytes, or the empty slot where they would go.
@@ -46,8 +48,12 @@ class Vocabulary {
 
   std::string bytes_;
   std::vector<Span> spans_;
-  std::vector<Slot> slots_;  // Open addressing, linear probing, at most half full.
+  PageArray<Slot> slots_{16};  // Open addressing, linear probing, at most half full.
   std::size_t count_ = 0;
+  // One bit for some of each piece's hash: most strings that are no piece end here, in a nearer
+  // cache than the slots.
+  static constexpr unsigned kFilterBits = 20;
+  std::vector<std::uint64_t> filter_ = std::vector<std::uint64_t>((1U << kFilterBits) / 64);
 };
 
 }  // namespace tessera::tokenizer

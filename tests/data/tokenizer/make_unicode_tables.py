@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""Writes common/tokenizer/unicode_tables.cpp from char_classes.json beside this script.
+"""Writes the tables in common/tokenizer from the two .json files beside this script.
 
 char_classes.json holds the runs [first, last, class] of code points as the split pattern of
 tokenizers 0.23.2 treats them (Unicode 16.0), measured code point by code point: L letter, N number,
-S white space, NL carriage return or line feed. With --check nothing is written and the exit code
-says whether the file is current.
+S white space, NL carriage return or line feed. nfc_unicode_9.json is make_nfc_data.py's. With --check
+nothing is written and the exit code says whether the files are current.
 """
 import json
 import pathlib
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-TARGET = HERE.parents[2] / "common" / "tokenizer" / "unicode_tables.cpp"
+TARGET = HERE.parents[2] / "common" / "tokenizer"
 NAMES = {"L": "kL", "N": "kN", "S": "kS", "NL": "kB"}
 
-HEAD = """// Made by tests/data/tokenizer/make_unicode_tables.py; do not edit.
+CLASSES_HEAD = """// Made by tests/data/tokenizer/make_unicode_tables.py; do not edit.
 #include "common/tokenizer/unicode_tables.hpp"
 
 namespace tessera::tokenizer {
@@ -40,21 +40,62 @@ def rows(entries, width=100):
     return "\n".join(out)
 
 
-def render():
+NFC_HEAD = """// Made by tests/data/tokenizer/make_unicode_tables.py; do not edit.
+#include "common/tokenizer/nfc_tables.hpp"
+
+namespace tessera::tokenizer {
+namespace {
+
+// clang-format off
+"""
+
+FOOT = "\n};\n// clang-format on\n\n}  // namespace\n\n"
+END = "}  // namespace tessera::tokenizer\n"
+
+
+def class_tables():
     runs = json.loads((HERE / "char_classes.json").read_text())
-    text = HEAD + "constexpr ClassRun kClassRuns[] = {\n"
+    text = CLASSES_HEAD + "constexpr ClassRun kClassRuns[] = {\n"
     text += rows(f"{{0x{first:X},0x{last:X},{NAMES[name]}}}" for first, last, name in runs)
-    text += "\n};\n// clang-format on\n\n}  // namespace\n\n"
-    text += "std::span<const ClassRun> class_runs() { return kClassRuns; }\n\n"
-    return text + "}  // namespace tessera::tokenizer\n"
+    text += FOOT + "std::span<const ClassRun> class_runs() { return kClassRuns; }\n\n"
+    return text + END
+
+
+def pairs(data, composed):
+    not_composed = set(data["not_composed"])
+    entries = sorted((int(key), parts) for key, parts in data["decompositions"].items())
+    return rows(f"{{0x{code_point:X},0x{first:X},{f'0x{second:X}' if second else 0}}}"
+                for code_point, (first, second) in entries
+                if (code_point not in not_composed) == composed)
+
+
+def nfc_compositions():
+    data = json.loads((HERE / "nfc_unicode_9.json").read_text())
+    text = NFC_HEAD + "constexpr CombiningRun kCombiningRuns[] = {\n"
+    text += rows(f"{{0x{first:X},0x{last:X},{value}}}"
+                 for first, last, value in data["combining_classes"])
+    text += "\n};\n\nconstexpr Decomposition kCompositions[] = {\n" + pairs(data, True)
+    text += FOOT + "std::span<const CombiningRun> combining_runs() { return kCombiningRuns; }\n\n"
+    return text + "std::span<const Decomposition> compositions() { return kCompositions; }\n\n" + END
+
+
+def nfc_replacements():
+    data = json.loads((HERE / "nfc_unicode_9.json").read_text())
+    text = NFC_HEAD + "constexpr Decomposition kReplacements[] = {\n" + pairs(data, False)
+    return text + FOOT + ("std::span<const Decomposition> replacements() { return kReplacements; }"
+                          "\n\n") + END
 
 
 def main():
-    text = render()
-    if "--check" in sys.argv[1:]:
-        return 0 if TARGET.read_text() == text else 1
-    TARGET.write_text(text)
-    return 0
+    current = True
+    for name, text in (("unicode_tables.cpp", class_tables()),
+                       ("nfc_compositions.cpp", nfc_compositions()),
+                       ("nfc_replacements.cpp", nfc_replacements())):
+        if "--check" in sys.argv[1:]:
+            current = current and (TARGET / name).read_text() == text
+        else:
+            (TARGET / name).write_text(text)
+    return 0 if current else 1
 
 
 if __name__ == "__main__":

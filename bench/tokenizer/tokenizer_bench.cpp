@@ -1,0 +1,210 @@
+// Speed of the tokenizer on texts of a JSON Lines file, one JSON string a line:
+//
+//   tokenizer_bench TOKENIZER_JSON FILE.jsonl... [--rounds N] [--threads N] [--adversarial]
+//
+// First checked: every text encodes, and to the same ids with a used word cache and a fresh one.
+// Then printed per file: MB/s with a fresh scratch (cold word cache) and with a used one (warm),
+// tokens/s, bytes per token, and how many times one thread's rate N threads reach. CPU time, median
+// of the rounds. --adversarial adds single texts of 1 MB that tokenizers have been slow on, each
+// with its time per byte as a multiple of the first file's warm one.
+#include <simdjson.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "bench/tokenizer/adversarial.hpp"
+#include "common/check.hpp"
+#include "common/tokenizer/tokenizer.hpp"
+
+namespace tessera {
+namespace {
+
+struct Arguments {
+  std::string tokenizer;
+  std::vector<std::string> files;
+  int rounds = 7;
+  int threads = 2;
+  bool adversarial = false;
+};
+
+struct Corpus {
+  std::vector<std::string> texts;
+  std::size_t bytes = 0;
+};
+
+Arguments parse(int argc, char** argv) {
+  Arguments arguments;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    if (word == "--rounds" && i + 1 < argc) {
+      arguments.rounds = std::stoi(argv[++i]);
+    } else if (word == "--threads" && i + 1 < argc) {
+      arguments.threads = std::stoi(argv[++i]);
+    } else if (word == "--adversarial") {
+      arguments.adversarial = true;
+    } else if (arguments.tokenizer.empty()) {
+      arguments.tokenizer = word;
+    } else {
+      arguments.files.emplace_back(word);
+    }
+  }
+  if (arguments.files.empty() || arguments.rounds < 1) {
+    throw FatalError("usage: tokenizer_bench TOKENIZER_JSON FILE.jsonl... [--rounds N]");
+  }
+  return arguments;
+}
+
+Corpus read_corpus(const std::string& name) {
+  std::ifstream file(name);
+  simdjson::dom::parser parser;
+  Corpus corpus;
+  for (std::string line; std::getline(file, line);) {
+    std::string_view text;
+    if (parser.parse(line).get(text) != simdjson::SUCCESS) {
+      throw FatalError(name + ": a line is not a JSON string");
+    }
+    corpus.bytes += text.size();
+    corpus.texts.emplace_back(text);
+  }
+  if (corpus.texts.empty()) {
+    throw FatalError("no texts in " + name);
+  }
+  return corpus;
+}
+
+// Not inlined, so that callgrind can collect inside it alone:
+//   valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*encode_all*' ...
+[[gnu::noinline]] std::size_t encode_all(const Tokenizer& tokenizer, const Corpus& corpus,
+                                         EncodeScratch& scratch) {
+  std::size_t tokens = 0;
+  for (const std::string& text : corpus.texts) {
+    tokens += tokenizer.encode(text, {}, scratch)->ids.size();
+  }
+  return tokens;
+}
+
+double now_s(clockid_t clock) {
+  timespec time{};
+  CHECK(clock_gettime(clock, &time) == 0);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// By the thread's own clock, so that other work on the machine does not count.
+double seconds_of(const std::function<void()>& work) {
+  const double start = now_s(CLOCK_THREAD_CPUTIME_ID);
+  work();
+  return now_s(CLOCK_THREAD_CPUTIME_ID) - start;
+}
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
+
+// Ids do not depend on what the word cache holds.
+void check(const Tokenizer& tokenizer, const Corpus& corpus) {
+  EncodeScratch used;
+  for (const std::string& text : corpus.texts) {
+    const Result<Encoding> first = tokenizer.encode(text, {}, used);
+    CHECK(first.ok());
+  }
+  for (std::size_t i = 0; i < corpus.texts.size(); i += 97) {
+    EncodeScratch fresh;
+    CHECK(tokenizer.encode(corpus.texts[i], {}, used)->ids ==
+          tokenizer.encode(corpus.texts[i], {}, fresh)->ids);
+  }
+}
+
+// The slowest of several threads that each encode everything at the same time.
+double threaded_seconds(const Tokenizer& tokenizer, const Corpus& corpus, int count) {
+  std::vector<double> seconds(static_cast<std::size_t>(count));
+  std::vector<std::jthread> threads;
+  for (double& own_seconds : seconds) {
+    threads.emplace_back([&] {
+      own_seconds = seconds_of([&] {
+        EncodeScratch scratch;
+        encode_all(tokenizer, corpus, scratch);
+      });
+    });
+  }
+  threads.clear();  // Joins.
+  return count == 0 ? 0 : std::ranges::max(seconds);
+}
+
+// Returns the warm rate in MB/s.
+double measure(const Tokenizer& tokenizer, const std::string& name, const Arguments& arguments) {
+  const Corpus corpus = read_corpus(name);
+  check(tokenizer, corpus);
+  std::vector<double> cold;
+  std::vector<double> warm;
+  std::vector<double> threaded;
+  std::size_t tokens = 0;
+  for (int round = 0; round < arguments.rounds; ++round) {
+    EncodeScratch scratch;
+    cold.push_back(seconds_of([&] { tokens = encode_all(tokenizer, corpus, scratch); }));
+    warm.push_back(seconds_of([&] { tokens = encode_all(tokenizer, corpus, scratch); }));
+    threaded.push_back(threaded_seconds(tokenizer, corpus, arguments.threads));
+  }
+  const double megabytes = static_cast<double>(corpus.bytes) / 1e6;
+  const std::string_view leaf = std::string_view(name).substr(name.rfind('/') + 1);
+  std::printf(
+      "%-18.*s %6.1f MB %8.1f cold %8.1f warm MB/s %7.1f Mtok/s %5.2f B/tok  %d threads x%.2f\n",
+      static_cast<int>(leaf.size()), leaf.data(), megabytes, megabytes / median(cold),
+      megabytes / median(warm), static_cast<double>(tokens) / 1e6 / median(warm),
+      static_cast<double>(corpus.bytes) / static_cast<double>(tokens), arguments.threads,
+      arguments.threads * median(cold) / median(threaded));
+  return megabytes / median(warm);
+}
+
+void measure_adversarial(const Tokenizer& tokenizer, double prose_rate, int rounds) {
+  for (const auto& [name, text] : adversarial_texts(tokenizer)) {
+    EncodeScratch scratch;
+    std::vector<double> seconds;
+    std::size_t tokens = 0;
+    for (int round = 0; round < rounds; ++round) {
+      seconds.push_back(
+          seconds_of([&] { tokens = tokenizer.encode(text, {}, scratch)->ids.size(); }));
+    }
+    const double rate = static_cast<double>(text.size()) / 1e6 / median(seconds);
+    std::printf("%-26s %8.1f MB/s %7.1f Mtok/s  x%.2f of prose per byte\n", name.c_str(), rate,
+                static_cast<double>(tokens) / 1e6 / median(seconds), prose_rate / rate);
+  }
+}
+
+int run(int argc, char** argv) {
+  const Arguments arguments = parse(argc, argv);
+  std::vector<double> loads;
+  for (int round = 0; round < 3; ++round) {
+    loads.push_back(seconds_of([&] { CHECK(Tokenizer::load(arguments.tokenizer).ok()); }));
+  }
+  const Result<Tokenizer> tokenizer = Tokenizer::load(arguments.tokenizer);
+  std::printf("load %.0f ms\n", 1e3 * median(loads));
+  double first_rate = 0;
+  for (const std::string& file : arguments.files) {
+    const double rate = measure(*tokenizer, file, arguments);
+    first_rate = first_rate > 0 ? first_rate : rate;
+  }
+  if (arguments.adversarial) {
+    measure_adversarial(*tokenizer, first_rate, arguments.rounds);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace tessera
+
+int main(int argc, char** argv) {
+  try {
+    return tessera::run(argc, argv);
+  } catch (const tessera::FatalError& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}

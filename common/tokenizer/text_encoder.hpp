@@ -1,0 +1,59 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "common/result.hpp"
+#include "common/tokenizer/bpe.hpp"
+#include "common/tokenizer/id_buffer.hpp"
+#include "common/tokenizer/pretokenizer.hpp"
+#include "common/tokenizer/safe_cuts.hpp"
+#include "common/tokenizer/tokenizer_json.hpp"
+#include "common/tokenizer/word_cache.hpp"
+
+namespace tessera::tokenizer {
+
+// Normalised text to ids: split into pieces, each piece to its ids by the cheapest exact way. Most
+// pieces of real text are short and seen before: one look-up in the word cache. A new one is a
+// whole token of the vocabulary, or is merged byte by byte. Long pieces are cut first where no
+// token can cross. Const after construction; any thread, each with its own scratch.
+class TextEncoder {
+ public:
+  struct Scratch {
+    ShortWordCache short_words;
+    LongWordCache long_words;
+    Bpe::Scratch bpe;
+
+    void forget_words() {
+      short_words.clear();
+      long_words.clear();
+    }
+  };
+
+  // `spec` must outlive the encoder. kInvalidArgument as Bpe::make.
+  static Result<TextEncoder> make(const TokenizerSpec& spec);
+
+  // Appends the ids of `text`, which is valid UTF-8 without added tokens.
+  void encode(std::string_view text, Scratch& scratch, IdBuffer& out) const;
+
+ private:
+  TextEncoder(const TokenizerSpec& spec, Bpe bpe);
+
+  class Batch;
+
+  void add_piece(std::string_view piece, Batch& batch) const;
+  template <typename Cache, typename Key>
+  std::int32_t* encode_new(std::string_view piece, const Key& key, Cache& cache, Scratch& scratch,
+                           std::int32_t* out) const;
+  void find_whole_tokens();
+
+  const Vocabulary* vocabulary_;
+  Bpe bpe_;
+  Pretokenizer pretokenizer_;
+  SafeCuts cuts_;
+  std::vector<bool> is_whole_;  // By id: merging the token's own bytes gives the token.
+};
+
+}  // namespace tessera::tokenizer
