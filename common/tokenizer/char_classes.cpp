@@ -5,6 +5,11 @@
 
 namespace tessera::tokenizer {
 
+const CharClasses& CharClasses::instance() {
+  static const CharClasses classes;
+  return classes;
+}
+
 CharClasses::CharClasses() {
   std::vector<std::uint8_t> flat(TwoStageTable::kCodePoints,
                                  static_cast<std::uint8_t>(CharClass::kOther));

@@ -5,15 +5,18 @@
 
 namespace tessera::tokenizer {
 
-// The class of every code point. Const after construction.
+// The class of every code point. Const after construction; any thread.
 class CharClasses {
  public:
-  CharClasses();
+  // The one table, made at the first call.
+  static const CharClasses& instance();
 
   // `code_point` must be below 0x110000.
   CharClass of(char32_t code_point) const { return static_cast<CharClass>(table_[code_point]); }
 
  private:
+  CharClasses();
+
   TwoStageTable table_;
 };
 

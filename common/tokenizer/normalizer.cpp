@@ -49,6 +49,11 @@ void append_utf8(char32_t code_point, std::string& out) {
 
 }  // namespace
 
+const Normalizer& Normalizer::instance() {
+  static const Normalizer normalizer;
+  return normalizer;
+}
+
 Normalizer::Normalizer() {
   std::vector<std::uint8_t> flat(TwoStageTable::kCodePoints, kStable);
   for (const CombiningRun& run : combining_runs()) {

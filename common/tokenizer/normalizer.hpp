@@ -20,13 +20,16 @@ namespace tessera::tokenizer {
 // need it are rewritten, in time n log n of the longest stretch.
 class Normalizer {
  public:
-  Normalizer();
+  // The one normaliser, whose tables are made at the first call.
+  static const Normalizer& instance();
 
   // The text in form C: `text` itself where it already is, otherwise a view of `storage`, which is
   // overwritten. `text` must be valid UTF-8.
   std::string_view normalize(std::string_view text, std::string& storage) const;
 
  private:
+  Normalizer();
+
   struct Char {
     char32_t code_point;
     std::uint8_t combining_class;

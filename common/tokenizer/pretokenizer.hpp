@@ -39,7 +39,7 @@ class Pretokenizer {
   std::size_t symbols_end(std::string_view text, std::size_t from) const;
   std::size_t white_space_end(std::string_view text, std::size_t begin) const;
 
-  CharClasses classes_;
+  const CharClasses& classes_ = CharClasses::instance();
 };
 
 }  // namespace tessera::tokenizer

@@ -70,7 +70,7 @@ struct Tokenizer::Impl {
   TokenizerSpec spec;
   AddedTokenFinder added_tokens;
   std::optional<TextEncoder> encoder;  // Always there after load; refers to `spec`.
-  tokenizer::Normalizer normalizer;
+  const tokenizer::Normalizer& normalizer = tokenizer::Normalizer::instance();
   std::int32_t vocab_size = 0;
   std::array<std::uint8_t, 32> file_hash{};
 };
@@ -123,7 +123,7 @@ Result<Tokenizer> Tokenizer::parse(std::string_view tokenizer_json) {
   if (!encoder) {
     return encoder.error();
   }
-  impl->encoder = std::move(*encoder);
+  impl->encoder.emplace(std::move(*encoder));
   impl->vocab_size = static_cast<std::int32_t>(impl->spec.vocabulary.id_end());
   for (const tokenizer::AddedToken& token : impl->spec.added_tokens) {
     impl->vocab_size = std::max(impl->vocab_size, token.id + 1);
