@@ -71,6 +71,7 @@ class CommunicatorGroup {
   virtual ~CommunicatorGroup() = default;
   virtual int size() const = 0;
   virtual std::string_view transport() const = 0;  // "threads", "peer memory", "NCCL 2.28.9"
+  virtual bool gathers() const { return true; }    // its communicators have gather_rows
 
   // Called once by each rank's thread; returns when all ranks have. `limits` bounds stage_rows.
   virtual std::unique_ptr<Communicator> join(int rank, Backend& backend, const BatchLimits& limits,
@@ -86,7 +87,8 @@ class CommunicatorGroup {
 std::unique_ptr<CommunicatorGroup> make_thread_communicators(int size);
 
 enum class Transport : std::uint8_t {
-  kPeer,  // our kernels over peer pointers; all GPUs must reach each other
+  kAuto,  // peer memory where all GPUs reach each other, NCCL elsewhere
+  kPeer,  // our kernels over peer pointers
   kNccl,
 };
 // Throws FatalError with one sentence when the devices cannot work together this way.

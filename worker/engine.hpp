@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/result.hpp"
+#include "kernels/communicator.hpp"
 #include "kernels/types.hpp"
 #include "worker/shard.hpp"
 
@@ -21,6 +22,7 @@ struct EngineOptions {
   // CPU `tp` teams of threads.
   std::string devices;
   std::string tp = "auto";
+  kernels::Transport transport = kernels::Transport::kAuto;  // between GPUs
   std::optional<GroupSplit> split;  // none: see choose_split in worker/group_engine.hpp
   int threads = 0;                  // CPU only; 0: all cores
   // Zero picks a value from the model and the device; a given value that cannot hold is refused.

@@ -143,7 +143,10 @@ class GroupEngine final : public Engine {
       }
     };
     const RankPlan whole{.split = GroupSplit::kTokens, .ranks = group_.size()};
-    const SplitChoice choice = choose_split(s.options.split, group_.size(), fits(whole));
+    const SplitChoice choice = choose_split({.asked = s.options.split,
+                                             .ranks = group_.size(),
+                                             .whole_fits = fits(whole),
+                                             .gathers = s.parts.communicators->gathers()});
     log::info("group of {}: {}", group_.size(), choice.reason);
     s.plan = {.split = choice.split, .ranks = group_.size()};
     if (choice.split == GroupSplit::kTensor) {
@@ -192,16 +195,21 @@ class GroupEngine final : public Engine {
 
 }  // namespace
 
-SplitChoice choose_split(std::optional<GroupSplit> asked, int ranks, bool whole_fits) {
-  if (asked == GroupSplit::kTensor) return {*asked, "weights are split, as asked"};
-  if (asked == GroupSplit::kTokens) return {*asked, "tokens are split, as asked"};
-  if (whole_fits) {
+SplitChoice choose_split(const SplitQuestion& q) {
+  if (q.asked == GroupSplit::kTensor) return {*q.asked, "weights are split, as asked"};
+  if (!q.gathers) {
+    if (q.asked) throw FatalError("these devices cannot split tokens: nothing gathers their keys");
+    return {GroupSplit::kTensor,
+            "the devices do not reach each other's memory, so the weights are split"};
+  }
+  if (q.asked == GroupSplit::kTokens) return {*q.asked, "tokens are split, as asked"};
+  if (q.whole_fits) {
     return {GroupSplit::kTokens,
             "all weights fit on each device, so batches are split along their tokens: short texts "
             "run whole on one device each, long ones are cut and only keys and values travel"};
   }
   return {GroupSplit::kTensor, "the weights do not fit on one device, so each of " +
-                                   std::to_string(ranks) + " holds its share of every matrix"};
+                                   std::to_string(q.ranks) + " holds its share of every matrix"};
 }
 
 std::int64_t halve_batch(std::span<const std::int32_t> cu_seqlens, double pair_cost) {
@@ -252,7 +260,7 @@ std::unique_ptr<Engine> make_cuda_group_engine(const EngineOptions& options,
                                                const std::vector<int>& devices) {
   GroupParts parts;
   for (const int device : devices) parts.names.push_back("cuda:" + std::to_string(device));
-  parts.communicators = kernels::make_cuda_communicators(devices, kernels::Transport::kPeer);
+  parts.communicators = kernels::make_cuda_communicators(devices, options.transport);
   parts.halves = true;
   parts.make_backend = [devices](int rank) {
     return kernels::make_cuda_backend({.device = devices[static_cast<std::size_t>(rank)]});

@@ -27,13 +27,19 @@ std::unique_ptr<Engine> make_cuda_group_engine(const EngineOptions& options,
                                                const std::vector<int>& devices);
 std::unique_ptr<Engine> make_cpu_group_engine(const EngineOptions& options, int ranks);
 
-// How a group should split its work, and one sentence that says why. `whole_fits`: all weights and
-// a batch fit on each device.
+// How a group should split its work, and one sentence that says why. Throws FatalError when what is
+// asked for cannot be.
+struct SplitQuestion {
+  std::optional<GroupSplit> asked;
+  int ranks = 1;
+  bool whole_fits = true;  // all weights and a batch on each device
+  bool gathers = true;     // the communicators have gather_rows
+};
 struct SplitChoice {
   GroupSplit split = GroupSplit::kTokens;
   std::string reason;
 };
-SplitChoice choose_split(std::optional<GroupSplit> asked, int ranks, bool whole_fits);
+SplitChoice choose_split(const SplitQuestion& question);
 
 // Where a batch is best cut in two for kTensor: the number of sequences in the first half, or 0
 // when it should stay in one piece. `pair_cost` as in TokenSplitOptions.

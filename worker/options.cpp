@@ -34,6 +34,17 @@ void add_engine_options(CLI::App& app, EngineOptions& engine) {
          "or auto")
       ->check(CLI::IsMember({"auto", "weights", "tokens"}))
       ->default_str("auto");
+  app.add_option_function<std::string>(
+         "--transport",
+         [&engine](const std::string& name) {
+           using kernels::Transport;
+           engine.transport = name == "peer"   ? Transport::kPeer
+                              : name == "nccl" ? Transport::kNccl
+                                               : Transport::kAuto;
+         },
+         "How the GPUs of a group exchange: peer memory, nccl, or auto")
+      ->check(CLI::IsMember({"auto", "peer", "nccl"}))
+      ->default_str("auto");
   // A flag that sets the enum: CLI11 would print an enum's number, not its name.
   app.add_option_function<std::string>(
          "--dtype",

@@ -172,6 +172,9 @@ void launch_peer_reduce_norm(const PeerGroup& group, const PeerReduceNorm& op,
   CHECK(group.blocks >= 1 && group.blocks <= kPeerBlocksMax);
   const int blocks = blocks_for(group, (op.rows + group.size - 1) / group.size);
   switch (group.size) {
+    case 1:
+      launch_reduce_norm<1>(group, op, blocks, stream);
+      break;
     case 2:
       launch_reduce_norm<2>(group, op, blocks, stream);
       break;

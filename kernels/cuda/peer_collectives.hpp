@@ -38,7 +38,8 @@ struct PeerGroup {
 
 // See Communicator::ReduceNorm. Each rank reads its rows of all partial sums, adds them in float32
 // in rank order to its residual rows, and writes the normed rows to all ranks. Per rank and
-// direction the links carry 2 * (size - 1) / size * rows * hidden * 2 bytes. hidden <= 8192.
+// direction the links carry 2 * (size - 1) / size * rows * hidden * 2 bytes. hidden <= 8192. A group
+// of one is residual and norm without any link.
 struct PeerReduceNorm {
   PeerPointers<const __nv_bfloat16> partial;
   PeerPointers<__nv_bfloat16> out;

@@ -178,8 +178,10 @@ class PeerCommunicators final : public CommunicatorGroup {
         meeting_(static_cast<int>(devices.size())),
         progress_(devices.size() * kCountersPerRank * sizeof(std::uint64_t), "progress counters") {
     std::ranges::fill(progress_.as<std::uint64_t>(0, devices_.size() * kCountersPerRank), 0);
-    for (const int from : devices_) {
-      for (const int to : devices_) require_access(from, to);
+    if (!reach_each_other(devices_)) {
+      throw FatalError(
+          "these GPUs cannot reach each other's memory; use NCCL for their group, or "
+          "one worker for each");
     }
   }
 
@@ -216,14 +218,6 @@ class PeerCommunicators final : public CommunicatorGroup {
   }
 
  private:
-  static void require_access(int from, int to) {
-    int can = 1;
-    if (from != to) cuda_check(cudaDeviceCanAccessPeer(&can, from, to));
-    if (can == 0) {
-      throw FatalError("GPU " + std::to_string(from) + " cannot reach the memory of GPU " +
-                       std::to_string(to) + "; use NCCL for this group or one GPU per worker");
-    }
-  }
   std::span<std::uint64_t> counters(int rank) const {
     const std::size_t first = static_cast<std::size_t>(rank) * kCountersPerRank;
     return progress_.as<std::uint64_t>(first * sizeof(std::uint64_t), kCountersPerRank);
@@ -237,19 +231,20 @@ class PeerCommunicators final : public CommunicatorGroup {
 
 }  // namespace
 
+bool reach_each_other(std::span<const int> devices) {
+  for (const int from : devices) {
+    for (const int to : devices) {
+      int can = 1;
+      if (from != to) cuda_check(cudaDeviceCanAccessPeer(&can, from, to));
+      if (can == 0) return false;
+    }
+  }
+  return true;
+}
+
 std::unique_ptr<CommunicatorGroup> make_peer_communicators(std::span<const int> devices,
                                                            const PeerBlocks& blocks) {
   return std::make_unique<PeerCommunicators>(devices, blocks);
 }
 
 }  // namespace tessera::kernels::cuda
-
-namespace tessera::kernels {
-
-std::unique_ptr<CommunicatorGroup> make_cuda_communicators(std::span<const int> devices,
-                                                           Transport transport) {
-  CHECK(transport == Transport::kPeer);
-  return cuda::make_peer_communicators(devices);
-}
-
-}  // namespace tessera::kernels

@@ -14,6 +14,8 @@ struct PeerBlocks {
   int beside = 20;
 };
 
+bool reach_each_other(std::span<const int> devices);
+
 // Throws FatalError when a GPU cannot reach another's memory. Page-locked memory of all devices is
 // taken here, device memory as the ranks join.
 std::unique_ptr<CommunicatorGroup> make_peer_communicators(std::span<const int> devices,

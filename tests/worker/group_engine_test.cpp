@@ -199,10 +199,13 @@ TEST_F(GroupEngine, AFailingRankEndsTheGroupWithItsNameAndCause) {
 }
 
 TEST(ChooseSplit, SaysWhy) {
-  EXPECT_EQ(choose_split({}, 4, true).split, GroupSplit::kTokens);
-  EXPECT_EQ(choose_split({}, 4, false).split, GroupSplit::kTensor);
-  EXPECT_THAT(choose_split({}, 4, false).reason, HasSubstr("do not fit"));
-  EXPECT_EQ(choose_split(GroupSplit::kTensor, 2, true).split, GroupSplit::kTensor);
+  EXPECT_EQ(choose_split({.ranks = 4}).split, GroupSplit::kTokens);
+  const SplitChoice tight = choose_split({.ranks = 4, .whole_fits = false});
+  EXPECT_EQ(tight.split, GroupSplit::kTensor);
+  EXPECT_THAT(tight.reason, HasSubstr("do not fit"));
+  EXPECT_EQ(choose_split({.asked = GroupSplit::kTensor}).split, GroupSplit::kTensor);
+  EXPECT_EQ(choose_split({.gathers = false}).split, GroupSplit::kTensor);
+  EXPECT_THROW(choose_split({.asked = GroupSplit::kTokens, .gathers = false}), FatalError);
 }
 
 TEST(HalveBatch, CutsWhereTheCostIsEvenOrNotAtAll) {
