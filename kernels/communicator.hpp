@@ -63,6 +63,12 @@ class Communicator {
   // What the backend queues after it finds all rows in place. The ranks do not wait for each other
   // before they write, so calls must take turns with two `gathered` buffers.
   virtual void gather_rows(const GatherRows& operation) = 0;
+
+  // While rehearsing, operations do nothing, so that a rank can run alone. Where it is needed, all
+  // ranks rehearse before their first joint pass: a GPU that loads a kernel's code may first wait
+  // for what runs on it, and what runs may be waiting for another rank.
+  virtual bool needs_rehearsal() const { return false; }
+  virtual void rehearse(bool) {}
 };
 
 // What the ranks of one process share; made before their threads. Outlives its communicators.

@@ -43,6 +43,27 @@ GroupRank::GroupRank(std::unique_ptr<kernels::Backend> backend, kernels::Communi
       halves[1] = backend_->make_slot(limits, encoder_shape(config, share));
     }
   }
+  if (communicator_->needs_rehearsal()) rehearse();
+}
+
+// Short, long and many tokens, so that every kernel has run once on this device.
+void GroupRank::rehearse() {
+  communicator_->rehearse(true);
+  const kernels::BatchLimits limits = rank_limits(options_.limits, options_.plan);
+  for (const std::int64_t longest : {std::int64_t{16}, std::int64_t{300}, limits.max_tokens}) {
+    const std::int64_t length = std::min({longest, limits.max_seqlen, limits.max_tokens / 2});
+    const std::vector<std::int32_t> ids(static_cast<std::size_t>(length + 2), 1);
+    const std::vector<std::int32_t> cu_seqlens = {0, 2, static_cast<std::int32_t>(length + 2)};
+    const PackedBatchView batch{.input_ids = ids, .cu_seqlens = cu_seqlens};
+    BatchSlot& slot = *slots_[0][0];
+    if (options_.plan.split == GroupSplit::kTensor) {
+      encoder_->forward(slot, batch);
+    } else {
+      encoder_->forward_part(slot, batch, 0);
+    }
+    backend_->wait(slot);
+  }
+  communicator_->rehearse(false);
 }
 
 void GroupRank::enqueue(int slot, const GroupBatch& batch) {

@@ -47,6 +47,7 @@ class GroupRank {
   void collect(int slot, GroupBatch& batch);
 
  private:
+  void rehearse();
   void enqueue_tensor(int slot, const GroupBatch& batch);
   void enqueue_tokens(int slot, const GroupBatch& batch);
   void copy_out(kernels::BatchSlot& slot, std::int64_t from, std::int64_t to,

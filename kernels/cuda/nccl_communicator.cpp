@@ -73,6 +73,7 @@ class NcclCommunicator final : public Communicator {
   NcclCommunicator(HostMeeting& meeting, int rank, CudaBackend& backend, const ncclUniqueId& id,
                    std::uint64_t* progress)
       : meeting_(meeting), rank_(rank), backend_(backend), nccl_(Nccl::get()) {
+    load_peer_kernels(1);
     nccl_.check(nccl_.comm_init_rank(&comm_, size(), id, rank), "connect the ranks");
     lane_stream_ = make_stream();
     for (int i = 0; i < kLanes; ++i) {
@@ -101,7 +102,7 @@ class NcclCommunicator final : public Communicator {
   }
 
   void reduce_norm(const ReduceNorm& op, int lane) override {
-    if (backend_.replaying()) return;
+    if (backend_.replaying() || rehearsing_) return;
     if (lane == kNoLane) {
       run(op, backend_.stream());
       return;
@@ -114,12 +115,14 @@ class NcclCommunicator final : public Communicator {
   }
 
   void wait(int lane) override {
-    if (lane == kNoLane || backend_.replaying()) return;
+    if (lane == kNoLane || backend_.replaying() || rehearsing_) return;
     cuda_check(cudaStreamWaitEvent(backend_.stream(), done_[static_cast<std::size_t>(lane)].get()));
   }
 
   void stage_rows(int, std::span<const std::int32_t>) override { refuse(); }
   void gather_rows(const GatherRows&) override { refuse(); }
+  bool needs_rehearsal() const override { return true; }
+  void rehearse(bool on) override { rehearsing_ = on; }
 
  private:
   static constexpr std::size_t kShareAlignment = std::size_t{1} << 20;
@@ -164,6 +167,7 @@ class NcclCommunicator final : public Communicator {
   CudaBackend& backend_;
   const Nccl& nccl_;
   ncclComm_t comm_ = nullptr;
+  bool rehearsing_ = false;
   Stream lane_stream_;
   std::vector<Event> ready_;
   std::vector<Event> done_;

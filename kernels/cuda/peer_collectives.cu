@@ -139,23 +139,22 @@ __global__ void __launch_bounds__(kThreads, 1)
   meet(group);
 }
 
+using ReduceNormKernel = void (*)(PeerGroup, PeerReduceNorm);
+
+// 1024, 2560 and 4096 are the widths of the three model sizes.
 template <int kRanks>
-void launch_reduce_norm(const PeerGroup& group, const PeerReduceNorm& op, int blocks,
-                        cudaStream_t stream) {
-  const int vectors = op.hidden / kVectorWidth;
-  const auto launch = [&](auto kernel) {
-    kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(group, op);
-  };
-  // 1024, 2560 and 4096 are the widths of the three model sizes.
-  if (vectors <= 32 * 4) {
-    launch(reduce_norm_kernel<kRanks, 4>);
-  } else if (vectors <= 32 * 10) {
-    launch(reduce_norm_kernel<kRanks, 10>);
-  } else if (vectors <= 32 * 16) {
-    launch(reduce_norm_kernel<kRanks, 16>);
-  } else {
-    launch(reduce_norm_kernel<kRanks, 32>);
-  }
+ReduceNormKernel kernel_for(int vectors) {
+  if (vectors <= 32 * 4) return reduce_norm_kernel<kRanks, 4>;
+  if (vectors <= 32 * 10) return reduce_norm_kernel<kRanks, 10>;
+  if (vectors <= 32 * 16) return reduce_norm_kernel<kRanks, 16>;
+  return reduce_norm_kernel<kRanks, 32>;
+}
+
+ReduceNormKernel kernel_for(int ranks, int vectors) {
+  CHECK(ranks == 1 || ranks == 2 || ranks == 4 || ranks == 8);
+  if (ranks == 1) return kernel_for<1>(vectors);
+  if (ranks == 2) return kernel_for<2>(vectors);
+  return ranks == 4 ? kernel_for<4>(vectors) : kernel_for<8>(vectors);
 }
 
 // As many blocks as there are rows for, equal on all ranks.
@@ -166,27 +165,21 @@ int blocks_for(const PeerGroup& group, std::int64_t rows_of_rank) {
 
 }  // namespace
 
+void load_peer_kernels(int size) {
+  cudaFuncAttributes attributes{};
+  for (const int vectors : {32 * 4, 32 * 10, 32 * 16, 32 * 32}) {
+    cuda_check(cudaFuncGetAttributes(&attributes, kernel_for(size, vectors)));
+  }
+  cuda_check(cudaFuncGetAttributes(&attributes, gather_rows_kernel));
+}
+
 void launch_peer_reduce_norm(const PeerGroup& group, const PeerReduceNorm& op,
                              cudaStream_t stream) {
   CHECK(op.hidden % kVectorWidth == 0 && op.hidden <= 8192);
   CHECK(group.blocks >= 1 && group.blocks <= kPeerBlocksMax);
   const int blocks = blocks_for(group, (op.rows + group.size - 1) / group.size);
-  switch (group.size) {
-    case 1:
-      launch_reduce_norm<1>(group, op, blocks, stream);
-      break;
-    case 2:
-      launch_reduce_norm<2>(group, op, blocks, stream);
-      break;
-    case 4:
-      launch_reduce_norm<4>(group, op, blocks, stream);
-      break;
-    case 8:
-      launch_reduce_norm<8>(group, op, blocks, stream);
-      break;
-    default:
-      CHECK(false);
-  }
+  const ReduceNormKernel kernel = kernel_for(group.size, op.hidden / kVectorWidth);
+  kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(group, op);
   check_launch();
 }
 

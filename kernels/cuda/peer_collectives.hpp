@@ -36,10 +36,13 @@ struct PeerGroup {
       nullptr;  // page-locked host memory: times block 0 has come to meet
 };
 
+// Loads the kernels' code for groups of this size onto the current device.
+void load_peer_kernels(int size);
+
 // See Communicator::ReduceNorm. Each rank reads its rows of all partial sums, adds them in float32
 // in rank order to its residual rows, and writes the normed rows to all ranks. Per rank and
-// direction the links carry 2 * (size - 1) / size * rows * hidden * 2 bytes. hidden <= 8192. A group
-// of one is residual and norm without any link.
+// direction the links carry 2 * (size - 1) / size * rows * hidden * 2 bytes. hidden <= 8192. A
+// group of one is residual and norm without any link.
 struct PeerReduceNorm {
   PeerPointers<const __nv_bfloat16> partial;
   PeerPointers<__nv_bfloat16> out;

@@ -68,6 +68,7 @@ class PeerCommunicator final : public Communicator {
   PeerCommunicator(HostMeeting& meeting, int rank, CudaBackend& backend, std::uint64_t* progress,
                    const PeerBlocks& blocks)
       : meeting_(meeting), rank_(rank), backend_(backend), lane_stream_(make_urgent_stream()) {
+    load_peer_kernels(size());
     inline_group_ = make_group(progress, blocks.alone);
     lane_group_ = make_group(progress + 1, blocks.beside);
     gather_group_ = make_group(progress + 2, blocks.alone);
@@ -92,7 +93,7 @@ class PeerCommunicator final : public Communicator {
   }
 
   void reduce_norm(const ReduceNorm& op, int lane) override {
-    if (backend_.replaying()) return;
+    if (backend_.replaying() || rehearsing_) return;
     const std::int64_t offset = op.first_row * op.hidden;
     PeerReduceNorm peer{.partial = pointers<const Bf16>(op.partial, offset),
                         .out = pointers<Bf16>(op.out, offset),
@@ -118,7 +119,7 @@ class PeerCommunicator final : public Communicator {
   }
 
   void wait(int lane) override {
-    if (lane == kNoLane || backend_.replaying()) return;
+    if (lane == kNoLane || backend_.replaying() || rehearsing_) return;
     cuda_check(cudaStreamWaitEvent(backend_.stream(), done_[static_cast<std::size_t>(lane)].get()));
   }
 
@@ -132,7 +133,11 @@ class PeerCommunicator final : public Communicator {
                                cudaMemcpyHostToDevice, backend_.stream()));
   }
 
+  bool needs_rehearsal() const override { return true; }
+  void rehearse(bool on) override { rehearsing_ = on; }
+
   void gather_rows(const GatherRows& op) override {
+    if (rehearsing_) return;
     StagedRows& rows = *rows_[static_cast<std::size_t>(op.slot)];
     launch_peer_gather_rows(
         gather_group_,
@@ -158,6 +163,7 @@ class PeerCommunicator final : public Communicator {
   HostMeeting& meeting_;
   const int rank_;
   CudaBackend& backend_;
+  bool rehearsing_ = false;
   Stream lane_stream_;
   std::vector<std::unique_ptr<Buffer>> signals_;
   PeerGroup inline_group_;  // each has counts of its own, as the streams are not in one order
