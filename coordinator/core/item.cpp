@@ -45,7 +45,7 @@ char32_t decode_short(std::string_view text, std::size_t at, std::size_t& length
     return ((lead & 0x1FU) << 6U) | (byte(at + 1) & 0x3FU);
   }
   length = 3;
-  return lead < 0xF0
+  return lead < 0xF0 && at + 3 <= text.size()
              ? ((lead & 0xFU) << 12U) | ((byte(at + 1) & 0x3FU) << 6U) | (byte(at + 2) & 0x3FU)
              : 0xFFFFU;
 }

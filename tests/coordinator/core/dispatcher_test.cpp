@@ -1,0 +1,215 @@
+#include "coordinator/core/dispatcher.hpp"
+
+#include <gtest/gtest.h>
+
+#include "common/log.hpp"
+
+namespace tessera::coordinator {
+namespace {
+
+constexpr Micros kSecond = 1'000'000;
+constexpr std::uint32_t kWidth = 4;
+
+const std::vector<ServedModel> kModels = {{.name = "m",
+                                           .tokenizer_hash = "t",
+                                           .hidden_size = kWidth,
+                                           .max_seqlen = 100,
+                                           .vocab_size = 1000,
+                                           .query_prefix = {}}};
+
+class DispatcherTest : public testing::Test {
+ protected:
+  void SetUp() override { spdlog::set_level(spdlog::level::off); }
+
+  void hello(const std::string& peer) {
+    dispatcher.on_message(peer,
+                          protocol::WorkerHello{.name = peer,
+                                                .model = "m",
+                                                .fingerprint = std::string(64, 'f'),
+                                                .tokenizer_hash = "t",
+                                                .hidden_size = kWidth,
+                                                .vocab_size = 1000,
+                                                .max_batch_tokens = 100,
+                                                .max_batch_sequences = 10,
+                                                .max_seqlen = 100},
+                          0, actions);
+    actions.clear();
+  }
+  Flight* flight(std::uint32_t length) {
+    flights.push_back(std::make_unique<Flight>());
+    flights.back()->ids.assign(length, 7);
+    dispatcher.enqueue(flights.back().get(), 0);
+    return flights.back().get();
+  }
+  // The batches that a dispatch sends, with their worker.
+  std::vector<std::pair<std::string, protocol::Batch>> dispatch() {
+    actions.clear();
+    dispatcher.dispatch(0, actions);
+    std::vector<std::pair<std::string, protocol::Batch>> batches;
+    for (const Action& action : actions) {
+      const auto& send = std::get<SendWorker>(action);
+      batches.emplace_back(send.peer, std::get<protocol::Batch>(send.message));
+    }
+    return batches;
+  }
+  static protocol::BatchResult answer(const protocol::Batch& batch) {
+    protocol::BatchResult result{
+        .epoch = batch.epoch, .batch_id = batch.batch_id, .attempt = batch.attempt};
+    result.codes.assign(batch.lengths.size(), 0);
+    result.payload.resize(batch.lengths.size() * kWidth * 2, std::byte{1});
+    return result;
+  }
+
+  Actions actions;
+  std::vector<std::unique_ptr<Flight>> flights;
+  Dispatcher dispatcher{kModels, 5, {}};
+};
+
+TEST_F(DispatcherTest, ABatchGoesOutAndItsVectorsComeBackInOrder) {
+  hello("a");
+  Flight* shorter = flight(10);
+  Flight* longer = flight(60);
+  const auto batches = dispatch();
+  ASSERT_EQ(batches.size(), 1U);
+  EXPECT_EQ(batches[0].second.epoch, 5U);
+  EXPECT_EQ(batches[0].second.lengths, (std::vector<std::uint32_t>{60, 10}));
+  EXPECT_EQ(batches[0].second.payload.size(), 70U * 4);
+  auto result = answer(batches[0].second);
+  result.payload[kWidth * 2] = std::byte{2};
+  dispatcher.on_message("a", result, 0, actions);
+  const auto ended = dispatcher.take_ended();
+  ASSERT_EQ(ended.size(), 2U);
+  EXPECT_EQ(ended[0].flight, longer);
+  EXPECT_EQ(ended[1].flight, shorter);
+  EXPECT_EQ(ended[1].embedding->values[0], 0x0102);
+  EXPECT_EQ(ended[1].embedding->tokens, 10U);
+}
+
+TEST_F(DispatcherTest, TwoBatchesAreInFlightAndNoMore) {
+  hello("a");
+  for (int i = 0; i < 5; ++i) {
+    flight(100);
+  }
+  EXPECT_EQ(dispatch().size(), 2U);
+  EXPECT_TRUE(dispatch().empty());
+  hello("b");
+  EXPECT_EQ(dispatch().size(), 2U) << "a second worker is used at once";
+}
+
+TEST_F(DispatcherTest, ResultsThatDoNotBelongAreDropped) {
+  hello("a");
+  hello("b");
+  flight(10);
+  const auto batches = dispatch();
+  const auto good = answer(batches[0].second);
+  const std::string other = batches[0].first == "a" ? "b" : "a";
+  auto old_epoch = good;
+  old_epoch.epoch = 4;
+  auto old_attempt = good;
+  old_attempt.attempt = 7;
+  auto unknown = good;
+  unknown.batch_id = 99;
+  dispatcher.on_message(batches[0].first, old_epoch, 0, actions);
+  dispatcher.on_message(batches[0].first, old_attempt, 0, actions);
+  dispatcher.on_message(batches[0].first, unknown, 0, actions);
+  dispatcher.on_message(other, good, 0, actions);
+  dispatcher.on_message("stranger", good, 0, actions);
+  EXPECT_TRUE(dispatcher.take_ended().empty());
+  dispatcher.on_message(batches[0].first, good, 0, actions);
+  EXPECT_EQ(dispatcher.take_ended().size(), 1U);
+  dispatcher.on_message(batches[0].first, good, 0, actions);
+  EXPECT_TRUE(dispatcher.take_ended().empty()) << "the second copy";
+}
+
+TEST_F(DispatcherTest, NotFiniteIsAnErrorOfThatItemOnly) {
+  hello("a");
+  flight(30);
+  flight(20);
+  flight(10);
+  const auto batches = dispatch();
+  auto result = answer(batches[0].second);
+  result.codes[0] = static_cast<std::uint8_t>(ErrorCode::kNotFinite);
+  result.payload[kWidth * 2] = std::byte{0x00};
+  result.payload[kWidth * 2 + 1] = std::byte{0x7C};  // Infinity in the second row.
+  dispatcher.on_message("a", result, 0, actions);
+  const auto ended = dispatcher.take_ended();
+  ASSERT_EQ(ended.size(), 3U);
+  EXPECT_EQ(ended[0].error.code, ErrorCode::kNotFinite);
+  EXPECT_EQ(ended[1].error.code, ErrorCode::kNotFinite);
+  EXPECT_NE(ended[2].embedding, nullptr);
+}
+
+TEST_F(DispatcherTest, AResultOfAnotherSizeCostsTheWorkerItsPlace) {
+  hello("a");
+  flight(10);
+  const auto batches = dispatch();
+  auto result = answer(batches[0].second);
+  result.payload.pop_back();
+  dispatcher.on_message("a", result, 0, actions);
+  EXPECT_TRUE(dispatcher.workers().all().empty());
+  EXPECT_TRUE(dispatcher.take_ended().empty());
+  hello("b");
+  EXPECT_EQ(dispatch().size(), 1U) << "its items go to another";
+}
+
+TEST_F(DispatcherTest, DeadWorkersItemsGoOnAndTheThirdDeathIsPoison) {
+  Flight* item = flight(10);
+  for (std::uint32_t death = 1; death <= 3; ++death) {
+    const std::string peer = std::to_string(death);
+    hello(peer);
+    const auto batches = dispatch();
+    ASSERT_EQ(batches.size(), 1U);
+    EXPECT_EQ(batches[0].second.attempt, death);
+    dispatcher.on_gone(peer, 0);
+    EXPECT_EQ(item->deaths, death);
+  }
+  const auto ended = dispatcher.take_ended();
+  ASSERT_EQ(ended.size(), 1U);
+  EXPECT_EQ(ended[0].error.code, ErrorCode::kPoison);
+}
+
+TEST_F(DispatcherTest, AnItemRunsAloneAfterTwoDeaths) {
+  flight(10)->deaths = 0;
+  for (const char* peer : {"x", "y"}) {
+    hello(peer);
+    dispatch();
+    dispatcher.on_gone(peer, 0);
+  }
+  hello("a");
+  flight(20);
+  const auto batches = dispatch();
+  ASSERT_EQ(batches.size(), 1U) << "nothing runs beside it";
+  EXPECT_EQ(batches[0].second.lengths, std::vector<std::uint32_t>{10});
+  dispatcher.on_message("a", answer(batches[0].second), 0, actions);
+  EXPECT_EQ(dispatch().size(), 1U);
+}
+
+TEST_F(DispatcherTest, SilenceAndEndlessBatchesAreDeath) {
+  hello("silent");
+  flight(10);
+  dispatch();
+  dispatcher.tick(3 * kSecond, actions);
+  EXPECT_TRUE(dispatcher.workers().all().empty());
+  hello("hangs");
+  dispatch();
+  for (int second = 4; second < 300; ++second) {
+    dispatcher.on_message("hangs", protocol::Ping{}, second * kSecond, actions);
+    dispatcher.tick(second * kSecond, actions);
+  }
+  EXPECT_TRUE(dispatcher.workers().all().empty()) << "alive, but its batch never ends";
+}
+
+TEST_F(DispatcherTest, AGoodbyeLetsFinishWhatIsInFlight) {
+  hello("a");
+  flight(10);
+  const auto batches = dispatch();
+  dispatcher.on_message("a", protocol::WorkerGoodbye{"stop"}, 0, actions);
+  flight(10);
+  EXPECT_TRUE(dispatch().empty());
+  dispatcher.on_message("a", answer(batches[0].second), 0, actions);
+  EXPECT_EQ(dispatcher.take_ended().size(), 1U);
+  EXPECT_TRUE(dispatcher.workers().all().empty());
+}
+
+}  // namespace
+}  // namespace tessera::coordinator

@@ -1,0 +1,164 @@
+#include "coordinator/ledger_scripts.hpp"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "common/check.hpp"
+#include "common/log.hpp"
+#include "coordinator/core/range_set.hpp"
+#include "coordinator/private_redis.hpp"
+
+namespace tessera::coordinator {
+namespace {
+
+using namespace std::chrono_literals;
+using ledger::Status;
+
+// The scripts on a real redis-server.
+class LedgerScriptsTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    spdlog::set_level(spdlog::level::off);
+    std::string name = "/tmp/tessera-ledger-XXXXXX";
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    dir = name;
+    server = std::make_unique<PrivateRedis>(dir, 64);
+    client = std::make_unique<RedisClient>(
+        RedisOptions{.url = server->url(), .scripts = ledger_scripts(), .resend = true});
+    epoch = static_cast<std::uint64_t>(call(increment_epoch_command()).integer);
+  }
+  void TearDown() override {
+    client.reset();
+    server.reset();
+    std::filesystem::remove_all(dir);
+  }
+  RedisValue call(RedisCommand command) {
+    auto answer = client->call(std::move(command), 20s);
+    EXPECT_TRUE(answer.ok()) << (answer.ok() ? "" : answer.error().message);
+    return answer.ok() ? std::move(answer).value() : RedisValue{};
+  }
+  ledger::Reply run(ledger::Operation operation, std::uint64_t as_epoch = 0) {
+    return to_reply(call(to_command(std::move(operation), as_epoch == 0 ? epoch : as_epoch)));
+  }
+  ledger::StoredJob load() {
+    auto job = to_stored_job("id", call(load_job_command("id")));
+    EXPECT_TRUE(job.ok());
+    return job.ok() ? std::move(job).value() : ledger::StoredJob{};
+  }
+  static protocol::Bytes bytes(std::string_view text) {
+    const auto* data = reinterpret_cast<const std::byte*>(text.data());
+    return {data, data + text.size()};
+  }
+
+  std::filesystem::path dir;
+  std::unique_ptr<PrivateRedis> server;
+  std::unique_ptr<RedisClient> client;
+  std::uint64_t epoch = 0;
+};
+
+const std::string_view kContent("items \0\r\n of a chunk", 20);
+
+TEST_F(LedgerScriptsTest, AJobFromCreationToItsEnd) {
+  for (int again = 0; again < 2; ++again) {  // Each operation twice, as after a lost answer.
+    EXPECT_EQ(run(ledger::CreateJob{"id", "key", "tenant", "spec", 4}).status, Status::kDone);
+  }
+  EXPECT_EQ(call(list_jobs_command()).items.at(0).text, "id");
+  for (int again = 0; again < 2; ++again) {
+    run(ledger::AcceptChunk{"id", 9, 3, bytes(again == 0 ? kContent : "another")});
+    run(ledger::PinFingerprint{"id", "finger"});
+  }
+  EXPECT_EQ(run(ledger::FetchChunk{"id", 9}).content, bytes(kContent));
+  EXPECT_EQ(load().items_accepted, 3U);
+  for (int again = 0; again < 2; ++again) {
+    run(ledger::StoreResult{"id", 9, 3, 1, 50, 1, 1, 1, bytes(again == 0 ? "result" : "late")});
+  }
+  EXPECT_EQ(run(ledger::FetchResult{"id", 9}).content, bytes("result")) << "the first stays";
+  EXPECT_TRUE(run(ledger::FetchChunk{"id", 9}).content.empty());
+  ledger::StoredJob job = load();
+  EXPECT_EQ(job.job_key, "key");
+  EXPECT_EQ(job.tenant, "tenant");
+  EXPECT_EQ(job.spec, "spec");
+  EXPECT_EQ(job.fingerprint, "finger");
+  EXPECT_EQ(job.priority, 4U);
+  EXPECT_EQ(job.state, protocol::JobState::kRunning);
+  EXPECT_EQ(job.items_done, 3U);
+  EXPECT_EQ(job.items_failed, 1U);
+  EXPECT_EQ(job.tokens_done, 50U);
+  EXPECT_EQ(job.cache_misses, 1U);
+  EXPECT_FALSE(job.closed);
+  EXPECT_EQ(RangeSet::from_bitmap(job.accepted).to_values(), std::vector<std::uint32_t>{9});
+  run(ledger::CloseJob{"id", 10});
+  run(ledger::AckResult{"id", 9});
+  EXPECT_TRUE(run(ledger::FetchResult{"id", 9}).content.empty());
+  run(ledger::AcceptChunk{"id", 1, 1, bytes("x")});
+  run(ledger::EndJob{"id", protocol::JobState::kCancelled, {1}});
+  EXPECT_TRUE(run(ledger::FetchChunk{"id", 1}).content.empty());
+  job = load();
+  EXPECT_TRUE(job.closed);
+  EXPECT_EQ(job.chunks_total, 10U);
+  EXPECT_EQ(job.state, protocol::JobState::kCancelled);
+  EXPECT_EQ(RangeSet::from_bitmap(job.delivered).to_values(), std::vector<std::uint32_t>{9});
+  run(ledger::ForgetJob{"id", "key", "tenant"});
+  EXPECT_TRUE(call(list_jobs_command()).items.empty());
+  EXPECT_EQ(call({.args = {"DBSIZE"}}).integer, 1) << "only the epoch is left";
+}
+
+TEST_F(LedgerScriptsTest, AnOlderLeaderChangesNothing) {
+  run(ledger::CreateJob{"id", "key", "", "spec", 1});
+  call(increment_epoch_command());
+  const ledger::Operation operations[] = {
+      ledger::CreateJob{"other", "key", "", "spec", 1},
+      ledger::PinFingerprint{"id", "f"},
+      ledger::AcceptChunk{"id", 0, 1, bytes("x")},
+      ledger::StoreResult{.job = "id", .chunk = 0, .content = bytes("x")},
+      ledger::AckResult{"id", 0},
+      ledger::CloseJob{"id", 1},
+      ledger::EndJob{"id", protocol::JobState::kDone, {}},
+      ledger::ForgetJob{"id", "key", ""}};
+  for (const ledger::Operation& operation : operations) {
+    EXPECT_EQ(run(operation, epoch).status, Status::kFenced) << operation.index();
+  }
+  const ledger::StoredJob job = load();
+  EXPECT_TRUE(job.accepted.empty() && job.done.empty() && job.delivered.empty());
+  EXPECT_FALSE(job.closed);
+  EXPECT_EQ(job.state, protocol::JobState::kOpen);
+}
+
+TEST_F(LedgerScriptsTest, CommandsOutliveTheServer) {
+  run(ledger::CreateJob{"id", "key", "", "spec", 1});
+  call({.args = {"CONFIG", "SET", "appendfsync", "always"}});
+  // The answer of SHUTDOWN is the end of the connection; the next command waits for the next one.
+  client->run({.args = {"SHUTDOWN", "NOSAVE"}}, [](const RedisValue&) {});
+  EXPECT_FALSE(client->call({.args = {"PING"}}, 300ms).ok());
+  client = std::make_unique<RedisClient>(
+      RedisOptions{.url = server->url(), .scripts = ledger_scripts(), .resend = true});
+  for (int i = 0; i < 100 && !client->ready(); ++i) {
+    server->restart_if_ended();
+    (void)client->call({.args = {"PING"}}, 50ms);
+  }
+  EXPECT_EQ(load().job_key, "key");
+}
+
+TEST_F(LedgerScriptsTest, CacheValuesExpireAndLedgerKeysDoNot) {
+  CacheKey key{};
+  key[0] = std::byte{'\n'};
+  call(cache_put_command(key, {.tokens = 1, .values = {1, 2}}, 100'000));
+  const RedisValue found = call(cache_get_command({key, CacheKey{}}));
+  ASSERT_EQ(found.items.size(), 2U);
+  EXPECT_EQ(found.items[0].kind, RedisValue::Kind::kString);
+  EXPECT_EQ(found.items[1].kind, RedisValue::Kind::kNil);
+  EXPECT_GT(call({.args = {"PTTL", std::string("tessera:c:\n") + std::string(31, '\0')}}).integer,
+            0);
+  run(ledger::CreateJob{"id", "key", "", "spec", 1});
+  EXPECT_EQ(call({.args = {"PTTL", "tessera:job:id"}}).integer, -1);
+}
+
+TEST_F(LedgerScriptsTest, UrlsAreChecked) {
+  EXPECT_NO_THROW({ RedisClient other({.url = "redis://:pw@host:1234/5"}); });
+  EXPECT_THROW(RedisClient({.url = "http://host"}), FatalError);
+  EXPECT_THROW(RedisClient({.url = "redis://host:port"}), FatalError);
+}
+
+}  // namespace
+}  // namespace tessera::coordinator

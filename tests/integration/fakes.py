@@ -1,0 +1,229 @@
+"""A coordinator process and fake workers for tests. A fake worker's vector is a function of the
+token ids, so that a wrong vector is seen whatever way it came."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import zlib
+
+import numpy as np
+
+from wire import ROOT, Peer
+
+MODEL_DIR = os.path.join(ROOT, "deploy/data/demo-model")
+BIN_DIR = os.environ.get("TESSERA_BIN", os.path.join(ROOT, "build/release/bin"))
+HIDDEN_SIZE = 256
+VOCAB_SIZE = 16003
+FINAL_TOKEN = 16000
+
+
+def vector_of(ids):
+    """Unit float16 vector of token ids."""
+    seed = zlib.crc32(np.asarray(ids, "<i4").tobytes())
+    row = np.random.Generator(np.random.PCG64(seed)).standard_normal(HIDDEN_SIZE)
+    return (row / np.linalg.norm(row)).astype(np.float16)
+
+
+class FakeWorker:
+    """Serves on a thread of its own. `delay_s` a batch; `on_batch(worker, batch)` may refuse."""
+
+    def __init__(self, address, name="fake", delay_s=0.0, on_batch=None, **hello):
+        self.address, self.name, self.delay_s, self.on_batch = address, name, delay_s, on_batch
+        self.hello = hello
+        self.batches = 0
+        self.sequences = []  # Ids of everything computed.
+        self.refusal = None
+        self.welcomed = threading.Event()
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        with open(os.path.join(MODEL_DIR, "tokenizer.json"), "rb") as file:
+            tokenizer_hash = hashlib.blake2b(file.read(), digest_size=32).hexdigest()
+        hello = dict(name=self.name, device="fake", model="demo-model", fingerprint="ab" * 32,
+                     tokenizer_hash=tokenizer_hash, hidden_size=HIDDEN_SIZE, vocab_size=VOCAB_SIZE,
+                     group_size=1, max_batch_tokens=4096, max_batch_sequences=512, max_seqlen=4096,
+                     slots=2)
+        hello.update(self.hello)
+        peer = Peer(self.address)
+        peer.send("WorkerHello", **hello)
+        heard = pinged = time.monotonic()
+        while not self.stopped.is_set():
+            try:
+                message = peer.receive(0.05)
+            except TimeoutError:
+                now = time.monotonic()
+                if now - heard > 1.5:  # The coordinator is gone: a fresh connection, as real ones.
+                    peer.close()
+                    peer = Peer(self.address)
+                    peer.send("WorkerHello", **hello)
+                    heard = now
+                elif now - pinged > 0.2:
+                    peer.send("Ping", nonce=1)
+                    pinged = now
+                continue
+            heard = time.monotonic()
+            if message["type"] == "WorkerWelcome":
+                self.welcomed.set()
+            elif message["type"] == "ErrorReply":
+                self.refusal = message
+                self.welcomed.set()
+            elif message["type"] == "Ping":
+                peer.send("Pong", nonce=message.get("nonce", 0))
+            elif message["type"] == "Batch":
+                self.answer(peer, message)
+        peer.close()
+
+    def answer(self, peer, batch):
+        if self.on_batch and not self.on_batch(self, batch):
+            return
+        if self.delay_s:
+            time.sleep(self.delay_s)
+        ids = np.frombuffer(batch["payload"], "<i4")
+        rows, at = [], 0
+        for length in batch["lengths"]:
+            self.sequences.append(tuple(ids[at:at + length].tolist()))
+            rows.append(vector_of(ids[at:at + length]))
+            at += length
+        self.batches += 1
+        peer.send("BatchResult", np.stack(rows).tobytes(), epoch=batch["epoch"],
+                  batch_id=batch["batch_id"], attempt=batch["attempt"],
+                  codes=[0] * len(rows), compute_us=1)
+
+    def stop(self):
+        self.stopped.set()
+        self.thread.join()
+
+
+class Coordinator:
+    """The real process with a private redis-server in a temporary folder."""
+
+    def __init__(self, *flags, data_dir=None, heartbeat_ms=200):
+        self.own_dir = data_dir is None
+        self.dir = data_dir or tempfile.mkdtemp(prefix="tessera-")
+        self.flags = list(flags)
+        self.heartbeat_ms = heartbeat_ms
+        self.clients = self.workers = "tcp://127.0.0.1:*"
+        self.process = None
+        self.start()
+
+    def start(self):
+        ports = os.path.join(self.dir, "ports.json")
+        if os.path.exists(ports):
+            os.remove(ports)
+        self.process = subprocess.Popen(
+            [os.path.join(BIN_DIR, "tessera-coordinator"), "--listen", self.clients,
+             "--worker-listen", self.workers, "--model", MODEL_DIR, "--data-dir",
+             os.path.join(self.dir, "data"), "--port-file", ports, "--heartbeat-ms",
+             str(self.heartbeat_ms), "--log-level", "warn"] + self.flags)
+        deadline = time.monotonic() + 60
+        while not os.path.exists(ports):
+            assert self.process.poll() is None, "the coordinator ended at start"
+            assert time.monotonic() < deadline, "the coordinator did not start"
+            time.sleep(0.02)
+        with open(ports, encoding="utf-8") as file:
+            addresses = json.load(file)
+        self.clients, self.workers = addresses["clients"], addresses["workers"]
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def redis_pid(self):
+        out = subprocess.run(["pgrep", "-P", str(self.process.pid), "redis-server"],
+                             capture_output=True, text=True, check=True)
+        return int(out.stdout.split()[0])
+
+    def memory_kb(self):
+        with open(f"/proc/{self.process.pid}/status", encoding="utf-8") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+
+    def stop(self):
+        self.process.terminate()
+        code = self.process.wait(60)
+        if self.own_dir:
+            shutil.rmtree(self.dir, ignore_errors=True)
+        return code
+
+
+class JobClient:
+    """Submits chunks and takes results, with resending and reopening, as real clients do."""
+
+    def __init__(self, address, key, chunks, tenant="", **spec):
+        self.address, self.key, self.chunks, self.tenant, self.spec = address, key, chunks, tenant, spec
+        self.results = {}
+        self.peer = None
+
+    def connect(self):
+        if self.peer:
+            self.peer.close()
+        self.peer = Peer(self.address)
+        self.peer.hello(self.tenant)
+        request_id = self.peer.next_id()
+        self.peer.send("OpenJob", request_id=request_id, job_key=self.key, spec=self.spec)
+        opened = self.peer.wait_for("JobOpened", "ErrorReply",
+                                    where=lambda m: m.get("request_id") == request_id)
+        assert opened["type"] == "JobOpened", opened
+        self.job_id = opened["job_id"]
+        self.window = opened["window_chunks"]
+        self.accepted = set(_values(opened["accepted"]))
+        self.state = opened["state"]
+        return opened
+
+    def submit(self, number, items=None):
+        from wire import block
+        fields, payload = block(self.chunks[number] if items is None else items)
+        self.peer.send("SubmitChunk", payload, job_id=self.job_id, chunk=number, items=fields)
+
+    def run(self, timeout_s=120, silence_s=4, acknowledge=True, stop_when=None):
+        """Until every chunk has a result (and the job is done), or stop_when(self)."""
+        if not self.peer:
+            self.connect()
+        deadline = time.monotonic() + timeout_s
+        in_flight = set()
+        closed = False
+        while time.monotonic() < deadline:
+            if stop_when and stop_when(self):
+                return None
+            for number in range(len(self.chunks)):
+                if number not in self.accepted and number not in in_flight and \
+                        len((self.accepted | in_flight) - set(self.results)) < self.window:
+                    self.submit(number)
+                    in_flight.add(number)
+            if len(self.accepted) == len(self.chunks) and not closed:
+                self.peer.send("CloseJob", request_id=self.peer.next_id(), job_id=self.job_id,
+                               chunks=len(self.chunks))
+                closed = True
+            try:
+                message = self.peer.receive(silence_s)
+            except TimeoutError:
+                self.connect()
+                in_flight, closed = set(), False
+                continue
+            kind = message["type"]
+            if kind == "ChunkAck":
+                in_flight.discard(message["chunk"])
+                if message["code"] == 0:
+                    self.accepted.add(message["chunk"])
+                else:
+                    assert message["code"] in (9, 10), message
+                    time.sleep(0.02)
+            elif kind == "ChunkResult":
+                self.results.setdefault(message["chunk"], message)
+                if acknowledge:
+                    self.peer.send("ResultAck", job_id=self.job_id, chunk=message["chunk"])
+            elif kind == "JobUpdate" and message["progress"]["state"] >= 2:
+                return message["progress"]
+        raise TimeoutError(f"job not done: {len(self.results)} of {len(self.chunks)} chunks")
+
+
+def _values(pairs):
+    for first, last in zip(pairs[::2], pairs[1::2]):
+        yield from range(first, last + 1)

@@ -1,0 +1,267 @@
+#include "tests/simulation/fake_cluster.hpp"
+
+#include <algorithm>
+
+#include "tests/simulation/fake_model.hpp"
+
+namespace tessera::coordinator::simulation {
+
+FakeCluster::FakeCluster(const Scenario& scenario) : scenario_(scenario), random_(scenario.seed) {
+  for (std::uint32_t j = 0; j < scenario.jobs; ++j) {
+    auto job = std::make_unique<Job>();
+    job->number = j;
+    job->key = "job " + std::to_string(j);
+    for (std::uint32_t c = 0; c < scenario.chunks_per_job; ++c) {
+      std::vector<std::string>& texts = job->chunks.emplace_back();
+      for (std::uint32_t i = 0; i < scenario.items_per_chunk; ++i) {
+        const std::uint64_t pick = below(scenario.distinct_texts);
+        texts.push_back(pick == 0 ? " " : pick == 1 ? "bad text" : "text " + std::to_string(pick));
+      }
+    }
+    jobs_.push_back(std::move(job));
+  }
+  workers_.resize(scenario.workers);
+}
+
+FakeCluster::~FakeCluster() = default;
+
+// --- time ----------------------------------------------------------------------------------------
+
+void FakeCluster::at(Micros when, std::function<void()> action) {
+  timeline_.push({when, next_order_++, std::move(action)});
+}
+
+void FakeCluster::soon(double mean_ms, std::function<void()> action) {
+  const double delay = std::exponential_distribution<double>(1.0 / mean_ms)(random_);
+  at(now_ + 1 + static_cast<Micros>(delay * kMs), std::move(action));
+}
+
+bool FakeCluster::chance(double probability) {
+  return std::uniform_real_distribution<double>(0, 1)(random_) < probability;
+}
+
+std::uint64_t FakeCluster::below(std::uint64_t bound) { return random_() % bound; }
+
+std::string FakeCluster::new_peer(std::string_view kind) {
+  return std::string(kind).append(std::to_string(next_peer_++));
+}
+
+void FakeCluster::problem(const std::string& what) {
+  if (problems_.size() < 10) {
+    problems_.push_back("at " + std::to_string(now_ / kMs) + " ms: " + what);
+  }
+}
+
+// --- the coordinator's process -------------------------------------------------------------------
+
+void FakeCluster::start_core() {
+  ++incarnation_;
+  epoch_ = ledger_.become_leader();
+  CoreOptions options{.models = {{.name = "m",
+                                  .tokenizer_hash = "t",
+                                  .hidden_size = kHiddenSize,
+                                  .max_seqlen = 64,
+                                  .vocab_size = kVocabSize,
+                                  .final_token = kFinalToken,
+                                  .query_prefix = "query: "}},
+                      .epoch = epoch_,
+                      .cache_bytes = 20'000};
+  options.jobs.window_chunks = scenario_.window_chunks;
+  options.jobs.resident_bytes_max = scenario_.resident_bytes_max;
+  options.jobs.resend_us = 3'000'000;
+  core_ = std::make_unique<Core>(std::move(options), ledger_.load(), now_);
+}
+
+void FakeCluster::kill_core() {
+  core_.reset();
+  ++incarnation_;
+  ledger_waiting_.clear();
+  soon(500, [this] { start_core(); });
+}
+
+void FakeCluster::feed(Event event) {
+  if (core_ == nullptr) {
+    return;
+  }
+  for (Action& action : core_->step(std::move(event), now_)) {
+    perform(std::move(action));
+  }
+  while (core_ != nullptr && core_->has_backlog()) {
+    for (Action& action : core_->step(Tick{}, now_)) {
+      perform(std::move(action));
+    }
+  }
+}
+
+void FakeCluster::perform(Action action) {
+  const std::uint64_t incarnation = incarnation_;
+  const auto back = [this, incarnation](Event event) {
+    if (incarnation == incarnation_) {
+      feed(std::move(event));
+    }
+  };
+  if (auto* to_client = std::get_if<SendClient>(&action)) {
+    soon(1, [this, a = std::move(*to_client)] { client_receives(a.peer, a.message); });
+  } else if (auto* to_worker = std::get_if<SendWorker>(&action)) {
+    soon(1, [this, a = std::move(*to_worker)] { worker_receives(a.peer, a.message); });
+  } else if (auto* operation = std::get_if<RunLedger>(&action)) {
+    perform_ledger(std::move(*operation));
+  } else if (auto* get = std::get_if<CacheGet>(&action)) {
+    soon(1, [this, back, a = std::move(*get)] {
+      CacheReply reply{.id = a.id, .values = {}};
+      for (const CacheKey& key : a.keys) {
+        const auto found = ledger_.cache.find(key);
+        reply.values.emplace_back();
+        if (scenario_.cache_works && found != ledger_.cache.end()) {
+          reply.values.back() = found->second;
+        }
+      }
+      back(std::move(reply));
+    });
+  } else if (auto* put = std::get_if<CachePut>(&action)) {
+    for (const auto& [key, embedding] : put->entries) {
+      protocol::Bytes value = encode_cache_value(key, *embedding);
+      if (chance(0.05)) {
+        value[below(value.size())] ^= std::byte{1};  // A damaged entry must be a miss.
+      }
+      ledger_.cache[key] = std::move(value);
+    }
+  } else if (auto* work = std::get_if<Tokenise>(&action)) {
+    soon(2, [this, incarnation, a = std::move(*work)] {
+      if (incarnation == incarnation_) {
+        tokenise(a);
+      }
+    });
+  } else if (auto* stop = std::get_if<Stop>(&action)) {
+    problem("the core stopped: " + stop->error);
+  }
+}
+
+// Redis answers in order; operations of a killed coordinator may still arrive, but before the next
+// one becomes leader or fenced.
+void FakeCluster::perform_ledger(RunLedger action) {
+  const auto shared = std::make_shared<RunLedger>(std::move(action));
+  const std::uint64_t incarnation = incarnation_;
+  const std::uint64_t epoch = epoch_;
+  const std::function<void()> arrive = [this, shared, incarnation, epoch] {
+    const ledger::Reply reply = ledger_.run(shared->operation, epoch);
+    if (incarnation == incarnation_) {
+      soon(0.2, [this, shared, incarnation, reply] {
+        if (incarnation == incarnation_) {
+          feed(LedgerReply{shared->id, reply});
+        }
+      });
+    }
+  };
+  if (!ledger_up_) {
+    ledger_waiting_.push_back(arrive);
+    return;
+  }
+  ledger_busy_until_ = std::max(ledger_busy_until_, now_) + 1 + static_cast<Micros>(below(300));
+  at(ledger_busy_until_, arrive);
+}
+
+void FakeCluster::tokenise(const Tokenise& work) {
+  TokensReady ready;
+  for (const TextToTokenise& text : work.texts) {
+    TokenisedItem& item = ready.items.emplace_back();
+    item.key = text.key;
+    if (text.text.starts_with(kBadText)) {
+      item.ids = Error{ErrorCode::kInvalidUtf8, "bad"};
+    } else {
+      item.ids = PreparedIds{.ids = ids_of(text.text), .tokens_cut = 0};
+    }
+  }
+  feed(std::move(ready));
+}
+
+// --- the run -------------------------------------------------------------------------------------
+
+void FakeCluster::inject_faults() {
+  if (now_ > scenario_.faults_end) {
+    return;
+  }
+  const Faults& faults = scenario_.faults;
+  constexpr double kTurnsPerS = 10;
+  const std::uint64_t slot = below(workers_.size());
+  if (chance(faults.worker_kills_per_s / kTurnsPerS) && workers_[slot]->alive) {
+    workers_[slot]->alive = false;
+    soon(1000, [this, slot] { start_worker(static_cast<std::uint32_t>(slot)); });
+  }
+  if (chance(faults.worker_pauses_per_s / kTurnsPerS)) {
+    workers_[slot]->paused_until = now_ + 1'000'000 + static_cast<Micros>(below(6'000'000));
+  }
+  if (chance(faults.client_losses_per_s / kTurnsPerS)) {
+    Job& job = *jobs_[below(jobs_.size())];
+    const std::string lost = std::exchange(job.peer, "");
+    if (chance(0.5)) {
+      feed(ClientGone{lost});  // Otherwise a later send finds out.
+    }
+  }
+  if (core_ != nullptr && chance(faults.coordinator_kills_per_s / kTurnsPerS)) {
+    kill_core();
+    queries_.clear();  // Not durable: their client asks again.
+    query_peer_ = new_peer("q");
+  }
+  if (ledger_up_ && chance(faults.ledger_outages_per_s / kTurnsPerS)) {
+    ledger_up_ = false;
+    feed(LedgerState{false});
+    soon(1500, [this] {
+      ledger_up_ = true;
+      for (const auto& operation : std::exchange(ledger_waiting_, {})) {
+        operation();
+      }
+      feed(LedgerState{true});
+    });
+  }
+  at(now_ + 100 * kMs, [this] { inject_faults(); });
+}
+
+bool FakeCluster::all_done() const {
+  return std::ranges::all_of(jobs_, [](const auto& job) { return job->done; }) &&
+         queries_.empty() && now_ > scenario_.faults_end;
+}
+
+std::vector<std::string> FakeCluster::run() {
+  start_core();
+  query_peer_ = "q0";
+  for (std::uint32_t slot = 0; slot < scenario_.workers; ++slot) {
+    start_worker(slot);
+  }
+  for (const auto& job : jobs_) {
+    soon(10, [this, &job] { job_ticks(*job); });
+  }
+  if (scenario_.queries_per_s > 0) {
+    soon(10, [this] { send_query(); });
+  }
+  std::function<void()> tick = [&] {
+    feed(Tick{});
+    at(now_ + 100 * kMs, tick);
+  };
+  at(100 * kMs, tick);
+  inject_faults();
+  while (!timeline_.empty() && !all_done() && now_ < scenario_.end && problems_.empty()) {
+    const Timed next = timeline_.top();
+    timeline_.pop();
+    now_ = next.when;
+    next.action();
+  }
+  if (problems_.empty() && !all_done()) {
+    std::string open = core_ ? core_->metrics() : "";
+    for (const auto& job : jobs_) {
+      open += "; " + job->key + (job->done ? " done" : " open") + " accepted " +
+              std::to_string(job->accepted.size()) + " results " +
+              std::to_string(job->results.size());
+    }
+    problem("not finished: " + std::to_string(queries_.size()) + " queries; " + open);
+  }
+  if (problems_.empty() && ledger_.contents() != 0) {
+    problem("the ledger keeps " + std::to_string(ledger_.contents()) + " contents of ended jobs");
+  }
+  if (problems_.empty() && scenario_.queries_per_s > 0 && queries_answered_ == 0) {
+    problem("no query got a vector");
+  }
+  return problems_;
+}
+
+}  // namespace tessera::coordinator::simulation

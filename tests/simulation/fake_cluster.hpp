@@ -1,0 +1,152 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <queue>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "coordinator/core/core.hpp"
+#include "tests/simulation/fake_ledger.hpp"
+
+namespace tessera::coordinator::simulation {
+
+// How much goes wrong until `faults_end`; from then on nothing does, and all must come to its end.
+struct Faults {
+  double worker_kills_per_s = 0;
+  double worker_pauses_per_s = 0;  // Longer than the liveness limit; late results follow.
+  double client_losses_per_s = 0;  // The connection breaks; what was under way is lost.
+  double coordinator_kills_per_s = 0;
+  double ledger_outages_per_s = 0;
+  double duplicate_messages = 0;  // Share of clients' messages and of results sent twice.
+  double reordered_chunks = 0;    // Share of chunks sent out of order.
+};
+
+struct Scenario {
+  std::uint64_t seed = 1;
+  Faults faults;
+  Micros faults_end = 30'000'000;
+  Micros end = 600'000'000;  // Not finished by then: stuck.
+  std::uint32_t workers = 3;
+  std::uint32_t jobs = 3;
+  std::uint32_t chunks_per_job = 20;
+  std::uint32_t items_per_chunk = 12;
+  std::uint32_t distinct_texts = 150;
+  std::uint32_t queries_per_s = 20;
+  bool cache_works = true;
+  std::uint32_t window_chunks = 8;
+  std::size_t resident_bytes_max = 512U << 20;
+};
+
+// A core, fake workers, clients, tokenisers and a ledger on a simulated clock: every delay and
+// every fault comes from the seed. Whatever goes wrong is collected in `problems`.
+class FakeCluster {
+ public:
+  explicit FakeCluster(const Scenario& scenario);
+  ~FakeCluster();
+  // Runs to the end and returns what was wrong; empty when all held.
+  std::vector<std::string> run();
+
+ private:
+  struct Worker {
+    std::string peer;
+    std::uint32_t slot = 0;
+    bool alive = true;
+    Micros paused_until = 0;
+    Micros heard_at = 0;
+    Micros busy_until = 0;
+  };
+  struct Job {
+    std::uint32_t number = 0;
+    std::string key;
+    std::string peer;
+    std::string id;
+    bool open = false;
+    bool closed = false;
+    bool done = false;
+    Micros heard_at = 0;
+    Micros hello_at = 0;
+    std::uint64_t epoch = 0;
+    std::uint32_t window = 1;
+    std::set<std::uint32_t> accepted;
+    std::map<std::uint32_t, Micros> in_flight;
+    std::map<std::uint32_t, protocol::ResultBlock> results;
+    std::vector<std::vector<std::string>> chunks;
+  };
+  struct Query {
+    std::string peer;
+    std::vector<std::string> texts;
+  };
+
+  // --- time
+  void at(Micros when, std::function<void()> action);
+  void soon(double mean_ms, std::function<void()> action);
+  bool chance(double probability);
+  std::uint64_t below(std::uint64_t bound);
+  std::string new_peer(std::string_view kind);
+  void problem(const std::string& what);
+
+  // --- the coordinator's process
+  void start_core();
+  void kill_core();
+  void feed(Event event);
+  void perform(Action action);
+  void perform_ledger(RunLedger action);
+  void tokenise(const Tokenise& work);
+
+  // --- workers
+  void start_worker(std::uint32_t slot);
+  void worker_receives(const std::string& peer, const protocol::Message& message);
+  void worker_computes(const std::shared_ptr<Worker>& worker, const protocol::Batch& batch);
+  void worker_ticks(const std::shared_ptr<Worker>& worker);
+
+  // --- clients
+  void send_from_client(const std::string& peer, protocol::Message message);
+  void client_receives(const std::string& peer, const protocol::Message& message);
+  void connect(Job& job);
+  void job_ticks(Job& job);
+  void job_receives(Job& job, const protocol::Message& message);
+  void send_query();
+  void query_answered(const protocol::Message& message, std::uint64_t request_id);
+  std::string check_result(const std::vector<std::string>& texts,
+                           const protocol::ResultBlock& results) const;
+
+  void inject_faults();
+  bool all_done() const;
+
+  const Scenario scenario_;
+  std::mt19937_64 random_;
+  Micros now_ = 0;
+  struct Timed {
+    Micros when;
+    std::uint64_t order;
+    std::function<void()> action;
+    bool operator>(const Timed& other) const {
+      return when != other.when ? when > other.when : order > other.order;
+    }
+  };
+  std::priority_queue<Timed, std::vector<Timed>, std::greater<>> timeline_;
+  std::uint64_t next_order_ = 0;
+
+  FakeLedger ledger_;
+  bool ledger_up_ = true;
+  std::vector<std::function<void()>> ledger_waiting_;  // Operations while it is down.
+  Micros ledger_busy_until_ = 0;
+  std::uint64_t incarnation_ = 0;  // Of the core; events for an older one are dropped.
+  std::uint64_t epoch_ = 0;
+  std::unique_ptr<Core> core_;
+
+  std::uint64_t next_peer_ = 1;
+  std::vector<std::shared_ptr<Worker>> workers_;
+  std::vector<std::unique_ptr<Job>> jobs_;
+  std::map<std::uint64_t, Query> queries_;
+  std::uint64_t next_query_ = 1;
+  std::string query_peer_;
+  std::uint64_t queries_answered_ = 0;
+  std::vector<std::string> problems_;
+};
+
+}  // namespace tessera::coordinator::simulation

@@ -1,0 +1,98 @@
+#include "tests/simulation/fake_ledger.hpp"
+
+namespace tessera::coordinator::simulation {
+namespace {
+
+// As SETBIT: returns the bit's former value.
+bool set_bit(protocol::Bytes& bitmap, std::uint32_t bit) {
+  if (bitmap.size() <= bit / 8) {
+    bitmap.resize(bit / 8 + 1);
+  }
+  const auto mask = static_cast<std::byte>(0x80U >> (bit % 8));
+  const bool before = (bitmap[bit / 8] & mask) != std::byte{0};
+  bitmap[bit / 8] |= mask;
+  return before;
+}
+
+}  // namespace
+
+ledger::Reply FakeLedger::run(const ledger::Operation& operation, std::uint64_t epoch) {
+  const auto fetched = [&](const char* kind, const JobId& job, std::uint32_t chunk) {
+    const auto found = contents_.find({kind + job, chunk});
+    return ledger::Reply{.content = found == contents_.end() ? protocol::Bytes() : found->second};
+  };
+  if (const auto* fetch = std::get_if<ledger::FetchChunk>(&operation)) {
+    return fetched("in:", fetch->job, fetch->chunk);
+  }
+  if (const auto* fetch = std::get_if<ledger::FetchResult>(&operation)) {
+    return fetched("out:", fetch->job, fetch->chunk);
+  }
+  if (epoch != epoch_) {
+    return {.status = ledger::Status::kFenced};
+  }
+  std::visit([&](const auto& op) { apply(op); }, operation);
+  return {};
+}
+
+void FakeLedger::apply(const ledger::CreateJob& op) {
+  jobs_.try_emplace(op.job, ledger::StoredJob{.job = op.job,
+                                              .job_key = op.job_key,
+                                              .tenant = op.tenant,
+                                              .spec = op.spec,
+                                              .fingerprint = {},
+                                              .priority = op.priority,
+                                              .accepted = {},
+                                              .done = {},
+                                              .delivered = {}});
+}
+
+void FakeLedger::apply(const ledger::AcceptChunk& op) {
+  ledger::StoredJob& job = jobs_.at(op.job);
+  if (!set_bit(job.accepted, op.chunk)) {
+    contents_[{"in:" + op.job, op.chunk}] = op.content;
+    job.items_accepted += op.items;
+    job.state = protocol::JobState::kRunning;
+  }
+}
+
+void FakeLedger::apply(const ledger::StoreResult& op) {
+  ledger::StoredJob& job = jobs_.at(op.job);
+  if (!set_bit(job.done, op.chunk)) {
+    contents_[{"out:" + op.job, op.chunk}] = op.content;
+    contents_.erase({"in:" + op.job, op.chunk});
+    job.items_done += op.items;
+    job.items_failed += op.items_failed;
+    job.tokens_done += op.tokens;
+    job.cache_hits += op.cache_hits;
+    job.cache_joins += op.cache_joins;
+    job.cache_misses += op.cache_misses;
+  }
+}
+
+void FakeLedger::apply(const ledger::AckResult& op) {
+  set_bit(jobs_.at(op.job).delivered, op.chunk);
+  contents_.erase({"out:" + op.job, op.chunk});
+}
+
+void FakeLedger::apply(const ledger::CloseJob& op) {
+  jobs_.at(op.job).closed = true;
+  jobs_.at(op.job).chunks_total = op.chunks;
+}
+
+void FakeLedger::apply(const ledger::EndJob& op) {
+  jobs_.at(op.job).state = op.state;
+  for (const std::uint32_t chunk : op.chunks) {
+    contents_.erase({"in:" + op.job, chunk});
+    contents_.erase({"out:" + op.job, chunk});
+  }
+}
+
+std::vector<ledger::StoredJob> FakeLedger::load() const {
+  std::vector<ledger::StoredJob> jobs;
+  for (const auto& [id, job] : jobs_) {
+    jobs.push_back(job);
+  }
+  return jobs;
+}
+
+}  // namespace tessera::coordinator::simulation

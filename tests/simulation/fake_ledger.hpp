@@ -1,0 +1,40 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "coordinator/core/ledger.hpp"
+
+namespace tessera::coordinator::simulation {
+
+// What the scripts do in Redis, in memory: the ledger that outlives coordinators, and the cache.
+class FakeLedger {
+ public:
+  std::uint64_t become_leader() { return ++epoch_; }
+  ledger::Reply run(const ledger::Operation& operation, std::uint64_t epoch);
+  std::vector<ledger::StoredJob> load() const;
+  // Contents of chunks and results that are kept; none are left when all jobs have ended.
+  std::size_t contents() const { return contents_.size(); }
+
+  std::map<CacheKey, protocol::Bytes> cache;
+
+ private:
+  void apply(const ledger::CreateJob& op);
+  void apply(const ledger::PinFingerprint& op) { jobs_.at(op.job).fingerprint = op.fingerprint; }
+  void apply(const ledger::AcceptChunk& op);
+  void apply(const ledger::StoreResult& op);
+  void apply(const ledger::AckResult& op);
+  void apply(const ledger::CloseJob& op);
+  void apply(const ledger::EndJob& op);
+  void apply(const ledger::ForgetJob& op) { jobs_.erase(op.job); }
+  void apply(const ledger::FetchChunk&) {}
+  void apply(const ledger::FetchResult&) {}
+
+  using ContentKey = std::pair<std::string, std::uint32_t>;
+  std::uint64_t epoch_ = 0;
+  std::map<JobId, ledger::StoredJob> jobs_;
+  std::map<ContentKey, protocol::Bytes> contents_;  // "in:" or "out:" and the job; chunk
+};
+
+}  // namespace tessera::coordinator::simulation

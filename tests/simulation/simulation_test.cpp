@@ -1,0 +1,73 @@
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "common/log.hpp"
+#include "tests/simulation/fake_cluster.hpp"
+
+// TESSERA_SIMULATION_SEED=N runs that seed only; TESSERA_SIMULATION_RUNS=N so many of each
+// scenario.
+namespace tessera::coordinator::simulation {
+namespace {
+
+std::uint64_t number_from(const char* name, std::uint64_t otherwise) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
+}
+
+void expect_all_holds(Scenario scenario) {
+  spdlog::set_level(number_from("TESSERA_SIMULATION_LOG", 0) != 0 ? spdlog::level::info
+                                                                  : spdlog::level::off);
+  const std::uint64_t only = number_from("TESSERA_SIMULATION_SEED", 0);
+  const std::uint64_t runs = only != 0 ? 1 : number_from("TESSERA_SIMULATION_RUNS", 30);
+  for (std::uint64_t i = 0; i < runs; ++i) {
+    scenario.seed = only != 0 ? only : i + 1;
+    FakeCluster cluster(scenario);
+    for (const std::string& problem : cluster.run()) {
+      ADD_FAILURE() << "TESSERA_SIMULATION_SEED=" << scenario.seed << ": " << problem;
+    }
+    if (testing::Test::HasFailure()) {
+      return;
+    }
+  }
+}
+
+TEST(Simulation, NothingGoesWrong) { expect_all_holds({.faults = {}, .faults_end = 3'000'000}); }
+
+TEST(Simulation, WorkersAreKilled) { expect_all_holds({.faults = {.worker_kills_per_s = 1.0}}); }
+
+TEST(Simulation, WorkersArePausedAndAnswerLate) {
+  expect_all_holds({.faults = {.worker_pauses_per_s = 0.5, .duplicate_messages = 0.2}});
+}
+
+TEST(Simulation, ClientsVanishAndComeBack) {
+  expect_all_holds(
+      {.faults = {.client_losses_per_s = 2.0, .duplicate_messages = 0.2, .reordered_chunks = 0.5}});
+}
+
+TEST(Simulation, TheCoordinatorIsKilled) {
+  expect_all_holds({.faults = {.coordinator_kills_per_s = 0.3}});
+}
+
+TEST(Simulation, TheLedgerGoesAway) { expect_all_holds({.faults = {.ledger_outages_per_s = 0.3}}); }
+
+TEST(Simulation, NothingStaysInMemory) {
+  expect_all_holds({.faults = {.client_losses_per_s = 1.0, .reordered_chunks = 0.5},
+                    .cache_works = false,
+                    .window_chunks = 3,
+                    .resident_bytes_max = 0});
+}
+
+TEST(Simulation, EverythingAtOnce) {
+  expect_all_holds({.faults = {.worker_kills_per_s = 0.5,
+                               .worker_pauses_per_s = 0.2,
+                               .client_losses_per_s = 0.5,
+                               .coordinator_kills_per_s = 0.15,
+                               .ledger_outages_per_s = 0.15,
+                               .duplicate_messages = 0.1,
+                               .reordered_chunks = 0.3},
+                    .chunks_per_job = 40});
+}
+
+}  // namespace
+}  // namespace tessera::coordinator::simulation
