@@ -87,14 +87,6 @@ void copy_rows(std::byte* to, DType type, const MatrixSlice& from, std::int64_t 
   }
 }
 
-std::size_t CpuLinearWeight::bytes() const {
-  std::size_t total = 0;
-  for (const Panel& panel : panels_) {
-    total += panel.packed.size();
-  }
-  return total;
-}
-
 std::unique_ptr<CpuLinearWeight> CpuLinearWeight::load(const LinearSource& source, DType type,
                                                        MatmulLibrary& library, Team& team) {
   check_source(source);
@@ -106,6 +98,19 @@ std::unique_ptr<CpuLinearWeight> CpuLinearWeight::load(const LinearSource& sourc
     weight->rows_ += slice.rows;
   }
   weight->panels_.resize(cuts.size());
+  std::vector<const PanelShape*> shapes(cuts.size());
+  std::vector<std::size_t> offsets(cuts.size() + 1);
+  // On a member, because oneDNN settles the number of threads when a product is made.
+  const Team::Job prepare = [&](int member) {
+    for (std::size_t i = 0; member == 0 && i < cuts.size(); ++i) {
+      shapes[i] = library.prepare(pair ? 2 * cuts[i].count : cuts[i].count, weight->cols_);
+      const std::size_t bytes = MatmulLibrary::packed_bytes(*shapes[i]);
+      offsets[i + 1] = offsets[i] + (bytes + AlignedBytes::kAlignment - 1) /
+                                        AlignedBytes::kAlignment * AlignedBytes::kAlignment;
+    }
+  };
+  team.run(prepare);
+  weight->packed_ = AlignedBytes(offsets.back());
   std::atomic<std::size_t> next{0};
   const Team::Job pack_some = [&](int) {
     AlignedBytes plain(static_cast<std::size_t>(kPanelWidth * weight->cols_) * size_of(type));
@@ -116,8 +121,8 @@ std::unique_ptr<CpuLinearWeight> CpuLinearWeight::load(const LinearSource& sourc
       if (pair) {
         copy_rows(plain.data() + half, type, source.slices[1], cut.first, cut.count);
       }
-      const PanelShape* shape = library.prepare(pair ? 2 * cut.count : cut.count, weight->cols_);
-      weight->panels_[i] = library.pack(shape, cut.row, plain.data());
+      weight->panels_[i] =
+          library.pack(shapes[i], cut.row, plain.data(), weight->packed_.data() + offsets[i]);
     }
   };
   team.run(pack_some);

@@ -17,7 +17,7 @@ class CpuLinearWeight final : public LinearWeight {
  public:
   std::int64_t rows() const override { return rows_; }
   std::int64_t cols() const override { return cols_; }
-  std::size_t bytes() const override;
+  std::size_t bytes() const override { return packed_.size(); }
   const std::vector<Panel>& panels() const { return panels_; }
 
   // Packs with all members of the team. Throws FatalError on shapes that do not fit together.
@@ -27,6 +27,7 @@ class CpuLinearWeight final : public LinearWeight {
  private:
   std::int64_t rows_ = 0;
   std::int64_t cols_ = 0;
+  AlignedBytes packed_;  // the panels, one behind the other
   std::vector<Panel> panels_;
 };
 

@@ -124,20 +124,19 @@ const PanelShape* MatmulLibrary::prepare(std::int64_t width, std::int64_t cols) 
   return shape.get();
 }
 
-Panel MatmulLibrary::pack(const PanelShape* shape, std::int64_t row, const std::byte* plain) const {
-  Panel panel{.row = row,
-              .width = shape->width,
-              .shape = shape,
-              .packed = AlignedBytes(shape->packed.get_size())};
+std::size_t MatmulLibrary::packed_bytes(const PanelShape& shape) { return shape.packed.get_size(); }
+
+Panel MatmulLibrary::pack(const PanelShape* shape, std::int64_t row, const std::byte* plain,
+                          std::byte* packed) const {
   // Rows of W are columns of the matrix that the product multiplies by.
   const memory::desc transposed({shape->cols, shape->width}, data_type(state_->type),
                                 memory::format_tag::ba);
   const memory from(transposed, state_->engine, const_cast<std::byte*>(plain));
-  const memory to(shape->packed, state_->engine, panel.packed.data());
+  const memory to(shape->packed, state_->engine, packed);
   dnnl::stream stream(state_->engine);
   dnnl::reorder(from, to).execute(stream, const_cast<memory&>(from), const_cast<memory&>(to));
   stream.wait();
-  return panel;
+  return {.row = row, .width = shape->width, .shape = shape, .packed = packed};
 }
 
 void MatmulLibrary::multiply(int member, const Panel& panel, const std::byte* a, std::int64_t m,
@@ -146,7 +145,7 @@ void MatmulLibrary::multiply(int member, const Panel& panel, const std::byte* a,
   Step& step = panel.shape->steps[step_of(m)];
   Arguments& arguments = step.arguments[i];
   arguments.a.set_data_handle(const_cast<std::byte*>(a));
-  arguments.weights.set_data_handle(panel.packed.data());
+  arguments.weights.set_data_handle(const_cast<std::byte*>(panel.packed));
   arguments.c.set_data_handle(c);
   step.matmul.execute(state_->streams[i], arguments.map);
   state_->streams[i].wait();

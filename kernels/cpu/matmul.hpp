@@ -24,7 +24,7 @@ struct Panel {
   std::int64_t row = 0;  // first output feature
   std::int64_t width = 0;
   const PanelShape* shape = nullptr;
-  AlignedBytes packed;
+  const std::byte* packed = nullptr;  // inside its weight's memory
 };
 
 // oneDNN behind four functions, and the only user of it. Products run on the calling thread alone.
@@ -38,8 +38,10 @@ class MatmulLibrary {
 
   // Makes the products for a shape; the first call for one takes some milliseconds.
   const PanelShape* prepare(std::int64_t width, std::int64_t cols);
-  // Packs plain rows [width, cols]. Any thread, after `prepare`.
-  Panel pack(const PanelShape* shape, std::int64_t row, const std::byte* plain) const;
+  static std::size_t packed_bytes(const PanelShape& shape);
+  // Packs plain rows [width, cols] to packed_bytes() of memory. Any thread, after `prepare`.
+  Panel pack(const PanelShape* shape, std::int64_t row, const std::byte* plain,
+             std::byte* packed) const;
 
   // c[m, panel.width] = a[m, cols] * panel^T. m is 8 or a multiple of kRowStep up to kProductRows;
   // c and a are 64-byte aligned where m > 0 rows of them are contiguous.
