@@ -39,8 +39,8 @@ TESSERA_INLINE void multiply_block(const Product& p) {
     }
   }
   for (std::int64_t k = 0; k < p.words; ++k) {
-    Words b[V];
-    std::memcpy(b, p.b + k * p.b_stride, sizeof(b));
+    Words b[V];  // Read one by one: copied as a whole the compiler sends them through the stack.
+    for (int v = 0; v < V; ++v) b[v] = load_words(p.b + k * p.b_stride + v * kLanes);
     for (int r = 0; r < R; ++r) {
       std::uint32_t a;  // Copied, because the words are stored as activations.
       std::memcpy(&a, p.a + r * p.a_stride + k, sizeof(a));
@@ -86,15 +86,19 @@ struct TileState {
 };
 
 // Scores to exp2(score - maximum) of one row, whose first `allowed` keys count; earlier sums and
-// outputs are scaled down to the new maximum. `width` is a multiple of 16.
+// outputs are scaled down to the new maximum. `width` is a multiple of 16; without kMask all of it
+// is allowed.
+template <bool kMask>
 TESSERA_INLINE void softmax_row(TileState& s, std::int64_t r, std::int64_t allowed,
                                 std::int64_t width, float scale) {
   float* scores = s.scores + r * kTileKeys;
   const Ints lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   Floats highest = broadcast(-3.0e38F);
   for (std::int64_t i = 0; i < width; i += kLanes) {
-    const Ints inside = lane < (std::int32_t)(allowed - i);
-    const Floats v = select(inside, load(scores + i) * scale, broadcast(-3.0e38F));
+    Floats v = load(scores + i) * scale;
+    if (kMask) {
+      v = select(lane < (std::int32_t)(allowed - i), v, broadcast(-3.0e38F));
+    }
     store(scores + i, v);
     highest = max(highest, v);
   }
@@ -103,8 +107,10 @@ TESSERA_INLINE void softmax_row(TileState& s, std::int64_t r, std::int64_t allow
   const float maximum = row_maximum > before ? row_maximum : before;
   Floats total{};
   for (std::int64_t i = 0; i < width; i += kLanes) {
-    const Ints inside = lane < (std::int32_t)(allowed - i);
-    const Floats v = select(inside, exp2(load(scores + i) - maximum), Floats{});
+    Floats v = exp2(load(scores + i) - maximum);
+    if (kMask) {
+      v = select(lane < (std::int32_t)(allowed - i), v, Floats{});
+    }
     total += v;
     store_activation(s.weights + r * kTileKeys + i, v);
   }
@@ -142,8 +148,13 @@ void attend(const AttendArguments& a) {
                      .b_stride = kTileKeys,
                      .words = kHeadWords},
                     a.rows, width);
+    const bool all_allowed = first + width <= a.position + 1;
     for (std::int64_t r = 0; r < a.rows; ++r) {
-      softmax_row(s, r, a.position + r + 1 - first, width, kScale);
+      if (all_allowed) {
+        softmax_row<false>(s, r, width, width, kScale);
+      } else {
+        softmax_row<true>(s, r, a.position + r + 1 - first, width, kScale);
+      }
     }
     multiply<true>({.c = s.out,
                     .c_stride = kHeadDim,

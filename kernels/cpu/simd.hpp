@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -31,6 +31,12 @@ TESSERA_INLINE Floats load(const float* from) {
 }
 TESSERA_INLINE void store(float* to, Floats v) { std::memcpy(to, &v, sizeof(v)); }
 
+TESSERA_INLINE Words load_words(const std::uint32_t* from) {
+  Words v;
+  std::memcpy(&v, from, sizeof(v));
+  return v;
+}
+
 // bf16 is the upper half of a float32.
 TESSERA_INLINE Floats load_bf16(const std::uint16_t* from) {
   Halves v;
@@ -41,9 +47,19 @@ TESSERA_INLINE Floats load_bf16(const std::uint16_t* from) {
 TESSERA_INLINE Floats select(Ints mask, Floats a, Floats b) {
   return (Floats)(((Ints)a & mask) | ((Ints)b & ~mask));
 }
+
+#if defined(__AVX512F__)
+TESSERA_INLINE Floats max(Floats a, Floats b) {
+  return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
+}
+TESSERA_INLINE Floats min(Floats a, Floats b) {
+  return (Floats)_mm512_min_ps((__m512)a, (__m512)b);
+}
+TESSERA_INLINE float sum(Floats v) { return _mm512_reduce_add_ps((__m512)v); }
+TESSERA_INLINE float largest(Floats v) { return _mm512_reduce_max_ps((__m512)v); }
+#else
 TESSERA_INLINE Floats max(Floats a, Floats b) { return select(a > b, a, b); }
 TESSERA_INLINE Floats min(Floats a, Floats b) { return select(a < b, a, b); }
-
 TESSERA_INLINE float sum(Floats v) {
   float lanes[kLanes];
   std::memcpy(lanes, &v, sizeof(v));
@@ -62,6 +78,7 @@ TESSERA_INLINE float largest(Floats v) {
   }
   return lanes[0];
 }
+#endif
 
 // 2^x within 2e-7 of its value for -126 <= x <= 126; below it is 2^-126, that is nothing.
 // x = n + f, |f| <= 1/2; 2^f by its Taylor series of degree 7, 2^n through the exponent bits.
