@@ -8,6 +8,7 @@
 
 #include "common/check.hpp"
 #include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/epilogue_math.cuh"
 #include "kernels/cuda/gemm_sm90.hpp"
 #include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/quad.cuh"
@@ -171,10 +172,6 @@ struct PlainEpilogue : StatelessEpilogue {
 
 // Gate in the even groups of eight columns, up in the odd ones.
 struct SwigluEpilogue : StatelessEpilogue {
-  __device__ static float silu_times(float gate, float up) {
-    return __fdividef(gate, 1.0F + __expf(-gate)) * up;
-  }
-
   __device__ void store(const Problem& p, const SharedMemory&, const State&,
                         const float (&d)[32][4], int row, int column_block, int lane) const {
 #pragma unroll
@@ -184,8 +181,10 @@ struct SwigluEpilogue : StatelessEpilogue {
         std::uint32_t words[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const float* gate = d[n + 2 * i] + half * 2;
-          const float* up = d[n + 2 * i + 1] + half * 2;
+          float gate[2] = {d[n + 2 * i][half * 2], d[n + 2 * i][half * 2 + 1]};
+          float up[2] = {d[n + 2 * i + 1][half * 2], d[n + 2 * i + 1][half * 2 + 1]};
+          round_pair_to_bf16(gate[0], gate[1]);
+          round_pair_to_bf16(up[0], up[1]);
           words[i] = pack_bf16(silu_times(gate[0], up[0]), silu_times(gate[1], up[1]));
         }
         store_quad(p, words, row + half * 8, column_block * (kTileColumns / 2) + n * 4, lane);
@@ -255,32 +254,33 @@ struct HeadEpilogue {
 
   __device__ void norm_and_rotate(float (&d)[32][4], int first, int half, const float* weight,
                                   const Angles& angles, int lane) const {
-    float sum = 0.0F;
+    float sums[8];
 #pragma unroll
-    for (int n = 0; n < 16; ++n) {
-      const float x = d[first + n][half * 2], y = d[first + n][half * 2 + 1];
-      sum = fmaf(x, x, fmaf(y, y, sum));
+    for (int n = 0; n < 8; ++n) {
+      float* low = d[first + n] + half * 2;
+      float* high = d[first + n + 8] + half * 2;
+      round_pair_to_bf16(low[0], low[1]);
+      round_pair_to_bf16(high[0], high[1]);
+      sums[n] = partial_square_sum(low[0], low[1], high[0], high[1]);
     }
-    sum += __shfl_xor_sync(~0U, sum, 1);
-    sum += __shfl_xor_sync(~0U, sum, 2);
-    const float scale = rsqrtf(sum / kHeadWidth + options.eps);
+#pragma unroll
+    for (int distance = 1; distance < 8; distance *= 2) {
+#pragma unroll
+      for (int n = 0; n < 8; n += 2 * distance) sums[n] = __fadd_rn(sums[n], sums[n + distance]);
+    }
+    float sum = __fadd_rn(sums[0], __shfl_xor_sync(~0U, sums[0], 1));
+    sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, 2));
+    const float scale = head_scale(sum, options.eps);
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
       const int column = n * 8 + (lane & 3) * 2;
       const float2 low = *reinterpret_cast<const float2*>(weight + column);
       const float2 high = *reinterpret_cast<const float2*>(weight + kHeadWidth / 2 + column);
-      rotate(d[first + n][half * 2], d[first + n + 8][half * 2], scale * low.x, scale * high.x,
-             angles.cosine[n].x, angles.sine[n].x);
-      rotate(d[first + n][half * 2 + 1], d[first + n + 8][half * 2 + 1], scale * low.y,
-             scale * high.y, angles.cosine[n].y, angles.sine[n].y);
+      norm_and_rotate_pair(d[first + n][half * 2], d[first + n + 8][half * 2], scale, low.x, high.x,
+                           angles.cosine[n].x, angles.sine[n].x);
+      norm_and_rotate_pair(d[first + n][half * 2 + 1], d[first + n + 8][half * 2 + 1], scale, low.y,
+                           high.y, angles.cosine[n].y, angles.sine[n].y);
     }
-  }
-
-  __device__ static void rotate(float& a, float& b, float scale_a, float scale_b, float cosine,
-                                float sine) {
-    const float x = a * scale_a, y = b * scale_b;
-    a = x * cosine - y * sine;
-    b = y * cosine + x * sine;
   }
 };
 

@@ -9,7 +9,9 @@ namespace tessera::kernels::cuda {
 
 // Matrix products for Hopper whose results are worked on before they leave the registers, so that
 // the memory-bound kernel behind the product is saved. Same layout as Gemm: out = f(in * W^T), in
-// [rows, k], weight [n, k], bf16 with float32 sums. Each row's result depends on that row alone.
+// [rows, k], weight [n, k], bf16 with float32 sums. Sums run over k in order and are rounded to bf16
+// before the epilogue, so the result has the bits of Gemm's product with that kernel behind it, for
+// every row whatever the number of rows.
 struct FusedGemmArguments {
   __nv_bfloat16* out = nullptr;
   const __nv_bfloat16* in = nullptr;
@@ -27,7 +29,7 @@ bool fused_gemm_supports(int compute_capability, std::int64_t n, std::int64_t k)
 void launch_swiglu_gemm(const FusedGemmArguments& arguments, int num_sms, cudaStream_t stream);
 
 // out [rows, n]: RMSNorm and rotation of the first num_q + num_k heads of width 128, as
-// launch_qk_norm_rope does it, but from unrounded sums; the rest as it is.
+// launch_qk_norm_rope does it; the rest as it is. Both norms must be given.
 struct HeadNormRope {
   int num_q = 0;
   int num_k = 0;

@@ -6,6 +6,7 @@
 
 #include "common/check.hpp"
 #include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/epilogue_math.cuh"
 #include "kernels/cuda/operations.hpp"
 #include "kernels/cuda/vector.cuh"
 
@@ -31,6 +32,28 @@ __global__ void rope_table_kernel(float* table, std::int64_t positions, double t
   table[position * kHeadDim + kHalf + i] = static_cast<float>(sin(angle));
 }
 
+// Lane `part` of a head's eight has the partial sums [t][part]. Each step adds pairs and halves
+// what a lane holds; the last two add over t.
+__device__ float square_sum(const float (&a)[kVectorWidth], const float (&b)[kVectorWidth],
+                            int part) {
+  float sums[4];
+#pragma unroll
+  for (int t = 0; t < 4; ++t) {
+    sums[t] = partial_square_sum(a[2 * t], a[2 * t + 1], b[2 * t], b[2 * t + 1]);
+  }
+  const bool odd = part & 1;
+  const float first =
+      __fadd_rn(odd ? sums[2] : sums[0], __shfl_xor_sync(kAllLanes, odd ? sums[0] : sums[2], 1));
+  const float second =
+      __fadd_rn(odd ? sums[3] : sums[1], __shfl_xor_sync(kAllLanes, odd ? sums[1] : sums[3], 1));
+  const bool upper = part & 2;
+  float sum =
+      __fadd_rn(upper ? second : first, __shfl_xor_sync(kAllLanes, upper ? first : second, 2));
+  sum = __fadd_rn(sum, __shfl_xor_sync(kAllLanes, sum, 4));
+  sum = __fadd_rn(sum, __shfl_xor_sync(kAllLanes, sum, 2));
+  return __fadd_rn(sum, __shfl_xor_sync(kAllLanes, sum, 1));
+}
+
 __device__ void norm_and_rotate(Bf16x8& first, Bf16x8& second, const float* norm, float eps,
                                 const float (&cosine)[kVectorWidth],
                                 const float (&sine)[kVectorWidth], int part) {
@@ -42,18 +65,10 @@ __device__ void norm_and_rotate(Bf16x8& first, Bf16x8& second, const float* norm
   to_float(second, b);
   load_floats(norm + part * kVectorWidth, weight_a);
   load_floats(norm + kHalf + part * kVectorWidth, weight_b);
-  float sum = 0;
+  const float scale = head_scale(square_sum(a, b, part), eps);
 #pragma unroll
   for (int i = 0; i < kVectorWidth; ++i) {
-    sum = fmaf(a[i], a[i], fmaf(b[i], b[i], sum));
-  }
-  const float scale = rsqrtf(group_sum<kLanesPerHead>(sum) / kHeadDim + eps);
-#pragma unroll
-  for (int i = 0; i < kVectorWidth; ++i) {
-    const float x = a[i] * scale * weight_a[i];
-    const float y = b[i] * scale * weight_b[i];
-    a[i] = x * cosine[i] - y * sine[i];
-    b[i] = y * cosine[i] + x * sine[i];
+    norm_and_rotate_pair(a[i], b[i], scale, weight_a[i], weight_b[i], cosine[i], sine[i]);
   }
   first = to_bf16(a);
   second = to_bf16(b);

@@ -4,6 +4,7 @@
 
 #include "common/check.hpp"
 #include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/epilogue_math.cuh"
 #include "kernels/cuda/operations.hpp"
 #include "kernels/cuda/vector.cuh"
 
@@ -14,14 +15,14 @@ constexpr int kThreads = 256;
 constexpr int kPieces = 4;
 static_assert(kGateUpGroup == kVectorWidth);
 
-__device__ Bf16x8 silu_times(const Bf16x8& gate, const Bf16x8& up) {
+__device__ Bf16x8 silu_times_vector(const Bf16x8& gate, const Bf16x8& up) {
   float g[kVectorWidth];
   float u[kVectorWidth];
   to_float(gate, g);
   to_float(up, u);
 #pragma unroll
   for (int i = 0; i < kVectorWidth; ++i) {
-    g[i] = g[i] / (1.0F + __expf(-g[i])) * u[i];
+    g[i] = silu_times(g[i], u[i]);
   }
   return to_bf16(g);
 }
@@ -42,7 +43,7 @@ __global__ void swiglu_kernel(Bf16x8* out, const Bf16x8* gate_up, std::int64_t v
   for (int i = 0; i < kPieces; ++i) {
     const std::int64_t at = first + i * kThreads;
     if (at < vectors) {
-      out[at] = silu_times(gate[i], up[i]);
+      out[at] = silu_times_vector(gate[i], up[i]);
     }
   }
 }

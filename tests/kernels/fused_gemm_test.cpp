@@ -11,7 +11,7 @@ namespace {
 
 using namespace kernels::cuda;  // what is tested
 
-constexpr double kTolerance = 2.5e-3;  // one rounding to bf16
+constexpr double kTolerance = 8e-3;  // the product and the result are rounded to bf16
 constexpr double kTheta = 1e6;
 constexpr std::int64_t kRowCounts[] = {1, 63, 128, 129, 300};
 
