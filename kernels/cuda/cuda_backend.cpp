@@ -192,6 +192,7 @@ void CudaBackend::take_shared_memory(const BatchLimits& limits, const EncoderSha
   rope_table_ = std::make_unique<DeviceBuffer>(rope_table_bytes(limits), "the RoPE table");
   gate_up_ =
       std::make_unique<DeviceBuffer>(gate_up_bytes(limits, shape), "gate and up before SwiGLU");
+  time_fused_products(limits, shape);
 }
 
 // Times matrix products for every shape of the encoder, on scratch memory that is given back before

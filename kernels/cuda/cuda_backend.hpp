@@ -9,6 +9,7 @@
 #include "kernels/backend.hpp"
 #include "kernels/cuda/attention_tiles.hpp"
 #include "kernels/cuda/batch_slot.hpp"
+#include "kernels/cuda/fused_choice.hpp"
 #include "kernels/cuda/gemm.hpp"
 #include "kernels/cuda/operations.hpp"
 #include "kernels/cuda/resources.hpp"
@@ -104,6 +105,13 @@ class CudaBackend final : public Backend {
   static Mode choose_mode(CudaSlot& slot, const std::optional<BatchSize>& size);
   void take_shared_memory(const BatchLimits& limits, const EncoderShape& shape);
   void tune(const BatchLimits& limits, const EncoderShape& shape);
+  void time_fused_products(const BatchLimits& limits, const EncoderShape& shape);
+  void time_fused_swiglu(const Gemm::Tuning& shape, Bf16* out, Bf16* in);
+  void time_fused_heads(const Gemm::Tuning& shape, Bf16* out, Bf16* in,
+                        const AttentionShape& heads);
+  bool fuses(const Bf16Weight& weight, std::int64_t rows) const {
+    return fused_.is_faster(weight.rows(), weight.cols(), rows);
+  }
   void prepare_rope(double theta);
   void multiply(Bf16* out, Buffer& in, Bf16Weight& weight, std::int64_t first_row, std::int64_t n,
                 std::int64_t rows, bool accumulate);
@@ -117,6 +125,7 @@ class CudaBackend final : public Backend {
   Stream copy_in_;
   Stream copy_out_;
   Gemm gemm_;
+  FusedChoice fused_;
   std::unique_ptr<WeightLoader> loader_;  // while loading
   std::vector<Gemm::Tuning> to_tune_;     // one per shape of weight seen while loading
 

@@ -8,6 +8,7 @@
 #include "kernels/cuda/attention.hpp"
 #include "kernels/cuda/cuda_backend.hpp"
 #include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/gemm_sm90.hpp"
 
 namespace tessera::kernels::cuda {
 namespace {
@@ -171,7 +172,26 @@ void CudaBackend::qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, 
   if (!replaying()) {
     CudaSlot& s = cuda_slot(slot);
     const std::int64_t rows = s.size().tokens;
-    multiply(bf16(qkv), in, bf16_weight(weight), 0, shape.qkv_width(), rows, false);
+    Bf16Weight& w = bf16_weight(weight);
+    if (fuses(w, rows)) {
+      prepare_rope(options.rope_theta);
+      launch_qk_norm_rope_gemm({.out = bf16(qkv),
+                                .in = bf16(in),
+                                .weight = w.row(0),
+                                .rows = rows,
+                                .n = w.rows(),
+                                .k = w.cols()},
+                               {.num_q = static_cast<int>(shape.num_q_heads),
+                                .num_k = static_cast<int>(shape.num_kv_heads),
+                                .q_norm = f32(*options.q_norm),
+                                .k_norm = f32(*options.k_norm),
+                                .positions = s.positions(),
+                                .rope_table = rope_table_->as<float>(),
+                                .eps = options.eps},
+                               properties_.multiProcessorCount, stream());
+      return;
+    }
+    multiply(bf16(qkv), in, w, 0, shape.qkv_width(), rows, false);
     norm_and_rotate(bf16(qkv), shape.qkv_width(), rows, static_cast<int>(shape.num_q_heads),
                     static_cast<int>(shape.num_kv_heads), s.positions(), options);
   }
@@ -263,8 +283,19 @@ void CudaBackend::swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weigh
                                     std::int64_t rows) {
   if (!replaying()) {
     const std::int64_t covered = launch_rows(rows);
+    Bf16Weight& w = bf16_weight(weight);
+    if (fuses(w, covered)) {
+      launch_swiglu_gemm({.out = bf16(out),
+                          .in = bf16(in),
+                          .weight = w.row(0),
+                          .rows = covered,
+                          .n = w.rows(),
+                          .k = w.cols()},
+                         properties_.multiProcessorCount, stream());
+      return;
+    }
     CHECK(static_cast<std::size_t>(covered * weight.rows()) * sizeof(Bf16) <= gate_up_->bytes());
-    multiply(gate_up_->as<Bf16>(), in, bf16_weight(weight), 0, weight.rows(), covered, false);
+    multiply(gate_up_->as<Bf16>(), in, w, 0, weight.rows(), covered, false);
     launch_swiglu(bf16(out), gate_up_->as<Bf16>(), covered, weight.rows() / 2, stream());
   }
 }

@@ -1,0 +1,86 @@
+// At start: where fused products are faster than a product and its kernel apart. On random inputs,
+// scratch memory and whatever numbers lie in the tables.
+
+#include <algorithm>
+
+#include "kernels/cuda/cuda_backend.hpp"
+#include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/gemm_sm90.hpp"
+#include "kernels/cuda/random.hpp"
+
+namespace tessera::kernels::cuda {
+
+void CudaBackend::time_fused_products(const BatchLimits& limits, const EncoderShape& shape) {
+  for (Gemm::Tuning t : to_tune_) {
+    const bool is_qkv = t.n == shape.attention.qkv_width();
+    const bool is_gate_up = t.n == 2 * shape.intermediate_size;
+    if (t.accumulate || !(is_qkv || is_gate_up) ||
+        !fused_gemm_supports(properties_.major * 10 + properties_.minor, t.n, t.k)) {
+      continue;
+    }
+    const auto row_bytes = static_cast<std::size_t>(t.k + t.n) * sizeof(Bf16);
+    t.max_rows =
+        std::min(limits.max_tokens, static_cast<std::int64_t>(free_memory_bytes() / row_bytes));
+    const auto rows = static_cast<std::size_t>(t.max_rows);
+    DeviceBuffer in(rows * static_cast<std::size_t>(t.k) * sizeof(Bf16), "timing products");
+    DeviceBuffer out(rows * static_cast<std::size_t>(t.n) * sizeof(Bf16), "timing products");
+    launch_fill_random(in.as<Bf16>(), t.max_rows * t.k, 1, compute_.get());
+    if (is_qkv) {
+      time_fused_heads(t, out.as<Bf16>(), in.as<Bf16>(), shape.attention);
+    } else {
+      time_fused_swiglu(t, out.as<Bf16>(), in.as<Bf16>());
+    }
+  }
+}
+
+void CudaBackend::time_fused_swiglu(const Gemm::Tuning& t, Bf16* out, Bf16* in) {
+  const auto fused = [&](std::int64_t rows) {
+    launch_swiglu_gemm({.out = out, .in = in, .weight = t.weight, .rows = rows, .n = t.n, .k = t.k},
+                       properties_.multiProcessorCount, compute_.get());
+  };
+  const auto apart = [&](std::int64_t rows) {
+    auto* product = gate_up_->as<Bf16>();
+    gemm_.multiply({.out = product, .in = in, .weight = t.weight, .rows = rows, .n = t.n, .k = t.k},
+                   compute_.get());
+    launch_swiglu(out, product, rows, t.n / 2, compute_.get());
+  };
+  fused_.time(t.n, t.k, t.max_rows, fused, apart, compute_.get());
+}
+
+void CudaBackend::time_fused_heads(const Gemm::Tuning& t, Bf16* out, Bf16* in,
+                                   const AttentionShape& heads) {
+  const auto num_q = static_cast<int>(heads.num_q_heads);
+  const auto num_k = static_cast<int>(heads.num_kv_heads);
+  const float* table = rope_table_->as<float>();
+  DeviceBuffer positions(static_cast<std::size_t>(t.max_rows) * sizeof(std::int32_t),
+                         "timing products");
+  cuda_check(cudaMemsetAsync(positions.data(), 0, positions.bytes(), compute_.get()));
+  const auto fused = [&](std::int64_t rows) {
+    launch_qk_norm_rope_gemm(
+        {.out = out, .in = in, .weight = t.weight, .rows = rows, .n = t.n, .k = t.k},
+        {.num_q = num_q,
+         .num_k = num_k,
+         .q_norm = table,
+         .k_norm = table,
+         .positions = positions.as<std::int32_t>(),
+         .rope_table = table},
+        properties_.multiProcessorCount, compute_.get());
+  };
+  const auto apart = [&](std::int64_t rows) {
+    gemm_.multiply({.out = out, .in = in, .weight = t.weight, .rows = rows, .n = t.n, .k = t.k},
+                   compute_.get());
+    launch_qk_norm_rope({.heads = out,
+                         .row_stride = t.n,
+                         .rows = rows,
+                         .num_q = num_q,
+                         .num_k = num_k,
+                         .q_norm = table,
+                         .k_norm = table,
+                         .positions = positions.as<std::int32_t>(),
+                         .rope_table = table},
+                        compute_.get());
+  };
+  fused_.time(t.n, t.k, t.max_rows, fused, apart, compute_.get());
+}
+
+}  // namespace tessera::kernels::cuda
