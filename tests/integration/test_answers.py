@@ -121,6 +121,9 @@ def test_python_job_resumes_by_its_key(cluster, client):
         seen[result.chunk] = result
         if len(seen) == 5:
             break  # The fifth is not acknowledged.
+    # The fourth acknowledgement may still be on its way.
+    support.wait_for(lambda: any(job["job_key"] == "resumed" and job["chunks_delivered"] == 4
+                                 for job in cluster.status()["jobs"]), "acknowledgements")
     with Client(cluster.addresses["clients"]) as other:
         job = other.submit(texts, key="resumed", chunk_items=16)
         again = {result.chunk: result for result in job}

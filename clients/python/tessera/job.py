@@ -224,7 +224,10 @@ class Job:
             self._state = fields[2].get(4, 0)
             if self._state == 3:
                 self.failure = TesseraError(ErrorCode.CANCELLED, "the job was cancelled")
-            elif self._total is not None and fields[2].get(8, 0) == self._total:
+            if self._state == 2:  # All delivered: what is not here went to an earlier run.
+                for number in set(self._chunks) - set(self._results) - self._given:
+                    del self._chunks[number]
+            if self._total is not None and fields[2].get(8, 0) == self._total:
                 self._closed, self._close_at = True, None
             return False  # It may be an answer as well.
         if fields.get(1) != self.id or not self.id:

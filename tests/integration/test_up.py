@@ -1,0 +1,77 @@
+"""`tessera up`: one command, a whole cluster, and nothing left behind."""
+
+import json
+import os
+import signal
+import subprocess
+
+from cluster import BIN, MODEL, PATIENCE_S, wait_for
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+        return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def start_up(folder, *args):
+    ports = folder / "cluster.json"
+    ports.unlink(missing_ok=True)
+    process = subprocess.Popen(
+        [BIN / "tessera", "up", "--model", MODEL, "--free-ports", "--threads", "1", "--data-dir",
+         folder / "data", "--port-file", ports, *args],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_for(lambda: ports.exists() or process.poll() is not None, "tessera up")
+    assert process.poll() is None, process.stderr.read().decode()
+    return process, json.loads(ports.read_text())
+
+
+def embed(cluster, text):
+    done = subprocess.run([BIN / "tessera", "embed", "--coordinator", cluster["clients"],
+                           "--timeout-s", "120", text], capture_output=True, timeout=PATIENCE_S)
+    return done.returncode == 0
+
+
+def test_up_serves_restarts_a_worker_and_stops_everything(tmp_path):
+    process, cluster = start_up(tmp_path, "--workers", "2")
+    pids = {entry["name"]: entry["pid"] for entry in cluster["processes"]}
+    assert set(pids) == {"coordinator", "worker-0", "worker-1"}
+    assert embed(cluster, "before")
+    os.kill(pids["worker-0"], signal.SIGKILL)
+
+    def two_workers():
+        done = subprocess.run([BIN / "tessera", "status", "--coordinator", cluster["clients"],
+                               "--json"], capture_output=True, timeout=PATIENCE_S)
+        return done.returncode == 0 and len(json.loads(done.stdout)["workers"]) == 2
+
+    log = tmp_path / "data/logs/worker-0.log"
+    wait_for(lambda: log.read_text().count("registered") >= 2 and two_workers(), "the new worker")
+    assert embed(cluster, "after")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE_S) == 0
+    wait_for(lambda: not any(alive(pid) for pid in pids.values()), "the children's end")
+
+    # Again in the same folder: the ledger and the cache are taken up.
+    process, cluster = start_up(tmp_path)
+    assert embed(cluster, "before")
+    process.terminate()
+    assert process.wait(PATIENCE_S) == 0
+
+
+def test_children_end_when_up_is_killed(tmp_path):
+    process, cluster = start_up(tmp_path)
+    process.kill()
+    process.wait()
+    pids = [entry["pid"] for entry in cluster["processes"]]
+    wait_for(lambda: not any(alive(pid) for pid in pids), "the children's end")
+
+
+def test_what_cannot_start_is_told_in_one_line(tmp_path):
+    for args in (["--device", "tpu"], ["--model", tmp_path]):
+        done = subprocess.run([BIN / "tessera", "up", "--model", MODEL, "--free-ports", "--data-dir",
+                               tmp_path / "data", *args], capture_output=True, timeout=PATIENCE_S)
+        assert done.returncode != 0
+        assert b"error:" in done.stderr or done.returncode == 2, done.stderr
