@@ -10,6 +10,8 @@ namespace {
 
 // How many of the oldest are looked at for one that fits.
 constexpr int kAgeScanMax = 64;
+// How many tokens are put in order of length together.
+constexpr std::uint64_t kClassTokens = 32'768;
 
 template <typename Map>
 std::vector<typename Map::iterator> least_served_first(Map& map) {
@@ -45,44 +47,55 @@ void FairLane::add(Flight* flight) {
     stream->second.weight = flight->weight;
     stream->second.served = floor;
   }
-  CHECK(stream->second.waiting.emplace(order_of(*flight), flight).second);
+  stream->second.arrived_tokens += flight->length();
+  flight->age_class = stream->second.arrived_tokens / kClassTokens;
+  CHECK(stream->second.waiting[flight->age_class].emplace(order_of(*flight), flight).second);
   ++items_;
   tokens_ += flight->length();
 }
 
-void FairLane::erase(const std::string& tenant_name, const JobId& job, const Order& order) {
-  const auto tenant = tenants_.find(tenant_name);
+void FairLane::remove(Flight* flight) {
+  const auto tenant = tenants_.find(flight->stream.tenant);
   CHECK(tenant != tenants_.end());
-  const auto stream = tenant->second.streams.find(job);
+  const auto stream = tenant->second.streams.find(flight->stream.job);
   CHECK(stream != tenant->second.streams.end());
-  CHECK(stream->second.waiting.erase(order) == 1);
-  if (stream->second.waiting.empty()) {
+  auto& classes = stream->second.waiting;
+  const auto waiting = classes.find(flight->age_class);
+  CHECK(waiting != classes.end() && waiting->second.erase(order_of(*flight)) == 1);
+  if (waiting->second.empty()) {
+    classes.erase(waiting);
+  }
+  if (classes.empty()) {
     tenant->second.streams.erase(stream);
   }
   if (tenant->second.streams.empty()) {
     tenants_.erase(tenant);
   }
   --items_;
-}
-
-void FairLane::remove(Flight* flight) {
   tokens_ -= flight->length();
-  erase(flight->stream.tenant, flight->stream.job, order_of(*flight));
 }
 
-Flight* FairLane::best(Stream& stream, const LengthWindow& window) const {
+Flight* FairLane::best_of_class(Class& waiting, const LengthWindow& window) const {
   if (!by_age_) {
-    auto after = stream.waiting.upper_bound({.length = window.max, .order = 0});
-    if (after == stream.waiting.begin() || std::prev(after)->first.length < window.min) {
+    auto after = waiting.upper_bound({.length = window.max, .order = 0});
+    if (after == waiting.begin() || std::prev(after)->first.length < window.min) {
       return nullptr;
     }
     return std::prev(after)->second;
   }
   int scanned = 0;
-  for (auto it = stream.waiting.rbegin(); it != stream.waiting.rend() && scanned < kAgeScanMax;
-       ++it, ++scanned) {
+  for (auto it = waiting.rbegin(); it != waiting.rend() && scanned < kAgeScanMax; ++it, ++scanned) {
     if (it->second->length() >= window.min && it->second->length() <= window.max) {
       return it->second;
+    }
+  }
+  return nullptr;
+}
+
+Flight* FairLane::best(Stream& stream, const LengthWindow& window) const {
+  for (auto& [age, waiting] : stream.waiting) {
+    if (Flight* flight = best_of_class(waiting, window)) {
+      return flight;
     }
   }
   return nullptr;

@@ -17,7 +17,9 @@ struct LengthWindow {
 // The flights of one lane that wait for a worker, shared fairly in tokens: the tenant that has been
 // given least goes first, within it the job that has been given least for its weight (virtual
 // token counting: whoever comes back after a pause starts level with the others, so that idling
-// saves up no credit). Within a job the longest goes first, or the oldest where `by_age`.
+// saves up no credit). Within a job the oldest go first, where `by_age`; otherwise the longest, but
+// among neighbours in arrival only: longest first over all that waits would leave each chunk's
+// shortest item to the end, so that no chunk would end before its whole window had.
 class FairLane {
  public:
   explicit FairLane(bool by_age) : by_age_(by_age) {}
@@ -34,17 +36,20 @@ class FairLane {
 
  private:
   struct Order {
-    std::uint32_t length = 0;  // 0 for all where by age
+    std::uint32_t length = 0;  // 0 for all where by age.
     std::uint64_t order = 0;
     // Ascending: shorter before longer, younger before older; the last is the best.
     bool operator<(const Order& other) const {
       return length != other.length ? length < other.length : order > other.order;
     }
   };
+  // Flights that arrived one after the other, a few batches' worth.
+  using Class = std::map<Order, Flight*>;
   struct Stream {
     double weight = 1;
     double served = 0;  // tokens per weight
-    std::map<Order, Flight*> waiting;
+    std::uint64_t arrived_tokens = 0;
+    std::map<std::uint64_t, Class> waiting;  // By age class; none is empty.
   };
   struct Tenant {
     double served = 0;  // tokens
@@ -54,7 +59,7 @@ class FairLane {
   Order order_of(const Flight& flight) const;
   Flight* take_from(Tenant& tenant, const LengthWindow& window);
   Flight* best(Stream& stream, const LengthWindow& window) const;
-  void erase(const std::string& tenant_name, const JobId& job, const Order& order);
+  Flight* best_of_class(Class& waiting, const LengthWindow& window) const;
 
   const bool by_age_;
   std::map<std::string, Tenant> tenants_;  // Only those with something waiting.

@@ -40,6 +40,7 @@ struct Flight {
   std::uint64_t tokens_estimate = 0;  // What it counts for in the bounds.
   std::uint32_t deaths = 0;           // Workers that died with it.
   std::uint64_t order = 0;            // Of arrival; set by the scheduler.
+  std::uint64_t age_class = 0;        // Likewise.
   Micros waiting_since = 0;
   std::vector<Waiter> waiters;
 

@@ -15,6 +15,9 @@ std::uint32_t* counter_of(Job& job, Stage stage) {
     case Stage::kSent:
     case Stage::kFetchingResult:
       return &job.sent;
+    case Stage::kAcking:
+    case Stage::kAckAgain:
+      return &job.acking;
     default:
       return nullptr;
   }

@@ -68,6 +68,7 @@ struct Job {
   std::uint32_t waiting = 0;              // Chunks in stage kWaiting,
   std::uint32_t ready = 0;                // in kReady,
   std::uint32_t sent = 0;                 // in kSent or kFetchingResult,
+  std::uint32_t acking = 0;               // in kAcking or kAckAgain,
   std::uint64_t active_items = 0;         // and items of chunks in kFetchingItems or kActive.
 
   std::uint64_t items_accepted = 0;

@@ -284,6 +284,7 @@ void JobDesk::acknowledge(Job& job, std::uint32_t number, Actions& actions) {
         }
         acked_job->delivered.insert(number);
         acked_job->chunks.erase(number);
+        --acked_job->acking;
         if (acked_job->all_delivered() && !acked_job->ended()) {
           end(*acked_job, protocol::JobState::kDone, out);
         }
@@ -304,7 +305,7 @@ void JobDesk::end(Job& job, protocol::JobState state, Actions& actions) {
     }
   }
   job.chunks.clear();
-  job.waiting = job.ready = job.sent = 0;
+  job.waiting = job.ready = job.sent = job.acking = 0;
   job.active_items = 0;
   run_end(job, actions);
 }

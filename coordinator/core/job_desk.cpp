@@ -192,7 +192,8 @@ std::optional<Error> JobDesk::refusal(const Job& job, const protocol::SubmitChun
   if (stopping_ || !ledger_up_) {
     return Error{ErrorCode::kUnavailable, "no chunk can be made durable now"};
   }
-  if (job.chunks.size() >= limits_.window_chunks) {
+  // What is acknowledged holds nothing any more, even while the ledger writes that down.
+  if (job.chunks.size() - job.acking >= limits_.window_chunks) {
     return Error{ErrorCode::kResourceExhausted, "the job's window is full: take results first"};
   }
   if (job.accepted.ranges() > kGapsMax) {

@@ -83,6 +83,20 @@ TEST(Scheduler, FillsTheBudgetLongestFirst) {
   }
 }
 
+TEST(Scheduler, LongestFirstIsAmongNeighboursInArrivalOnly) {
+  Queue queue;
+  Flight* short_and_old = queue.add(1);
+  for (int i = 0; i < 2000; ++i) {
+    queue.add(100);  // 200,000 tokens, as a job that never pauses would bring.
+  }
+  int batches = 1;
+  while (short_and_old->stage == Flight::Stage::kWaiting) {
+    queue.scheduler.pick(worker(1000), 0);
+    ++batches;
+  }
+  EXPECT_LT(batches, 40);
+}
+
 TEST(Scheduler, SharesWhatWaitsAmongFreeSlots) {
   Queue queue;
   for (int i = 0; i < 400; ++i) {
