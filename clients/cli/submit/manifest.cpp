@@ -22,6 +22,7 @@ std::string path_in(const std::string& folder) { return folder + "/manifest.json
 template <typename F>
 void numbers(F&& f, Manifest& m) {
   f("base_chunk", m.base_chunk);
+  f("base_items", m.base_items);
   f("written_chunks", m.written_chunks);
   f("items", m.items);
   f("errors", m.errors);

@@ -17,7 +17,8 @@ struct Manifest {
   // First chunk of the job with this key. Above 0 when an earlier job was cancelled or forgotten:
   // the rest then runs as a new job whose chunk 0 is our chunk `base_chunk`.
   std::uint64_t base_chunk = 0;
-  std::string fingerprint;  // Of the model that made the vectors; empty until known.
+  std::uint64_t base_items = 0;  // Items in the chunks before it.
+  std::string fingerprint;       // Of the model that made the vectors; empty until known.
   std::uint64_t written_chunks = 0;
   std::uint64_t items = 0;  // In the written chunks: vectors and errors.
   std::uint64_t errors = 0;

@@ -1,9 +1,6 @@
 #include "clients/cli/submit/submit_run.hpp"
 
-#include <fcntl.h>
 #include <spdlog/fmt/fmt.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -41,19 +38,6 @@ std::string settings_of(const SubmitOptions& options) {
   return json.dump();
 }
 
-// The names of the settings that differ, for the refusal.
-std::string differences(const std::string& before, const std::string& now) {
-  const auto old_json = nlohmann::ordered_json::parse(before);
-  const auto new_json = nlohmann::ordered_json::parse(now);
-  std::string names;
-  for (const auto& [name, value] : new_json.items()) {
-    if (!old_json.contains(name) || old_json.at(name) != value) {
-      names += (names.empty() ? "" : ", ") + name;
-    }
-  }
-  return names;
-}
-
 std::uint64_t total_bytes(const std::vector<std::string>& inputs) {
   std::uint64_t total = 0;
   for (const std::string& input : inputs) {
@@ -66,33 +50,30 @@ std::uint64_t total_bytes(const std::vector<std::string>& inputs) {
   return total;
 }
 
-bool is_empty_folder(const std::string& folder) {
-  return std::filesystem::directory_iterator(folder) == std::filesystem::directory_iterator();
-}
-
 }  // namespace
 
 SubmitRun::SubmitRun(SubmitOptions options, const StopSignal& stop)
-    : options_(std::move(options)), stop_signal_(stop) {}
+    : options_(std::move(options)),
+      stop_signal_(stop),
+      folder_(options_.output.folder, settings_of(options_)),
+      manifest_(folder_.manifest()),
+      written_before_(manifest_.written_chunks),
+      was_finished_(manifest_.finished),
+      meter_(total_bytes(options_.inputs)) {}
 
 SubmitRun::~SubmitRun() {
   stop_ = true;
   if (reader_.joinable()) {
     reader_.join();
   }
-  if (lock_fd_ >= 0) {
-    close(lock_fd_);
-  }
 }
 
 int SubmitRun::run() {
-  open_folder();
   if (!was_finished_) {
     output_.emplace(options_.output, manifest_);
     client_.emplace(connect(options_.connect));
     open_job();
   }
-  input_bytes_ = total_bytes(options_.inputs);
   progress_.emplace(options_.quiet);
   reader_ = std::jthread([this] { read_input(); });
   write_until_end();
@@ -107,40 +88,6 @@ int SubmitRun::run() {
     (void)job_->wait_done(milliseconds(2000));
   }
   return report();
-}
-
-void SubmitRun::open_folder() {
-  const std::string& folder = options_.output.folder;
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) {
-    throw FatalError("cannot make " + folder + ": " + error.message());
-  }
-  auto manifest = Manifest::load(folder);
-  if (!manifest && !is_empty_folder(folder)) {
-    throw FatalError(folder +
-                     " is not empty and not the work of `tessera submit`; "
-                     "choose another --out");
-  }
-  lock_fd_ = open((folder + "/manifest.json.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (lock_fd_ < 0 || flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) {
-    throw FatalError("another tessera submit writes into " + folder);
-  }
-  const std::string settings = settings_of(options_);
-  if (manifest && manifest->settings != settings) {
-    throw FatalError(folder + " was begun with other options (" +
-                     differences(manifest->settings, settings) +
-                     "); choose another --out, or repeat the command as it was");
-  }
-  if (manifest) {
-    manifest_ = std::move(*manifest);
-  } else {
-    manifest_.settings = settings;
-    manifest_.job_key = make_job_key();
-    manifest_.save(folder);
-  }
-  written_before_ = manifest_.written_chunks;
-  was_finished_ = manifest_.finished;
 }
 
 // A job that was cancelled, or that the coordinator does not know as we do, is not continued: what
@@ -165,6 +112,7 @@ void SubmitRun::open_job() {
     output_->ahead().remove_below(UINT64_MAX);  // Of the old job; the cache has them.
     manifest_.job_key = make_job_key();
     manifest_.base_chunk = manifest_.written_chunks;
+    manifest_.base_items = manifest_.items;
     manifest_.save(options_.output.folder);
   }
   throw FatalError("the coordinator would not open a new job");
@@ -220,7 +168,7 @@ void SubmitRun::read_input() {
       }
       chunks = chunk.number + 1;
       if (chunk.number < written_before_) {
-        bytes_skipped_ = chunk.bytes_end;
+        meter_.on_read(chunk, true);
       } else if (!submit(chunk)) {
         return;
       }
@@ -260,6 +208,7 @@ bool SubmitRun::close_job(std::uint64_t chunks) {
 }
 
 bool SubmitRun::submit(Chunk& chunk) {
+  meter_.on_read(chunk, false);
   protocol::ItemBlock items = std::move(chunk.items);
   const auto number = static_cast<std::uint32_t>(chunk.number - manifest_.base_chunk);
   {
@@ -294,7 +243,10 @@ void SubmitRun::write_until_end() {
     take_results();
     write_ready();
     save_ahead();
-    progress_->update(numbers());
+    if (!options_.quiet) {
+      meter_.ask(*client_, job_->id());
+      progress_->update(numbers());
+    }
   }
   stop_ = true;
 }
@@ -353,7 +305,6 @@ void SubmitRun::write_ready() {
       received.push_back(number);
       results_.erase(result);
     }
-    bytes_written_ = chunk.bytes_end;
   }
   if (manifest_.written_chunks > first) {
     if (manifest_.fingerprint.empty()) {
@@ -380,18 +331,7 @@ void SubmitRun::save_ahead() {
 }
 
 ProgressNumbers SubmitRun::numbers() const {
-  ProgressNumbers numbers;
-  numbers.tokens = output_ ? output_->tokens() : 0;
-  numbers.items = manifest_.items;
-  numbers.errors = manifest_.errors;
-  numbers.cache_hits = manifest_.cache_hits + manifest_.cache_joins;
-  if (input_bytes_ > 0) {
-    const auto total = static_cast<double>(input_bytes_);
-    const std::uint64_t skipped = bytes_skipped_;
-    numbers.fraction_start = static_cast<double>(skipped) / total;
-    numbers.fraction = static_cast<double>(std::max(skipped, bytes_written_)) / total;
-  }
-  return numbers;
+  return meter_.numbers(manifest_, output_ ? output_->tokens() : 0);
 }
 
 int SubmitRun::report() const {

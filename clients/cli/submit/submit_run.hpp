@@ -12,9 +12,9 @@
 #include "clients/cli/command.hpp"
 #include "clients/cli/io/readers.hpp"
 #include "clients/cli/submit/chunker.hpp"
+#include "clients/cli/submit/job_folder.hpp"
 #include "clients/cli/submit/job_output.hpp"
-#include "clients/cli/submit/manifest.hpp"
-#include "clients/cli/submit/progress.hpp"
+#include "clients/cli/submit/progress_meter.hpp"
 
 namespace tessera {
 class StopSignal;
@@ -48,7 +48,6 @@ class SubmitRun {
   int run();
 
  private:
-  void open_folder();
   void open_job();
   bool job_matches(const client::Job& job);
   void check_fingerprint(const std::vector<protocol::ModelInfo>& models);
@@ -69,21 +68,19 @@ class SubmitRun {
 
   SubmitOptions options_;
   const StopSignal& stop_signal_;
-  int lock_fd_ = -1;
-  Manifest manifest_;
-  std::uint64_t written_before_ = 0;  // Chunks of earlier runs.
-  std::uint64_t input_bytes_ = 0;     // 0 for a pipe.
+  JobFolder folder_;
+  Manifest& manifest_;            // The folder's; changed by the writing thread only.
+  std::uint64_t written_before_;  // Chunks of earlier runs.
+  bool was_finished_;
+  ProgressMeter meter_;
   std::atomic<bool> stop_{false};
   bool interrupted_ = false;
-  bool was_finished_ = false;
 
   std::optional<client::Client> client_;
   std::optional<client::Job> job_;
   std::optional<JobOutput> output_;
   std::map<std::uint64_t, protocol::ResultBlock> results_;  // Not written, not acknowledged.
   std::optional<Progress> progress_;
-  std::uint64_t bytes_written_ = 0;              // Input bytes of the written chunks.
-  std::atomic<std::uint64_t> bytes_skipped_{0};  // Input bytes that earlier runs had written.
 
   std::mutex mutex_;                     // Guards the three below.
   std::map<std::uint64_t, Chunk> read_;  // Submitted, not written. Without payload.
