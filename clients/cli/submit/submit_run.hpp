@@ -28,7 +28,7 @@ struct SubmitOptions {
   std::vector<std::string> inputs;
   ReadOptions read;
   OutputOptions output;
-  std::size_t chunk_items = 512;
+  std::size_t chunk_items = 256;
   std::uint32_t priority = 1;
   bool json = false;
   bool quiet = false;
