@@ -2,7 +2,7 @@
 // beside the rates that the GPU itself reaches: a device-to-device copy and the largest product.
 // Each kernel's result is checked on sampled rows first.
 //
-//   kernels_bench [--tokens 16384] [--models 0.6B,4B,8B] [--cache FILE]
+//   kernels_bench [--tokens 16384] [--models 0.6B,4B,8B] [--cache FILE] [--products 1]
 
 #include <cstdio>
 #include <cstdlib>
@@ -14,6 +14,7 @@
 #include "bench/gpu_timer.hpp"
 #include "common/check.hpp"
 #include "kernels/cuda/gemm.hpp"
+#include "kernels/cuda/gemm_small_sm90.hpp"
 #include "kernels/cuda/operations.hpp"
 #include "kernels/cuda/random.hpp"
 #include "tests/support/operation_reference.hpp"
@@ -47,6 +48,7 @@ struct Options {
   std::int64_t tokens = 16384;
   std::string models = "0.6B,4B,8B";
   std::string cache;
+  bool products = true;
 };
 
 // Random activations that rotate.
@@ -93,7 +95,7 @@ class Kernels {
     for (const Model& model : kModels) {
       if (list.find(std::string(",").append(model.name).append(",")) != std::string::npos) {
         memory_bound(model);
-        products(model);
+        if (options_.products) products(model);
         small(model);
       }
     }
@@ -299,7 +301,43 @@ class Kernels {
           launch_swiglu(out[i], x[i], kRows, m.intermediate, stream);
         },
         50);
+    short_products(m);
     std::printf("  %ld rows: RMSNorm %.1f us, SwiGLU %.1f us\n", kRows, norm_us, swiglu_us);
+  }
+
+  // One short query's products, bound by reading the weights, of which four sets rotate.
+  void short_products(const Model& m) {
+    using Form = SmallGemmArguments::Form;
+    const Product all[] = {{"qkv", m.qkv_width(), m.hidden, false},
+                           {"o +=", m.hidden, m.q_width(), true},
+                           {"gate, up", 2 * m.intermediate, m.hidden, false},
+                           {"down +=", m.hidden, m.intermediate, true}};
+    for (const Product& p : all) {
+      const Rows in(64, p.k, 1);
+      const Rows out(64, p.n, 1);
+      DeviceBuffer weight(static_cast<std::size_t>(p.n * p.k) * 2 * kRotate, "weights");
+      launch_fill_random(weight.as<Bf16>(), p.n * p.k * kRotate, 9, nullptr, 0.03F);
+      cuda_check(cudaDeviceSynchronize());
+      const bool gated = p.n == 2 * m.intermediate;
+      for (const std::int64_t rows : {8, 24, 64}) {
+        const double us = median_us(
+            [&](int i, cudaStream_t stream) {
+              launch_small_gemm({.form = p.accumulate ? Form::kAdd
+                                         : gated      ? Form::kSwiglu
+                                                      : Form::kStore,
+                                 .out = out[i],
+                                 .in = in[i],
+                                 .weight = weight.as<Bf16>() + i % kRotate * p.n * p.k,
+                                 .rows = rows,
+                                 .n = p.n,
+                                 .k = p.k},
+                                132, stream);
+            },
+            40);
+        const std::string what = std::string(p.name) + ", " + std::to_string(rows) + " rows";
+        report(what.c_str(), us, 2.0 * static_cast<double>(p.n * p.k));
+      }
+    }
   }
 
   Options options_;
@@ -315,6 +353,7 @@ Options parse(int argc, char** argv) {
     if (std::strcmp(argv[i], "--tokens") == 0) options.tokens = std::atoll(argv[i + 1]);
     if (std::strcmp(argv[i], "--models") == 0) options.models = argv[i + 1];
     if (std::strcmp(argv[i], "--cache") == 0) options.cache = argv[i + 1];
+    if (std::strcmp(argv[i], "--products") == 0) options.products = argv[i + 1][0] == '1';
   }
   return options;
 }

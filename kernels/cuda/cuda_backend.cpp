@@ -207,7 +207,7 @@ void CudaBackend::tune(const BatchLimits& limits, const EncoderShape& shape) {
       tuning.n = 2 * heads.kv_width();
       all.push_back(tuning);
       tuning.n = heads.q_width();
-      tuning.max_rows = std::min(limits.max_sequences, limits.max_tokens);
+      tuning.max_rows = std::min(limits.max_sequences, tuning.max_rows);
       all.push_back(tuning);
     }
   }
@@ -222,8 +222,8 @@ void CudaBackend::tune(const BatchLimits& limits, const EncoderShape& shape) {
     widest_out = std::max(widest_out, tuning.n);
   }
   const auto row_bytes = static_cast<std::size_t>(widest_in + widest_out) * sizeof(Bf16);
-  const auto rows =
-      std::min(limits.max_tokens, static_cast<std::int64_t>(free_memory_bytes() / row_bytes));
+  const auto rows = std::max<std::int64_t>(
+      64, std::min(limits.max_tokens, static_cast<std::int64_t>(free_memory_bytes() / row_bytes)));
   DeviceBuffer in(static_cast<std::size_t>(rows * widest_in) * sizeof(Bf16), "timing products");
   DeviceBuffer out(static_cast<std::size_t>(rows * widest_out) * sizeof(Bf16), "timing products");
   // Products of constants draw less power and run faster than those of real numbers.

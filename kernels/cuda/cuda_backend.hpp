@@ -100,6 +100,16 @@ class CudaBackend final : public Backend {
 
  private:
   enum class Mode : std::uint8_t { kLaunch, kRecord, kReplay };
+  // Rows of a qkv weight and what becomes of the product: num_q and num_k heads are normalised and
+  // rotated, the rest stays.
+  struct HeadProjection {
+    std::int64_t first_row = 0;
+    std::int64_t width = 0;
+    std::int64_t rows = 0;
+    std::int64_t num_q = 0;
+    std::int64_t num_k = 0;
+    const std::int32_t* positions = nullptr;
+  };
 
   std::optional<BatchSize> graph_size(const PackedBatchView& batch) const;
   static Mode choose_mode(CudaSlot& slot, const std::optional<BatchSize>& size);
@@ -109,14 +119,12 @@ class CudaBackend final : public Backend {
   void time_fused_swiglu(const Gemm::Tuning& shape, Bf16* out, Bf16* in);
   void time_fused_heads(const Gemm::Tuning& shape, Bf16* out, Bf16* in,
                         const AttentionShape& heads);
-  bool fuses(const Bf16Weight& weight, std::int64_t rows) const {
-    return fused_.is_faster(weight.rows(), weight.cols(), rows);
-  }
+  int compute_capability() const { return properties_.major * 10 + properties_.minor; }
   void prepare_rope(double theta);
   void multiply(Bf16* out, Buffer& in, Bf16Weight& weight, std::int64_t first_row, std::int64_t n,
                 std::int64_t rows, bool accumulate);
-  void norm_and_rotate(Bf16* heads, std::int64_t row_stride, std::int64_t rows, int num_q,
-                       int num_k, const std::int32_t* positions, const QkNormRope& options);
+  void project_heads(Bf16* heads, Buffer& in, Bf16Weight& weight, const HeadProjection& projection,
+                     const QkNormRope& options);
   void inject_fault();
 
   int device_;

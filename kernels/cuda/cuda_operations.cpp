@@ -9,6 +9,8 @@
 #include "kernels/cuda/cuda_backend.hpp"
 #include "kernels/cuda/cuda_check.hpp"
 #include "kernels/cuda/gemm_sm90.hpp"
+#include "kernels/cuda/gemm_small_sm90.hpp"
+#include "kernels/cuda/random.hpp"
 
 namespace tessera::kernels::cuda {
 namespace {
@@ -140,6 +142,18 @@ void CudaBackend::rms_norm(Buffer& out, Buffer& x, Buffer& weight, std::int64_t 
 void CudaBackend::multiply(Bf16* out, Buffer& in, Bf16Weight& weight, std::int64_t first_row,
                            std::int64_t n, std::int64_t rows, bool accumulate) {
   CHECK(first_row + n <= weight.rows());
+  if (small_gemm_supports(compute_capability(), rows, n, weight.cols())) {
+    using Form = SmallGemmArguments::Form;
+    launch_small_gemm({.form = accumulate ? Form::kAdd : Form::kStore,
+                       .out = out,
+                       .in = bf16(in),
+                       .weight = weight.row(first_row),
+                       .rows = rows,
+                       .n = n,
+                       .k = weight.cols()},
+                      properties_.multiProcessorCount, stream());
+    return;
+  }
   gemm_.multiply({.out = out,
                   .in = bf16(in),
                   .weight = weight.row(first_row),
@@ -150,18 +164,39 @@ void CudaBackend::multiply(Bf16* out, Buffer& in, Bf16Weight& weight, std::int64
                  stream());
 }
 
-void CudaBackend::norm_and_rotate(Bf16* heads, std::int64_t row_stride, std::int64_t rows,
-                                  int num_q, int num_k, const std::int32_t* positions,
-                                  const QkNormRope& options) {
+void CudaBackend::project_heads(Bf16* heads, Buffer& in, Bf16Weight& weight,
+                                const HeadProjection& projection, const QkNormRope& options) {
+  const HeadProjection& p = projection;
   prepare_rope(options.rope_theta);
+  const auto num_q = static_cast<int>(p.num_q);
+  const auto num_k = static_cast<int>(p.num_k);
+  const bool small = small_gemm_supports(compute_capability(), p.rows, p.width, weight.cols());
+  if (!small && fused_.is_faster(p.width, weight.cols(), p.rows)) {
+    launch_qk_norm_rope_gemm({.out = heads,
+                              .in = bf16(in),
+                              .weight = weight.row(p.first_row),
+                              .rows = p.rows,
+                              .n = p.width,
+                              .k = weight.cols()},
+                             {.num_q = num_q,
+                              .num_k = num_k,
+                              .q_norm = f32(*options.q_norm),
+                              .k_norm = f32(*options.k_norm),
+                              .positions = p.positions,
+                              .rope_table = rope_table_->as<float>(),
+                              .eps = options.eps},
+                             properties_.multiProcessorCount, stream());
+    return;
+  }
+  multiply(heads, in, weight, p.first_row, p.width, p.rows, false);
   launch_qk_norm_rope({.heads = heads,
-                       .row_stride = row_stride,
-                       .rows = rows,
+                       .row_stride = p.width,
+                       .rows = p.rows,
                        .num_q = num_q,
                        .num_k = num_k,
                        .q_norm = f32(*options.q_norm),
                        .k_norm = f32(*options.k_norm),
-                       .positions = positions,
+                       .positions = p.positions,
                        .rope_table = rope_table_->as<float>(),
                        .eps = options.eps},
                       stream());
@@ -171,29 +206,13 @@ void CudaBackend::qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, 
                                  const AttentionShape& shape, const QkNormRope& options) {
   if (!replaying()) {
     CudaSlot& s = cuda_slot(slot);
-    const std::int64_t rows = s.size().tokens;
-    Bf16Weight& w = bf16_weight(weight);
-    if (fuses(w, rows)) {
-      prepare_rope(options.rope_theta);
-      launch_qk_norm_rope_gemm({.out = bf16(qkv),
-                                .in = bf16(in),
-                                .weight = w.row(0),
-                                .rows = rows,
-                                .n = w.rows(),
-                                .k = w.cols()},
-                               {.num_q = static_cast<int>(shape.num_q_heads),
-                                .num_k = static_cast<int>(shape.num_kv_heads),
-                                .q_norm = f32(*options.q_norm),
-                                .k_norm = f32(*options.k_norm),
-                                .positions = s.positions(),
-                                .rope_table = rope_table_->as<float>(),
-                                .eps = options.eps},
-                               properties_.multiProcessorCount, stream());
-      return;
-    }
-    multiply(bf16(qkv), in, w, 0, shape.qkv_width(), rows, false);
-    norm_and_rotate(bf16(qkv), shape.qkv_width(), rows, static_cast<int>(shape.num_q_heads),
-                    static_cast<int>(shape.num_kv_heads), s.positions(), options);
+    project_heads(bf16(qkv), in, bf16_weight(weight),
+                  {.width = shape.qkv_width(),
+                   .rows = s.size().tokens,
+                   .num_q = shape.num_q_heads,
+                   .num_k = shape.num_kv_heads,
+                   .positions = s.positions()},
+                  options);
   }
 }
 
@@ -222,11 +241,14 @@ void CudaBackend::kv_projection(Buffer& kv, Buffer& in, LinearWeight& weight, Ba
                                 const AttentionShape& shape, const QkNormRope& options) {
   if (!replaying()) {
     CudaSlot& s = cuda_slot(slot);
-    const std::int64_t rows = s.size().tokens;
     const std::int64_t width = 2 * shape.kv_width();
-    multiply(bf16(kv), in, bf16_weight(weight), weight.rows() - width, width, rows, false);
-    norm_and_rotate(bf16(kv), width, rows, 0, static_cast<int>(shape.num_kv_heads), s.positions(),
-                    options);
+    project_heads(bf16(kv), in, bf16_weight(weight),
+                  {.first_row = weight.rows() - width,
+                   .width = width,
+                   .rows = s.size().tokens,
+                   .num_k = shape.num_kv_heads,
+                   .positions = s.positions()},
+                  options);
   }
 }
 
@@ -235,10 +257,12 @@ void CudaBackend::last_q_projection(Buffer& q, Buffer& in_last, LinearWeight& we
                                     const QkNormRope& options) {
   if (!replaying()) {
     CudaSlot& s = cuda_slot(slot);
-    const std::int64_t rows = s.size().sequences;
-    multiply(bf16(q), in_last, bf16_weight(weight), 0, shape.q_width(), rows, false);
-    norm_and_rotate(bf16(q), shape.q_width(), rows, static_cast<int>(shape.num_q_heads), 0,
-                    s.last_positions(), options);
+    project_heads(bf16(q), in_last, bf16_weight(weight),
+                  {.width = shape.q_width(),
+                   .rows = s.size().sequences,
+                   .num_q = shape.num_q_heads,
+                   .positions = s.last_positions()},
+                  options);
   }
 }
 
@@ -281,22 +305,33 @@ void CudaBackend::linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::i
 
 void CudaBackend::swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight,
                                     std::int64_t rows) {
-  if (!replaying()) {
-    const std::int64_t covered = launch_rows(rows);
-    Bf16Weight& w = bf16_weight(weight);
-    if (fuses(w, covered)) {
-      launch_swiglu_gemm({.out = bf16(out),
-                          .in = bf16(in),
-                          .weight = w.row(0),
-                          .rows = covered,
-                          .n = w.rows(),
-                          .k = w.cols()},
-                         properties_.multiProcessorCount, stream());
-      return;
-    }
-    CHECK(static_cast<std::size_t>(covered * weight.rows()) * sizeof(Bf16) <= gate_up_->bytes());
-    multiply(gate_up_->as<Bf16>(), in, w, 0, weight.rows(), covered, false);
-    launch_swiglu(bf16(out), gate_up_->as<Bf16>(), covered, weight.rows() / 2, stream());
+  if (replaying()) {
+    return;
+  }
+  const std::int64_t covered = launch_rows(rows);
+  Bf16Weight& w = bf16_weight(weight);
+  const int num_sms = properties_.multiProcessorCount;
+  if (small_gemm_supports(compute_capability(), covered, w.rows(), w.cols())) {
+    launch_small_gemm({.form = SmallGemmArguments::Form::kSwiglu,
+                       .out = bf16(out),
+                       .in = bf16(in),
+                       .weight = w.row(0),
+                       .rows = covered,
+                       .n = w.rows(),
+                       .k = w.cols()},
+                      num_sms, stream());
+  } else if (fused_.is_faster(w.rows(), w.cols(), covered)) {
+    launch_swiglu_gemm({.out = bf16(out),
+                        .in = bf16(in),
+                        .weight = w.row(0),
+                        .rows = covered,
+                        .n = w.rows(),
+                        .k = w.cols()},
+                       num_sms, stream());
+  } else {
+    CHECK(static_cast<std::size_t>(covered * w.rows()) * sizeof(Bf16) <= gate_up_->bytes());
+    multiply(gate_up_->as<Bf16>(), in, w, 0, w.rows(), covered, false);
+    launch_swiglu(bf16(out), gate_up_->as<Bf16>(), covered, w.rows() / 2, stream());
   }
 }
 

@@ -1,7 +1,7 @@
 // Rows gathered by index: the embedding of each token at the start, the last token of each sequence
 // at the end. One warp a row; reads and writes each element once.
 
-#include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/operations.hpp"
 #include "kernels/cuda/vector.cuh"
 
@@ -12,6 +12,8 @@ constexpr int kRowsPerBlock = 4;
 
 __global__ void gather_kernel(Bf16x8* out, const Bf16x8* from, const std::int32_t* indices,
                               std::int64_t rows, int vectors) {
+  allow_next_kernel();
+  wait_for_previous_kernel();
   const std::int64_t row = std::int64_t{blockIdx.x} * kRowsPerBlock + threadIdx.y;
   if (row >= rows) {
     return;
@@ -29,10 +31,9 @@ void launch_gather(Bf16* out, const Bf16* from, const std::int32_t* indices, std
     return;
   }
   const auto blocks = static_cast<unsigned>((rows + kRowsPerBlock - 1) / kRowsPerBlock);
-  gather_kernel<<<blocks, dim3(32, kRowsPerBlock), 0, stream>>>(
-      reinterpret_cast<Bf16x8*>(out), reinterpret_cast<const Bf16x8*>(from), indices, rows,
-      static_cast<int>(width / kVectorWidth));
-  check_launch();
+  launch_dependent(gather_kernel, dim3(blocks), dim3(32, kRowsPerBlock), 0, stream,
+                   reinterpret_cast<Bf16x8*>(out), reinterpret_cast<const Bf16x8*>(from), indices,
+                   rows, static_cast<int>(width / kVectorWidth));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "common/check.hpp"
 #include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/random.hpp"
 
 namespace tessera::kernels::cuda {
 namespace {
@@ -113,6 +114,12 @@ std::vector<cublasLtMatmulHeuristicResult_t> Gemm::proposals(const MatmulArgumen
   return results;
 }
 
+cublasLtMatmulAlgo_t Gemm::canonical(const MatmulArguments& arguments) {
+  MatmulArguments many = arguments;
+  many.rows = kCanonicalRows;
+  return proposals(many, 1).front().algo;
+}
+
 const cublasLtMatmulAlgo_t& Gemm::choice(const MatmulArguments& arguments) {
   const MatmulKey key = key_of(arguments);
   const auto known = choices_.find(key);
@@ -123,9 +130,7 @@ const cublasLtMatmulAlgo_t& Gemm::choice(const MatmulArguments& arguments) {
   if (const AlgorithmCache::Algorithm* timed = cache_.find(key)) {
     std::memcpy(&algorithm, timed->data(), sizeof algorithm);
   } else {
-    MatmulArguments bucket = arguments;
-    bucket.rows = key.rows;
-    algorithm = proposals(bucket, 1).front().algo;
+    algorithm = canonical(arguments);
   }
   return choices_.emplace(key, algorithm).first->second;
 }
@@ -137,10 +142,44 @@ void Gemm::multiply(const MatmulArguments& arguments, cudaStream_t stream) {
   const cublasStatus_t status = run(arguments, choice(arguments), stream);
   if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
     // The bucket's choice does not take this very row count.
-    cublas_check(run(arguments, proposals(arguments, 1).front().algo, stream));
+    cublas_check(run(arguments, canonical(arguments), stream));
     return;
   }
   cublas_check(status);
+}
+
+// The canonical result of the first rows of one product, and what `out` held before.
+struct Gemm::BitCheck {
+  static constexpr std::int64_t kRows = 64;
+  BitCheck(std::int64_t n, const __nv_bfloat16* out, cudaStream_t stream)
+      : bytes(static_cast<std::size_t>(kRows * n) * sizeof(__nv_bfloat16)),
+        before(bytes, "timing products"),
+        expected(bytes, "timing products"),
+        different(sizeof(unsigned), "timing products") {
+    cuda_check(cudaMemcpyAsync(before.data(), out, bytes, cudaMemcpyDeviceToDevice, stream));
+  }
+  std::size_t bytes;
+  DeviceBuffer before;
+  DeviceBuffer expected;
+  DeviceBuffer different;
+};
+
+bool Gemm::same_bits(const MatmulArguments& arguments, const cublasLtMatmulAlgo_t& algorithm,
+                     BitCheck& check, cudaStream_t stream) {
+  unsigned different = 0;
+  cuda_check(cudaMemcpyAsync(arguments.out, check.before.data(), check.bytes,
+                             cudaMemcpyDeviceToDevice, stream));
+  if (run(arguments, algorithm, stream) != CUBLAS_STATUS_SUCCESS) {
+    return false;
+  }
+  cuda_check(cudaMemsetAsync(check.different.data(), 0, sizeof different, stream));
+  launch_count_different(check.different.as<unsigned>(), arguments.out,
+                         check.expected.as<__nv_bfloat16>(),
+                         std::min(arguments.rows, BitCheck::kRows) * arguments.n, stream);
+  cuda_check(cudaMemcpyAsync(&different, check.different.data(), sizeof different,
+                             cudaMemcpyDeviceToHost, stream));
+  cuda_check(cudaStreamSynchronize(stream));
+  return different == 0;
 }
 
 float Gemm::time_us(const MatmulArguments& arguments, const cublasLtMatmulAlgo_t& algorithm,
@@ -155,18 +194,19 @@ float Gemm::time_us(const MatmulArguments& arguments, const cublasLtMatmulAlgo_t
   return elapsed_ms(started_, stopped_) * 1000 / static_cast<float>(runs);
 }
 
-cublasLtMatmulAlgo_t Gemm::fastest(const MatmulArguments& arguments, cudaStream_t stream) {
+cublasLtMatmulAlgo_t Gemm::fastest(const MatmulArguments& arguments, BitCheck& check,
+                                   cudaStream_t stream) {
   std::vector<Timed> timed;
   for (const auto& proposal : proposals(arguments, kProposals)) {
-    // The first run loads the kernel's code; short products need more runs for a stable time.
-    if (time_us(arguments, proposal.algo, 1, stream) < 0) {
+    // This first run also loads the kernel's code; short products need more for a stable time.
+    if (!same_bits(arguments, proposal.algo, check, stream)) {
       continue;
     }
     const float us = time_us(arguments, proposal.algo, arguments.rows <= 1024 ? 4 : 1, stream);
     timed.push_back({.us = us, .algorithm = proposal.algo});
   }
   if (timed.empty()) {
-    cublas_check(CUBLAS_STATUS_NOT_SUPPORTED);
+    return canonical(arguments);
   }
   std::ranges::sort(timed, {}, &Timed::us);
   // The leaders run again by turns, so that a drifting clock favours none.
@@ -193,19 +233,27 @@ bool Gemm::is_tuned(const Tuning& t) const {
 }
 
 void Gemm::tune(const Tuning& t, __nv_bfloat16* out, const __nv_bfloat16* in, cudaStream_t stream) {
+  if (is_tuned(t)) {
+    return;
+  }
+  MatmulArguments arguments{.out = out,
+                            .in = in,
+                            .weight = t.weight,
+                            .rows = std::min(t.max_rows, BitCheck::kRows),
+                            .n = t.n,
+                            .k = t.k,
+                            .accumulate = t.accumulate};
+  BitCheck check(t.n, out, stream);
+  cublas_check(run(arguments, canonical(arguments), stream));
+  cuda_check(
+      cudaMemcpyAsync(check.expected.data(), out, check.bytes, cudaMemcpyDeviceToDevice, stream));
   for (const std::int64_t rows : buckets_of(t)) {
     const MatmulKey key{.rows = rows, .n = t.n, .k = t.k, .accumulate = t.accumulate};
     if (cache_.find(key) != nullptr) {
       continue;
     }
-    const MatmulArguments arguments{.out = out,
-                                    .in = in,
-                                    .weight = t.weight,
-                                    .rows = std::min(rows, t.max_rows),
-                                    .n = t.n,
-                                    .k = t.k,
-                                    .accumulate = t.accumulate};
-    const cublasLtMatmulAlgo_t algorithm = fastest(arguments, stream);
+    arguments.rows = std::min(rows, t.max_rows);
+    const cublasLtMatmulAlgo_t algorithm = fastest(arguments, check, stream);
     const auto* bytes = reinterpret_cast<const std::byte*>(&algorithm);
     cache_.put(key, AlgorithmCache::Algorithm(bytes, bytes + sizeof algorithm));
     choices_[key] = algorithm;

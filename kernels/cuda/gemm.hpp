@@ -23,15 +23,16 @@ struct MatmulArguments {
   std::int64_t rows = 0;
   std::int64_t n = 0;
   std::int64_t k = 0;
-  bool accumulate = false;  // out += in * W^T, rounded once, instead of out =
+  bool accumulate = false;  // out += in * W^T instead of out =
 };
 
-// bf16 matrix products with float32 accumulation by cuBLASLt. The algorithm of each (bucket of
-// rows, n, k) is the fastest of cuBLASLt's proposals as timed by `tune`, or its first proposal
-// where none was timed. Only algorithms that sum over k in one piece are taken: they all add in the
-// same order, so a row's result has the same bits whatever the number of rows and the choice
-// (measured on an H200: every such proposal agrees, every one that splits k does not). Owned by the
-// thread of the device that was current at construction; one stream at a time.
+// bf16 matrix products with float32 accumulation by cuBLASLt. Every algorithm taken for a shape
+// gives the same bits, so a row's result does not depend on the number of rows: the first proposal
+// for kCanonicalRows rows says what they are, and `tune` takes, for each bucket of rows, the
+// fastest proposal that agrees with it bit for bit. On an H200 all proposals that do not split k
+// and use the chip's own instructions agree; a sum (`accumulate`) rounds the product before it
+// adds. Where nothing was timed, the canonical algorithm serves. Owned by the thread of the device
+// that was current at construction; one stream at a time.
 class Gemm {
  public:
   explicit Gemm(const std::string& cache_path);
@@ -39,7 +40,7 @@ class Gemm {
   void multiply(const MatmulArguments& arguments, cudaStream_t stream);
 
   // Times the proposals for every row bucket up to max_rows that the cache file does not know, on
-  // this weight and on the scratch rows given (at least max_rows * n and max_rows * k elements),
+  // this weight and on scratch given: `in` and `out` of max_rows rows, at least 64,
   // and saves the file. Blocks.
   struct Tuning {
     const __nv_bfloat16* weight = nullptr;
@@ -50,10 +51,11 @@ class Gemm {
     bool only_largest = false;  // the bucket of max_rows alone
   };
   void tune(const Tuning& tuning, __nv_bfloat16* out, const __nv_bfloat16* in, cudaStream_t stream);
-  // What `tune` would have to time; none when all of it came from the file.
+  // Whether the file knows all that `tune` would time.
   bool is_tuned(const Tuning& tuning) const;
   void save() { cache_.save(); }
 
+  static constexpr std::int64_t kCanonicalRows = 4096;
   static constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 
  private:
@@ -63,13 +65,18 @@ class Gemm {
   using Handle = std::unique_ptr<std::remove_pointer_t<cublasLtHandle_t>, HandleDeleter>;
   struct Layouts;
   struct Timed;
+  struct BitCheck;
 
   cublasStatus_t run(const MatmulArguments& arguments, const cublasLtMatmulAlgo_t& algorithm,
                      cudaStream_t stream);
   std::vector<cublasLtMatmulHeuristicResult_t> proposals(const MatmulArguments& arguments,
                                                          int most);
   const cublasLtMatmulAlgo_t& choice(const MatmulArguments& arguments);
-  cublasLtMatmulAlgo_t fastest(const MatmulArguments& arguments, cudaStream_t stream);
+  cublasLtMatmulAlgo_t canonical(const MatmulArguments& arguments);
+  cublasLtMatmulAlgo_t fastest(const MatmulArguments& arguments, BitCheck& check,
+                               cudaStream_t stream);
+  bool same_bits(const MatmulArguments& arguments, const cublasLtMatmulAlgo_t& algorithm,
+                 BitCheck& check, cudaStream_t stream);
   float time_us(const MatmulArguments& arguments, const cublasLtMatmulAlgo_t& algorithm, int runs,
                 cudaStream_t stream);
 

@@ -9,9 +9,9 @@ namespace tessera::kernels::cuda {
 
 // Matrix products for Hopper whose results are worked on before they leave the registers, so that
 // the memory-bound kernel behind the product is saved. Same layout as Gemm: out = f(in * W^T), in
-// [rows, k], weight [n, k], bf16 with float32 sums. Sums run over k in order and are rounded to bf16
-// before the epilogue, so the result has the bits of Gemm's product with that kernel behind it, for
-// every row whatever the number of rows.
+// [rows, k], weight [n, k], bf16 with float32 sums. Sums run over k in order and are rounded to
+// bf16 before the epilogue, so the result has the bits of Gemm's product with that kernel behind
+// it, for every row whatever the number of rows.
 struct FusedGemmArguments {
   __nv_bfloat16* out = nullptr;
   const __nv_bfloat16* in = nullptr;

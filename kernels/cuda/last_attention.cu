@@ -5,7 +5,7 @@
 // sequence alone, so neighbours in the batch change no bit.
 
 #include "common/check.hpp"
-#include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/operations.hpp"
 #include "kernels/cuda/vector.cuh"
 
@@ -100,6 +100,8 @@ __device__ void merge_and_store(const Partial& partial, Bf16* out) {
 template <int kGroup>
 __global__ void __launch_bounds__(kWarps * 32) last_attention_kernel(LastAttentionArguments a) {
   __shared__ Partial partial;
+  allow_next_kernel();
+  wait_for_previous_kernel();
   const int sequence = static_cast<int>(blockIdx.x);
   const int q_head = static_cast<int>(blockIdx.y) * kGroup;
   const int kv_head = q_head / (a.num_q / a.num_kv);
@@ -154,7 +156,7 @@ void launch_last_attention(const LastAttentionArguments& arguments, cudaStream_t
   const auto launch = [&](auto kernel, int heads_per_block) {
     const dim3 grid(static_cast<unsigned>(arguments.num_sequences),
                     static_cast<unsigned>(arguments.num_q / heads_per_block));
-    kernel<<<grid, kWarps * 32, 0, stream>>>(arguments);
+    launch_dependent(kernel, grid, dim3(kWarps * 32), 0, stream, arguments);
   };
   if (group % 4 == 0) {
     launch(last_attention_kernel<4>, 4);
@@ -163,7 +165,6 @@ void launch_last_attention(const LastAttentionArguments& arguments, cudaStream_t
   } else {
     launch(last_attention_kernel<1>, 1);
   }
-  check_launch();
 }
 
 }  // namespace tessera::kernels::cuda

@@ -2,7 +2,7 @@
 // flag that says whether the vector may leave. A block holds one row; the RMS scale cancels in the
 // unit vector only up to eps, so both sums are taken.
 
-#include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/operations.hpp"
 #include "kernels/cuda/vector.cuh"
 
@@ -29,6 +29,7 @@ __device__ float block_sum(float value) {
 
 __global__ void pool_kernel(float* vectors, std::uint8_t* finite, const Bf16* x,
                             const float* weight, int hidden, float eps) {
+  wait_for_previous_kernel();
   const std::int64_t row = blockIdx.x;
   const Bf16* source = x + row * hidden;
   float* target = vectors + row * hidden;
@@ -62,9 +63,8 @@ void launch_pool(float* vectors, std::uint8_t* finite, const Bf16* x, const floa
   if (rows == 0) {
     return;
   }
-  pool_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(vectors, finite, x, weight,
-                                                                    static_cast<int>(hidden), eps);
-  check_launch();
+  launch_dependent(pool_kernel, dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0, stream,
+                   vectors, finite, x, weight, static_cast<int>(hidden), eps);
 }
 
 }  // namespace tessera::kernels::cuda

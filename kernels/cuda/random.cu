@@ -1,4 +1,5 @@
-// Reproducible numbers for timing and for tests: a hash of the index, so any thread can make any.
+// What timing and tests need on the device: reproducible numbers (a hash of the index, so any
+// thread can make any), a comparison of bits, a fault.
 
 #include "kernels/cuda/cuda_check.hpp"
 #include "kernels/cuda/random.hpp"
@@ -25,6 +26,18 @@ __global__ void fill_kernel(__nv_bfloat16* values, std::int64_t count, std::uint
   }
 }
 
+__global__ void count_kernel(unsigned* counter, const __nv_bfloat16* a, const __nv_bfloat16* b,
+                             std::int64_t count) {
+  const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x;
+  unsigned different = 0;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += step) {
+    different += __bfloat16_as_ushort(a[i]) != __bfloat16_as_ushort(b[i]) ? 1 : 0;
+  }
+  if (different > 0) {
+    atomicAdd(counter, different);
+  }
+}
+
 __global__ void fault_kernel(int* nowhere) { *nowhere = 1; }
 
 }  // namespace
@@ -35,6 +48,12 @@ void launch_fill_random(__nv_bfloat16* values, std::int64_t count, std::uint64_t
     fill_kernel<<<2048, 256, 0, stream>>>(values, count, seed, scale);
     check_launch();
   }
+}
+
+void launch_count_different(unsigned* counter, const __nv_bfloat16* a, const __nv_bfloat16* b,
+                            std::int64_t count, cudaStream_t stream) {
+  count_kernel<<<256, 256, 0, stream>>>(counter, a, b, count);
+  check_launch();
 }
 
 void launch_fault(cudaStream_t stream) {

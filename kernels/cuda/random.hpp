@@ -11,6 +11,10 @@ namespace tessera::kernels::cuda {
 void launch_fill_random(__nv_bfloat16* values, std::int64_t count, std::uint64_t seed,
                         cudaStream_t stream, float scale = 1.0F);
 
+// Adds to `counter` the number of elements whose bits differ.
+void launch_count_different(unsigned* counter, const __nv_bfloat16* a, const __nv_bfloat16* b,
+                            std::int64_t count, cudaStream_t stream);
+
 // Writes to an address that nobody owns; only for tests of what follows.
 void launch_fault(cudaStream_t stream);
 

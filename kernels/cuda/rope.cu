@@ -6,6 +6,7 @@
 
 #include "common/check.hpp"
 #include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/epilogue_math.cuh"
 #include "kernels/cuda/operations.hpp"
 #include "kernels/cuda/vector.cuh"
@@ -76,6 +77,8 @@ __device__ void norm_and_rotate(Bf16x8& first, Bf16x8& second, const float* norm
 
 __global__ void __launch_bounds__(32 * kWarpsPerBlock)
     qk_norm_rope_kernel(QkNormRopeArguments arguments, int warps_per_row) {
+  allow_next_kernel();
+  wait_for_previous_kernel();
   const std::int64_t warp = std::int64_t{blockIdx.x} * kWarpsPerBlock + threadIdx.y;
   const std::int64_t row = warp / warps_per_row;
   if (row >= arguments.rows) {
@@ -138,8 +141,8 @@ void launch_qk_norm_rope(const QkNormRopeArguments& arguments, cudaStream_t stre
   const int warps_per_row = (num_heads + kHeadsPerWarp - 1) / kHeadsPerWarp;
   const std::int64_t warps = arguments.rows * warps_per_row;
   const auto blocks = static_cast<unsigned>((warps + kWarpsPerBlock - 1) / kWarpsPerBlock);
-  qk_norm_rope_kernel<<<blocks, dim3(32, kWarpsPerBlock), 0, stream>>>(complete, warps_per_row);
-  check_launch();
+  launch_dependent(qk_norm_rope_kernel, dim3(blocks), dim3(32, kWarpsPerBlock), 0, stream, complete,
+                   warps_per_row);
 }
 
 }  // namespace tessera::kernels::cuda

@@ -3,7 +3,7 @@
 // loads in flight for full bandwidth.
 
 #include "common/check.hpp"
-#include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/epilogue_math.cuh"
 #include "kernels/cuda/operations.hpp"
 #include "kernels/cuda/vector.cuh"
@@ -28,6 +28,8 @@ __device__ Bf16x8 silu_times_vector(const Bf16x8& gate, const Bf16x8& up) {
 }
 
 __global__ void swiglu_kernel(Bf16x8* out, const Bf16x8* gate_up, std::int64_t vectors) {
+  allow_next_kernel();
+  wait_for_previous_kernel();
   const std::int64_t first = std::int64_t{blockIdx.x} * (kThreads * kPieces) + threadIdx.x;
   Bf16x8 gate[kPieces];
   Bf16x8 up[kPieces];
@@ -59,9 +61,9 @@ void launch_swiglu(Bf16* out, const Bf16* gate_up, std::int64_t rows, std::int64
   }
   constexpr std::int64_t kPerBlock = kThreads * kPieces;
   const auto blocks = static_cast<unsigned>((vectors + kPerBlock - 1) / kPerBlock);
-  swiglu_kernel<<<blocks, kThreads, 0, stream>>>(reinterpret_cast<Bf16x8*>(out),
-                                                 reinterpret_cast<const Bf16x8*>(gate_up), vectors);
-  check_launch();
+  launch_dependent(swiglu_kernel, dim3(blocks), dim3(kThreads), 0, stream,
+                   reinterpret_cast<Bf16x8*>(out), reinterpret_cast<const Bf16x8*>(gate_up),
+                   vectors);
 }
 
 }  // namespace tessera::kernels::cuda
