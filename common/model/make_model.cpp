@@ -49,17 +49,23 @@ T value_or_fatal(Result<T> result) {
 
 void unpack_xz(const fs::path& from, const fs::path& to) {
   const std::string packed = value_or_fatal(read_small_file(from, kPackedBytesMax));
-  std::string plain(kTokenizerBytesMax, '\0');
-  std::uint64_t memory = kLzmaMemoryMax;
-  std::size_t read = 0, written = 0;
-  const lzma_ret result = lzma_stream_buffer_decode(
-      &memory, 0, nullptr, reinterpret_cast<const std::uint8_t*>(packed.data()), &read,
-      packed.size(), reinterpret_cast<std::uint8_t*>(plain.data()), &written, plain.size());
-  if (result != LZMA_OK) {
+  std::ofstream file(to, std::ios::binary);
+  lzma_stream stream = LZMA_STREAM_INIT;
+  lzma_ret result = lzma_stream_decoder(&stream, kLzmaMemoryMax, 0);
+  stream.next_in = reinterpret_cast<const std::uint8_t*>(packed.data());
+  stream.avail_in = packed.size();
+  std::string piece(1 << 20, '\0');
+  while (result == LZMA_OK && stream.total_out < kTokenizerBytesMax) {
+    stream.next_out = reinterpret_cast<std::uint8_t*>(piece.data());
+    stream.avail_out = piece.size();
+    result = lzma_code(&stream, LZMA_FINISH);
+    file.write(piece.data(), static_cast<std::streamsize>(piece.size() - stream.avail_out));
+  }
+  lzma_end(&stream);
+  if (result != LZMA_STREAM_END) {
     throw FatalError(from.string() + " cannot be unpacked");
   }
-  std::ofstream file(to, std::ios::binary);
-  if (!file.write(plain.data(), static_cast<std::streamsize>(written)).flush()) {
+  if (!file.flush()) {
     throw FatalError(to.string() + " cannot be written");
   }
 }
