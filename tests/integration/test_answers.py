@@ -1,5 +1,6 @@
 """A running cluster gives the right vectors, and a clear answer to everything it cannot embed."""
 
+import concurrent.futures
 import json
 import os
 import subprocess
@@ -143,6 +144,19 @@ def test_python_job_cancel(cluster, client):
         for _ in job:
             pass
     assert error.value.code == ErrorCode.CANCELLED
+
+
+def test_python_client_serves_threads_beside_a_job(cluster, client):
+    expected = client.embed(TEXTS[:40])
+    job = client.submit([f"beside {text}" for text in TEXTS], chunk_items=16)
+    rows = []
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        iterating = pool.submit(lambda: sum(len(result.vectors) for result in job))
+        asked = [pool.submit(client.embed, [text]) for text in TEXTS[:40]]
+        rows = [one.result()[0] for one in asked]
+        assert job.progress().job_id == job.id
+        assert iterating.result() == len(TEXTS)
+    assert np.array_equal(np.array(rows), expected)
 
 
 def test_empty_jobs_end(cluster, client, tmp_path):

@@ -11,6 +11,8 @@ import numpy as np
 from cluster import (Cluster, kill_9, read_folder, running_cluster, sample_texts, wait_for,
                      write_lines)
 
+from tessera import Client
+
 FULL = os.environ.get("TESSERA_FULL") == "1"
 TEXTS = 100_000 if FULL else 3_000
 DUPLICATES = 0.3
@@ -49,11 +51,12 @@ def test_duplicates_two_workers_and_a_second_run_from_cache(tmp_path):
     texts = sample_texts(TEXTS, DUPLICATES, seed=2)
     path = write_lines(tmp_path / "in.txt", texts)
     with running_cluster(2) as cluster:
-        memory_mb = []
+        memory_mb, client_mb = [], 0.0
         began = time.monotonic()
         job = cluster.start_submit(path, "--out", tmp_path / "out")
         while job.poll() is None:
             memory_mb.append(cluster.memory_mb(cluster.coordinator))
+            client_mb = max(client_mb, cluster.memory_mb(job))
             time.sleep(0.2)
         first_s = time.monotonic() - began
         assert job.returncode == 0
@@ -74,7 +77,8 @@ def test_duplicates_two_workers_and_a_second_run_from_cache(tmp_path):
         print(f"{len(texts)} texts, {len(set(texts))} different: {first_s:.1f} s, "
               f"{len(texts) / first_s:.0f} texts/s; from cache {again_s:.2f} s, "
               f"{first_s / again_s:.0f} times faster; coordinator {max(memory_mb):.0f} MB at most, "
-              f"second half {min(half):.0f} to {max(half):.0f} MB")
+              f"second half {min(half):.0f} to {max(half):.0f} MB; "
+              f"tessera submit {client_mb:.0f} MB")
 
 
 def test_killed_client_resumes_and_embeds_nothing_twice(tmp_path):
@@ -145,6 +149,22 @@ def test_killed_coordinator_goes_on_from_its_ledger(tmp_path):
         assert job.wait(600) == 0
         check_output(cluster, out, texts)
         assert finished(out)["items"] == len(texts)
+
+
+def test_python_job_goes_on_after_a_killed_coordinator():
+    texts = sample_texts(1000, seed=8)
+    with running_cluster(1, *SMALL_WINDOW) as cluster:
+        with Client(cluster.addresses["clients"], timeout_s=300) as client:
+            rows = {}
+            for result in client.submit(texts, chunk_items=20):
+                assert result.first_index not in rows, "a result came twice"
+                rows[result.first_index] = result.vectors
+                if len(rows) in (5, 20):
+                    kill_9(cluster.coordinator)
+                    cluster.start_coordinator()
+            assert sorted(rows) == list(range(0, 1000, 20))
+            together = np.concatenate([rows[first] for first in sorted(rows)])
+            assert np.array_equal(together, client.embed(texts))
 
 
 def test_no_worker_then_one(tmp_path):

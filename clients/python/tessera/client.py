@@ -31,14 +31,17 @@ class EmbedError(TesseraError):
 class Client:
     """A connection to a coordinator.
 
-    May be used from several threads; calls then take turns. No thread runs inside: the connection is
-    kept alive while a call waits, and made anew when a later call finds it dead.
+    May be used from several threads at once: whoever waits pumps the connection for all, in short
+    turns. No thread runs inside: the connection is kept alive while a call waits, and made anew when a
+    later call finds it dead.
     """
 
     def __init__(self, coordinator: str = "tcp://127.0.0.1:7400", *, tenant: str = "",
                  token: str = "", timeout_s: float = 60.0):
         self.timeout_s = timeout_s
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # Guards all below, the socket too.
+        self._turns = threading.Lock()  # Guards the next.
+        self._waiters = 0
         self._jobs: List[Job] = []
         self._connection = Connection(coordinator, "tessera-python/0.1.0", tenant, token,
                                       self._on_message, self._on_reconnect)
@@ -77,8 +80,7 @@ class Client:
             raise TypeError("texts is a sequence of texts; for one text give [text]")
         fields = Spec(**spec).fields()
         deadline = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
-        with self._lock:
-            return self._embed(list(texts), fields, deadline)
+        return self._embed(list(texts), fields, deadline)
 
     def submit(self, items: Iterable[Item], *, key: str = "", chunk_items: int = 256,
                priority: int = 1, timeout_s: Optional[float] = None, **spec: Any) -> Job:
@@ -90,17 +92,17 @@ class Client:
         if not 1 <= chunk_items <= CHUNK_ITEMS_MAX:
             raise ValueError("chunk_items is 1 to 4096")
         job = Job(self, self._connection, items, key, Spec(**spec).fields(), chunk_items, priority)
+        deadline = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
         with self._lock:
             self._jobs.append(job)
-            deadline = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
-            try:
-                self._pump_until(lambda: job.opened or job.failure is not None, deadline)
-            except TesseraError:
-                self._jobs.remove(job)
-                raise
+        try:
+            self._pump_until(lambda: job.opened or job.failure is not None, deadline)
             if job.failure is not None:
-                self._jobs.remove(job)
                 raise job.failure
+        except TesseraError:
+            with self._lock:
+                self._jobs.remove(job)
+            raise
         return job
 
     def status(self, job_id: str = "", *, timeout_s: Optional[float] = None) -> List[Progress]:
@@ -130,8 +132,9 @@ class Client:
                     data, local_errors = blocks[sent]
                     fields, payload = pack_items(data)
                     left_ms = max(1, int((deadline - time.monotonic()) * 1000))
-                    request = self._requests.ask(Type.EMBED_REQUEST,
-                                                 {2: spec, 3: 0, 4: left_ms, 5: fields}, payload)
+                    with self._lock:
+                        request = self._requests.ask(
+                            Type.EMBED_REQUEST, {2: spec, 3: 0, 4: left_ms, 5: fields}, payload)
                     waiting.append((request, len(data), local_errors))
                     sent += 1
                 request, count, local_errors = waiting[0]
@@ -140,40 +143,62 @@ class Client:
                 parts.append(read_results(reply_fields.get(2, {}), reply_payload, count,
                                           local_errors))
         finally:
-            for request, _, _ in waiting:
-                self._requests.forget(request)
+            with self._lock:
+                for request, _, _ in waiting:
+                    self._requests.forget(request)
         return _joined(parts)
 
     def _ask(self, message_type: Type, fields: Fields, payload: bytes,
              timeout_s: Optional[float]) -> Tuple[Fields, bytes]:
         deadline = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
         with self._lock:
-            return self._wait(self._requests.ask(message_type, fields, payload), deadline)
+            request = self._requests.ask(message_type, fields, payload)
+        return self._wait(request, deadline)
 
     def _wait(self, request: int, deadline: float) -> Tuple[Fields, bytes]:
         try:
             self._pump_until(lambda: request in self._requests.answers, deadline)
         except TesseraError:
-            refusal = self._requests.last_refusal(request)
-            self._requests.forget(request)
+            with self._lock:
+                refusal = self._requests.last_refusal(request)
+                self._requests.forget(request)
             if refusal:
                 raise refusal
             raise
-        answer = self._requests.answers.pop(request)
+        with self._lock:
+            answer = self._requests.answers.pop(request)
         if isinstance(answer, TesseraError):
             raise answer
         return answer  # type: ignore[return-value]
 
     def _pump_until(self, done: Any, deadline: float) -> None:
-        while not done():
+        while True:
             left_s = deadline - time.monotonic()
+            if self._turn(done, min(max(left_s, 0), 0.1)):
+                return
             if left_s <= 0:
                 what = (f"no answer from {self._address} in time" if self._connection.ready else
                         f"no coordinator answers at {self._address}")
                 code = (ErrorCode.DEADLINE_EXCEEDED if self._connection.ready
                         else ErrorCode.UNAVAILABLE)
                 raise TesseraError(code, what)
-            self._pump(min(left_s, 0.1))
+
+    def _turn(self, done: Any, wait_s: float) -> Any:
+        """What `done` gives, under the lock, if it is true; else pumps once and gives it then."""
+        with self._turns:
+            self._waiters += 1
+        with self._lock:
+            with self._turns:
+                self._waiters -= 1
+                others = self._waiters > 0
+            value = done()
+            if not value:
+                # Others want to look, too: only a short wait while they stand in line.
+                self._pump(min(wait_s, 0.002) if others else wait_s)
+                value = done()
+        if not value and others:
+            time.sleep(0.0005)  # A lock that is taken again at once is never seen free.
+        return value
 
     def _pump(self, wait_s: float) -> None:
         self._requests.send_due()

@@ -113,18 +113,25 @@ class Job:
     # --- driven by iteration
 
     def _next(self) -> Optional[JobResult]:
+        while True:
+            if self.failure is not None:
+                raise self.failure
+            self._read_within_window()
+            if self._client._turn(self._ready_or_over, 0.1) and self.failure is None:
+                break
         with self._client._lock:
-            while True:
-                if self.failure is not None:
-                    raise self.failure
-                self._read_within_window()
-                ready = next((c for c in self._results if c in self._chunks), None)
-                if ready is not None:
-                    return self._take(ready)
-                if self._total is not None and not self._chunks and self._closed:
-                    self._forget()
-                    return None
-                self._client._pump(0.1)
+            number = self._ready()
+            if number is None:
+                self._forget()
+                return None
+            return self._take(number)
+
+    def _ready(self) -> Optional[int]:
+        return next((number for number in self._results if number in self._chunks), None)
+
+    def _ready_or_over(self) -> bool:
+        over = self._total is not None and not self._chunks and self._closed
+        return over or self.failure is not None or self._ready() is not None
 
     def _forget(self) -> None:
         # The last acknowledgements are on their way; nothing comes back that must be waited for.
@@ -141,20 +148,24 @@ class Job:
 
     def _read_within_window(self) -> None:
         while self._total is None and (len(self._chunks) < self._window):
-            data, errors = self._cut_chunk()
-            if not data:
-                self._total = self._next_chunk
-                self._close_at = 0.0
-                return
-            number = self._next_chunk
-            self._next_chunk += 1
-            first, self._next_index = self._next_index, self._next_index + len(data)
-            if any(a <= number <= b for a, b in self._delivered):
-                continue
-            self._chunks[number] = _Chunk(first, len(data), errors)
-            if number not in self._accepted:
-                fields, payload = pack_items(data)
-                self._outgoing[number] = _Outgoing({1: self.id, 2: number, 3: fields}, payload)
+            data, errors = self._cut_chunk()  # Calls the caller's iterator, so without the lock.
+            with self._client._lock:
+                self._add_chunk(data, errors)
+
+    def _add_chunk(self, data: List[Tuple[int, bytes]], errors: Dict[int, ItemError]) -> None:
+        if not data:
+            self._total = self._next_chunk
+            self._close_at = 0.0
+            return
+        number = self._next_chunk
+        self._next_chunk += 1
+        first, self._next_index = self._next_index, self._next_index + len(data)
+        if any(a <= number <= b for a, b in self._delivered):
+            return
+        self._chunks[number] = _Chunk(first, len(data), errors)
+        if number not in self._accepted:
+            fields, payload = pack_items(data)
+            self._outgoing[number] = _Outgoing({1: self.id, 2: number, 3: fields}, payload)
 
     def _cut_chunk(self) -> Tuple[List[Tuple[int, bytes]], Dict[int, ItemError]]:
         data: List[Tuple[int, bytes]] = []
