@@ -20,6 +20,11 @@ namespace {
 constexpr std::int64_t kGraphTokensMax = 1024;
 constexpr std::array<std::int64_t, 4> kGraphSequences = {4, 16, 64, 256};
 
+// The shortest batches are bound by their products' rows, in steps of eight.
+std::int64_t graph_tokens(std::int64_t tokens) {
+  return tokens <= kSmallGemmRowsMax ? (tokens + 7) / 8 * 8 : rows_bucket(tokens);
+}
+
 CudaSlot& cuda_slot(BatchSlot& slot) { return static_cast<CudaSlot&>(slot); }
 const CudaSlot& cuda_slot(const BatchSlot& slot) { return static_cast<const CudaSlot&>(slot); }
 Bf16* bf16(Buffer& buffer) { return static_cast<Bf16*>(buffer.data()); }
@@ -37,7 +42,7 @@ std::optional<BatchSize> CudaBackend::graph_size(const PackedBatchView& batch) c
       batch.total_tokens() == batch.num_sequences() || !batch.segments.empty()) {
     return std::nullopt;
   }
-  const BatchSize size{.tokens = rows_bucket(batch.total_tokens()), .sequences = *sequences};
+  const BatchSize size{.tokens = graph_tokens(batch.total_tokens()), .sequences = *sequences};
   if (size.tokens > limits_.max_tokens || size.sequences > limits_.max_sequences) {
     return std::nullopt;
   }

@@ -17,6 +17,7 @@
 #include "kernels/cuda/epilogue_math.cuh"
 #include "kernels/cuda/gemm_small_sm90.hpp"
 #include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/narrow_product.cuh"
 #include "kernels/cuda/tensor_map.hpp"
 
 namespace tessera::kernels::cuda {
@@ -31,6 +32,9 @@ constexpr int kThreads = 128 + 32;  // one warpgroup multiplies, one more warp l
 constexpr int kSharedBytesMax = 220 << 10;
 constexpr int kSwizzleRow = 128;
 constexpr int kGroupBytes = 8 * kSwizzleRow;
+// For the alignment, and behind the last slice, of which a product reads 64 rows even if it has
+// less.
+constexpr int kSlackBytes = 1024 + 64 * kSwizzleRow;
 
 struct Problem {
   CUtensorMap weight;  // box: 64 of k x tile_rows
@@ -57,42 +61,6 @@ struct Ring {
     }
   }
 };
-
-// d += w x^T: 64 rows of the weight and kTokens rows of the activations, 16 of k.
-template <int kTokens>
-__device__ void product(float (&d)[kTokens / 8][4], std::uint64_t w, std::uint64_t x) {
-  static_assert(kTokens == 16 || kTokens == 32 || kTokens == 64);
-  if constexpr (kTokens == 16) {
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7}, %8, %9, 1, 1, 1, 0, 0;"
-        : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
-          "+f"(d[1][2]), "+f"(d[1][3])
-        : "l"(w), "l"(x));
-  } else if constexpr (kTokens == 32) {
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
-        "%16, %17, 1, 1, 1, 0, 0;"
-        : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
-          "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
-          "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3])
-        : "l"(w), "l"(x));
-  } else {
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "%32, %33, 1, 1, 1, 0, 0;"
-        : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
-          "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
-          "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),
-          "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
-          "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]),
-          "+f"(d[7][2]), "+f"(d[7][3])
-        : "l"(w), "l"(x));
-  }
-}
 
 template <int kTokens>
 class Block {
@@ -193,7 +161,7 @@ class Block {
           in_at(stage) + static_cast<std::uint32_t>(slice * kTokens * kSwizzleRow), kGroupBytes, 0);
 #pragma unroll
       for (int i = 0; i < kSlice / 16; ++i) {  // 16 of k are 32 bytes of a row
-        product<kTokens>(d, w + i * 2, x + i * 2);
+        hopper::narrow_product<kTokens>(d, w + i * 2, x + i * 2);
       }
     }
     hopper::products_commit();
@@ -306,7 +274,7 @@ void launch(const SmallGemmArguments& a, int num_sms, cudaStream_t stream) {
   const int tile_rows = choose_tile_rows(a.n, kForm == Form::kSwiglu ? 16 : 4, num_sms);
   const int weight_bytes = (tile_rows + 7) / 8 * 8 * kSwizzleRow;
   const int stage_bytes = kSlices * (weight_bytes + kTokens * kSwizzleRow);
-  const int stages = std::min(kStagesMax, (kSharedBytesMax - 1024) / stage_bytes);
+  const int stages = std::min(kStagesMax, (kSharedBytesMax - kSlackBytes) / stage_bytes);
   const auto slices = static_cast<std::uint64_t>(a.k / kSlice);
   const auto row_bytes = static_cast<std::uint64_t>(a.k) * 2;
   const auto n = static_cast<std::uint64_t>(a.n);
@@ -328,7 +296,7 @@ void launch(const SmallGemmArguments& a, int num_sms, cudaStream_t stream) {
       .weight_bytes = weight_bytes,
       .num_tiles = static_cast<int>((a.n + tile_rows - 1) / tile_rows),
       .stages = stages};
-  const std::size_t shared_bytes = static_cast<std::size_t>(stages * stage_bytes) + 1024;
+  const std::size_t shared_bytes = static_cast<std::size_t>(stages * stage_bytes + kSlackBytes);
   cuda_check(cudaFuncSetAttribute(small_gemm_kernel<kTokens, kForm>,
                                   cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(shared_bytes)));
@@ -339,10 +307,16 @@ void launch(const SmallGemmArguments& a, int num_sms, cudaStream_t stream) {
 
 template <Form kForm>
 void launch_form(const SmallGemmArguments& a, int num_sms, cudaStream_t stream) {
-  if (a.rows <= 16) {
+  if (a.rows <= 8) {
+    launch<8, kForm>(a, num_sms, stream);
+  } else if (a.rows <= 16) {
     launch<16, kForm>(a, num_sms, stream);
+  } else if (a.rows <= 24) {
+    launch<24, kForm>(a, num_sms, stream);
   } else if (a.rows <= 32) {
     launch<32, kForm>(a, num_sms, stream);
+  } else if (a.rows <= 48) {
+    launch<48, kForm>(a, num_sms, stream);
   } else {
     launch<64, kForm>(a, num_sms, stream);
   }
