@@ -62,7 +62,9 @@ void FakeCoordinator::start() {
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
   }
-  address_ = socket_->endpoint();
+  if (epoch_ == 1) {
+    address_ = socket_->endpoint();
+  }
   thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
 }
 
