@@ -71,13 +71,13 @@ Step make_step(const dnnl::engine& engine, const dnnl::matmul::primitive_desc& d
                std::size_t members) {
   Step step{.matmul = dnnl::matmul(description), .arguments = {}};
   for (std::size_t i = 0; i < members; ++i) {
-    AlignedBytes scratch(description.scratchpad_desc().get_size());
-    Arguments arguments{.a = memory(description.src_desc(), engine, DNNL_MEMORY_NONE),
-                        .weights = memory(description.weights_desc(), engine, DNNL_MEMORY_NONE),
-                        .c = memory(description.dst_desc(), engine, DNNL_MEMORY_NONE),
-                        .scratch = memory(description.scratchpad_desc(), engine, scratch.data()),
-                        .map = {},
-                        .scratch_bytes = std::move(scratch)};
+    Arguments arguments;
+    arguments.scratch_bytes = AlignedBytes(description.scratchpad_desc().get_size());
+    arguments.a = memory(description.src_desc(), engine, DNNL_MEMORY_NONE);
+    arguments.weights = memory(description.weights_desc(), engine, DNNL_MEMORY_NONE);
+    arguments.c = memory(description.dst_desc(), engine, DNNL_MEMORY_NONE);
+    arguments.scratch =
+        memory(description.scratchpad_desc(), engine, arguments.scratch_bytes.data());
     // The map's handles share the memory objects above.
     arguments.map = {{DNNL_ARG_SRC, arguments.a},
                      {DNNL_ARG_WEIGHTS, arguments.weights},
