@@ -32,6 +32,15 @@ protocol::WorkerHello make_hello(const WorkerOptions& options, const EngineInfo&
           .cost_s_per_token2 = info.cost.per_square_s};
 }
 
+// A batch of the longest texts may honestly take minutes on a CPU: a device hangs when it takes
+// several times what its own cost model says, and longer than the option.
+double hang_after_s(const WorkerOptions& options, const EngineInfo& info) {
+  constexpr double kSlowdownMax = 5;
+  const auto tokens = static_cast<double>(info.max_batch_tokens);
+  const double slowest_s = info.cost.seconds(tokens, tokens * static_cast<double>(info.max_seqlen));
+  return std::max(options.batch_timeout_s, kSlowdownMax * slowest_s);
+}
+
 }  // namespace
 
 Link::Link(const WorkerOptions& options, const EngineInfo& info, BatchRunner& runner,
@@ -39,7 +48,8 @@ Link::Link(const WorkerOptions& options, const EngineInfo& info, BatchRunner& ru
     : options_(options),
       hello_(make_hello(options, info, runner.slots())),
       runner_(runner),
-      results_ready_(results_ready) {}
+      results_ready_(results_ready),
+      hang_after_s_(hang_after_s(options, info)) {}
 
 bool Link::run(const StopSignal& stop) {
   connect();
@@ -177,7 +187,7 @@ void Link::keep_alive() {
 
 void Link::check_engine() const {
   const auto running = std::chrono::duration<double>(runner_.running_for()).count();
-  if (running > options_.batch_timeout_s) {
+  if (running > hang_after_s_) {
     throw FatalError("a batch has been computing for " + std::to_string(running) +
                      " s: the device hangs");
   }

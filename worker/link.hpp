@@ -47,6 +47,7 @@ class Link {
   const protocol::WorkerHello hello_;
   BatchRunner& runner_;
   const net::WakeUp& results_ready_;
+  const double hang_after_s_;  // of computing on one batch
   net::Context context_;
   std::unique_ptr<net::DealerSocket> socket_;
   std::uint64_t connection_ = 0;  // Counts up; the tag of batches.

@@ -100,8 +100,9 @@ WorkerOptions parse_worker_options(int argc, char** argv) {
   app.add_option("--drain-s", options.drain_s, "Longest wait for running batches at SIGTERM")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  app.add_option("--batch-timeout-s", options.batch_timeout_s,
-                 "A batch that computes for longer means a hung device: the worker exits")
+  app.add_option(
+         "--batch-timeout-s", options.batch_timeout_s,
+         "A batch that computes for longer, and 5 times its predicted time, is a hung device")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_flag("--verify", options.verify,
