@@ -18,6 +18,9 @@ constexpr auto kTick = 50ms;
 constexpr auto kMetricsEvery = 10s;
 constexpr auto kRedisPatience = 10s;         // A given server is there, or it is not.
 constexpr auto kPrivateRedisPatience = 60s;  // Our own may have a long file to read.
+// A server that syncs each write may take seconds on a busy disk; a broken connection costs all that
+// was under way, which then is computed again.
+constexpr std::chrono::milliseconds kCachePatience{5000};
 constexpr int kMessagesPerTurn = 128;
 constexpr std::size_t kCacheWritesMax = 20'000;  // Beyond this, vectors are not cached in Redis.
 constexpr int kClientQueueMessages = 4000;       // Of one client that does not read.
@@ -48,7 +51,7 @@ Coordinator::Coordinator(const Options& options)
   ledger_ = std::make_unique<RedisClient>(
       RedisOptions{.url = ledger_url, .scripts = ledger_scripts(), .resend = true, .timeout = 10s});
   cache_ = std::make_unique<RedisClient>(
-      RedisOptions{.url = cache_url, .scripts = {}, .resend = false, .timeout = 1s});
+      RedisOptions{.url = cache_url, .scripts = {}, .resend = false, .timeout = kCachePatience});
   epoch_ = become_leader();
   const std::vector<ledger::StoredJob> stored = load_ledger();
   core_ = std::make_unique<Core>(core_options(options_, models_, epoch_), stored, now());
