@@ -14,7 +14,7 @@ import zlib
 
 import numpy as np
 
-from wire import ROOT, Peer
+from wire import ROOT, SLOWDOWN, Peer
 
 MODEL_DIR = os.path.join(ROOT, "deploy/data/demo-model")
 BIN_DIR = os.environ.get("TESSERA_BIN", os.path.join(ROOT, "build/release/bin"))
@@ -60,7 +60,7 @@ class FakeWorker:
                 message = peer.receive(0.05)
             except TimeoutError:
                 now = time.monotonic()
-                if now - heard > 1.5:  # The coordinator is gone: a fresh connection, as real ones.
+                if now - heard > 1.5 * SLOWDOWN:  # The coordinator is gone: a fresh connection, as real ones.
                     peer.close()
                     peer = Peer(self.address)
                     peer.send("WorkerHello", **hello)
@@ -122,8 +122,8 @@ class Coordinator:
             [os.path.join(BIN_DIR, "tessera-coordinator"), "--listen", self.clients,
              "--worker-listen", self.workers, "--model", MODEL_DIR, "--data-dir",
              os.path.join(self.dir, "data"), "--port-file", ports, "--heartbeat-ms",
-             str(self.heartbeat_ms), "--log-level", "warn"] + self.flags)
-        deadline = time.monotonic() + 60
+             str(self.heartbeat_ms * SLOWDOWN), "--log-level", "warn"] + self.flags)
+        deadline = time.monotonic() + 60 * SLOWDOWN
         while not os.path.exists(ports):
             assert self.process.poll() is None, "the coordinator ended at start"
             assert time.monotonic() < deadline, "the coordinator did not start"
@@ -186,7 +186,7 @@ class JobClient:
         """Until every chunk has a result (and the job is done), or stop_when(self)."""
         if not self.peer:
             self.connect()
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s * SLOWDOWN
         in_flight = set()
         closed = False
         while time.monotonic() < deadline:
@@ -202,7 +202,7 @@ class JobClient:
                                chunks=len(self.chunks))
                 closed = True
             try:
-                message = self.peer.receive(silence_s)
+                message = self.peer.receive(silence_s * SLOWDOWN)
             except TimeoutError:
                 self.connect()
                 in_flight, closed = set(), False

@@ -9,6 +9,7 @@ import msgpack
 import numpy as np
 import zmq
 
+SLOWDOWN = int(os.environ.get("TESSERA_TEST_SLOWDOWN", "1"))  # Of sanitized builds.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN_U8 = {"kinds", "codes"}
 BIN_U32 = {"sizes", "token_counts", "tokens_cut", "lengths", "accepted", "delivered"}
@@ -129,7 +130,7 @@ class Peer:
     def wait_for(self, *types, timeout_s=30, where=lambda m: True):
         """The next message of these types; others are dropped."""
         while True:
-            message = self.receive(timeout_s)
+            message = self.receive(timeout_s * SLOWDOWN)
             if message["type"] in types and where(message):
                 return message
 
