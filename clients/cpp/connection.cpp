@@ -23,6 +23,7 @@ TimePoint deadline_after(TimePoint now, milliseconds timeout) {
 
 Connection::Connection(ClientOptions options) : options_(std::move(options)) {
   reconnect(Clock::now());
+  wake_.notify();  // The hello goes out at once.
   thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
 }
 

@@ -75,10 +75,11 @@ class Cluster:
         self.addresses = json.loads(port_file.read_text())
         return self.coordinator
 
-    def add_worker(self, wait=True):
+    def add_worker(self, wait=True, threads=1):
         name = f"worker-{len(self.workers)}"
         worker = self._spawn(name, "tessera-worker", "--coordinator", self.addresses["workers"],
-                             "--model", str(MODEL), "--threads", "1", "--name", name)
+                             "--model", str(MODEL), "--threads", str(threads),
+                             "--name", name)
         worker.name = name
         self.workers.append(worker)
         if wait:
