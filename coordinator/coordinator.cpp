@@ -18,8 +18,8 @@ constexpr auto kTick = 50ms;
 constexpr auto kMetricsEvery = 10s;
 constexpr auto kRedisPatience = 10s;         // A given server is there, or it is not.
 constexpr auto kPrivateRedisPatience = 60s;  // Our own may have a long file to read.
-// A server that syncs each write may take seconds on a busy disk; a broken connection costs all that
-// was under way, which then is computed again.
+// A server that syncs each write may take seconds on a busy disk; a broken connection costs all
+// that was under way, which then is computed again.
 constexpr std::chrono::milliseconds kCachePatience{5000};
 constexpr int kMessagesPerTurn = 128;
 constexpr std::size_t kCacheWritesMax = 20'000;  // Beyond this, vectors are not cached in Redis.

@@ -60,8 +60,6 @@ __device__ bool is_narrow(const AttentionTile& tile, int log2_heads) {
   return kShort && tile.position % kKeys + (kConsumers * kRows >> log2_heads) <= kKeys / 2;
 }
 
-// --- producer ------------------------------------------------------------------------------------
-
 template <bool kShort>
 class Producer {
  public:
