@@ -1,5 +1,6 @@
 #include "worker/engine.hpp"
 
+#include <chrono>
 #include <utility>
 #include <vector>
 
@@ -33,7 +34,10 @@ class SingleEngine final : public Engine {
     info_ = describe_engine(options, config_, folder, *backend_, limits_);
     const MemoryPlan plan(config_, *backend_, limits_);
     log::info("memory on {}:\n{}", backend_->name(), plan.text());
+    const auto start = std::chrono::steady_clock::now();
     EncoderWeights weights = load_weights(*backend_, config_, folder);
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    log::info("weights loaded in {:.2f} s", taken.count());
     encoder_ = std::make_unique<Encoder>(*backend_, config_, std::move(weights),
                                          allocate_workspace(*backend_, plan.workspace(config_)));
     for (int i = 0; i < kEngineSlots; ++i) {
