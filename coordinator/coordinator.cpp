@@ -74,8 +74,8 @@ std::uint64_t Coordinator::become_leader() {
       increment_epoch_command(), std::chrono::duration_cast<std::chrono::milliseconds>(patience));
   if (!answer) {
     throw FatalError("cannot use Redis at " +
-                     (private_redis_ ? private_redis_->url() : options_.redis) + ": " +
-                     answer.error().message);
+                     hide_passwords(private_redis_ ? private_redis_->url() : options_.redis) +
+                     ": " + answer.error().message);
   }
   return static_cast<std::uint64_t>(answer->integer);
 }

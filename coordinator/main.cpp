@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
       return EXIT_SUCCESS;
     }
     log::init("coordinator", options.log_level);
+    log::info("options\n{}", options.printed);
     const StopSignal stop;
     coordinator::Coordinator process(options);
     return process.run(stop) ? EXIT_SUCCESS : EXIT_FAILURE;

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
+#include <string_view>
 #include <thread>
 
 #include "common/check.hpp"
@@ -58,6 +59,18 @@ void add_options(CLI::App& app, Options& o) {
 
 }  // namespace
 
+std::string hide_passwords(std::string text) {
+  for (std::size_t at = text.find("redis://"); at != std::string::npos;
+       at = text.find("redis://", at + 1)) {
+    const std::size_t start = at + std::string_view("redis://").size();
+    const std::size_t end = text.find_first_of("@\n", start);
+    if (end != std::string::npos && text[end] == '@') {
+      text.replace(start, end - start, "***");
+    }
+  }
+  return text;
+}
+
 bool parse_options(int argc, char** argv, Options& options) {
   CLI::App app("Accepts embedding requests and jobs, and shares them among workers.",
                "tessera-coordinator");
@@ -76,6 +89,7 @@ bool parse_options(int argc, char** argv, Options& options) {
   if (options.redis_cache.empty()) {
     options.redis_cache = options.redis;
   }
+  options.printed = hide_passwords(app.config_to_str(true));
   return true;
 }
 

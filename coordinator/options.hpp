@@ -21,7 +21,11 @@ struct Options {
   int heartbeat_ms = 1000;
   int window_chunks = 64;
   double drain_s = 20;
+  std::string printed;  // All of the above as a --config file would have it, passwords hidden.
 };
+
+// "redis://:secret@host" becomes "redis://***@host", wherever it is in the text.
+std::string hide_passwords(std::string text);
 
 // Reads flags and the --config file (the flags' names, as `name = value` lines). Returns false when
 // only help was asked for; throws FatalError with one line on anything wrong.

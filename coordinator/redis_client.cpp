@@ -123,8 +123,7 @@ struct RedisClient::Hooks {
 RedisClient::RedisClient(RedisOptions options) : options_(std::move(options)) {
   std::string rest = options_.url;
   const auto malformed = [&] {
-    return FatalError("a Redis URL is redis://[:password@]host[:port][/db] or unix:/path, not " +
-                      options_.url);
+    return FatalError("a Redis URL is redis://[:password@]host[:port][/db] or unix:/path");
   };
   if (rest.starts_with("unix:")) {
     rest.erase(0, 5);
