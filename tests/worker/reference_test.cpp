@@ -100,6 +100,25 @@ INSTANTIATE_TEST_SUITE_P(All, References,
                                          Case{"square", DType::kBFloat16, 0.9999, 2e-3},
                                          Case{"wide", DType::kBFloat16, 0.9999, 2e-3}));
 
+class Shapes : public testing::TestWithParam<const char*> {};
+
+TEST_P(Shapes, AloneEqualsAnyBatchInFloat32) {
+  const Reference reference = read_reference(GetParam());
+  const Served one(reference, DType::kFloat32, 1);
+  const Served three(reference, DType::kFloat32, 3);
+  std::vector<Ids> reversed(reference.ids.rbegin(), reference.ids.rend());
+  const auto forwards = embed(*three.engine, reference.ids);
+  const auto backwards = embed(*three.engine, reversed);
+  for (std::size_t i = 0; i < reference.ids.size(); ++i) {
+    const auto alone = embed(*one.engine, {reference.ids[i]})[0];
+    const std::size_t mirrored = reference.ids.size() - 1 - i;
+    EXPECT_LE(largest_difference(alone, forwards[i]), 1e-6) << reference.ids[i].size();
+    EXPECT_LE(largest_difference(alone, backwards[mirrored]), 1e-6) << reference.ids[i].size();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Shapes, testing::Values("narrow", "square", "wide"));
+
 TEST(Weights, PrefixShardsAndAnLmHeadChangeNothing) {
   Reference reference = read_reference("narrow");
   const Served plain(reference, DType::kFloat32);
