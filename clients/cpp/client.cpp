@@ -81,6 +81,8 @@ Result<protocol::ServerHello> Client::connect(milliseconds timeout) {
   return connection_->wait_ready(timeout);
 }
 
+bool Client::connected() const { return connection_->ready(); }
+
 Result<EmbedResult> Client::embed(const std::vector<Item>& items, const protocol::EmbedSpec& spec,
                                   milliseconds timeout, protocol::Lane lane) {
   struct InFlight {

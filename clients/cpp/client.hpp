@@ -50,6 +50,9 @@ class Client {
   // Waits for the coordinator's hello. Optional: every call below waits by itself.
   Result<protocol::ServerHello> connect(std::chrono::milliseconds timeout);
 
+  // Whether a coordinator answers at this moment; calls wait while none does.
+  bool connected() const;
+
   // Embeds all items, in requests of at most 256 items and 1 MiB, several in flight. The error is
   // for the whole call; a bad item has its own error in the result. Refusals with
   // RESOURCE_EXHAUSTED are tried again with back-off until the deadline. Timeout 0: none.

@@ -47,6 +47,11 @@ Result<protocol::ServerHello> Connection::wait_ready(milliseconds timeout) {
   return *hello_;
 }
 
+bool Connection::ready() const {
+  const std::lock_guard lock(mutex_);
+  return ready_;
+}
+
 std::uint64_t Connection::next_request_id() {
   const std::lock_guard lock(mutex_);
   return next_id_++;
@@ -117,8 +122,7 @@ void Connection::run(const std::stop_token& stop) {
 }
 
 int Connection::poll_ms(TimePoint now) const {
-  auto& self = const_cast<Connection&>(*this);
-  const std::lock_guard lock(self.mutex_);
+  const std::lock_guard lock(mutex_);
   TimePoint due = requests_.next_due();
   for (const auto& job : jobs_) {
     due = std::min(due, job->next_due());

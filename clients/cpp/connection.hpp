@@ -26,6 +26,9 @@ class Connection {
   // Waits until a coordinator has said hello; kUnavailable when none did in time, or its refusal.
   Result<protocol::ServerHello> wait_ready(std::chrono::milliseconds timeout);
 
+  // Whether a coordinator answers at this moment, as far as is known.
+  bool ready() const;
+
   std::uint64_t next_request_id();
 
   // Sends `message`, which carries `request_id`; sent again after reconnects. Timeout 0: none.
@@ -59,7 +62,7 @@ class Connection {
   net::WakeUp wake_;
   net::Context context_;
 
-  std::mutex mutex_;  // Guards everything below except socket_.
+  mutable std::mutex mutex_;  // Guards everything below except socket_.
   std::condition_variable changed_;
   std::uint64_t next_id_ = 1;
   bool ready_ = false;  // The coordinator of this socket has said hello.

@@ -38,6 +38,9 @@ std::string progress_line(const ProgressNumbers& n, double elapsed_s, int bar_wi
   const double rate = elapsed_s > 0 ? static_cast<double>(n.tokens) / elapsed_s : 0;
   line += fmt::format("{} items  {:.0f} tokens/s  {} from cache  {} errors", n.items, rate,
                       n.cache_hits, n.errors);
+  if (!n.connected) {
+    return line + "  waiting for the coordinator";
+  }
   if (n.fraction && *n.fraction < 1 && *n.fraction > n.fraction_start) {
     const double left = elapsed_s * (1 - *n.fraction) / (*n.fraction - n.fraction_start);
     line += "  " + duration_text(left) + " left";

@@ -13,6 +13,7 @@ struct ProgressNumbers {
   std::uint64_t errors = 0;
   std::uint64_t cache_hits = 0;    // Hits and joins.
   std::uint64_t tokens = 0;        // Of this run.
+  bool connected = true;           // To the coordinator.
   double fraction_start = 0;       // Of the input that was done when this run began.
   std::optional<double> fraction;  // Of the input that is done; unknown for a pipe.
 };

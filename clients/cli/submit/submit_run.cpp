@@ -331,7 +331,9 @@ void SubmitRun::save_ahead() {
 }
 
 ProgressNumbers SubmitRun::numbers() const {
-  return meter_.numbers(manifest_, output_ ? output_->tokens() : 0);
+  ProgressNumbers numbers = meter_.numbers(manifest_, output_ ? output_->tokens() : 0);
+  numbers.connected = !client_ || client_->connected();
+  return numbers;
 }
 
 int SubmitRun::report() const {

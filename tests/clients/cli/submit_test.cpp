@@ -253,6 +253,9 @@ TEST(ProgressLine, SaysWhatIsKnown) {
   EXPECT_EQ(progress_line(numbers, 10, 10),
             "[######....]  60 %  50 items  100 tokens/s  7 from cache  1 errors  0:10 left");
   EXPECT_EQ(duration_text(3723), "1:02:03");
+  numbers.connected = false;
+  EXPECT_EQ(progress_line(numbers, 10, 0),
+            " 60 %  50 items  100 tokens/s  7 from cache  1 errors  waiting for the coordinator");
 }
 
 TEST(Npy, HeaderIsReadBack) {
