@@ -28,7 +28,7 @@ class Communicator {
   // reduce-scatter, norm of this rank's rows, all-gather. Rank r owns the rows from
   // r * ceil(rows / size) on. Buffers marked * come from `allocate`.
   struct ReduceNorm {
-    Buffer* partial = nullptr;  // * [rows, hidden] activation type, this rank's part of the sum
+    Buffer* partial = nullptr;  // * [rows, hidden] float32, this rank's part of the sum
     Buffer* x = nullptr;       //   [rows, hidden] residual type; only own rows are read and written
     Buffer* out = nullptr;     // * [rows, hidden] activation type, every row on every rank
     Buffer* weight = nullptr;  //   [hidden] float32
@@ -44,6 +44,11 @@ class Communicator {
   // backend's own operations, which costs less where there is nothing to run beside.
   virtual void reduce_norm(const ReduceNorm& operation, int lane) = 0;
   virtual void wait(int lane) = 0;
+  // A good moment for the lane's next step, if it has one: the backend has something else to do
+  // before and after it.
+  virtual void advance(int) {}
+  // Memory for reduce_norm in lanes, `bytes` being those of `partial`.
+  virtual void prepare_lanes(std::size_t) {}
   static constexpr int kLanes = 2;
   static constexpr int kNoLane = -1;
 

@@ -115,7 +115,7 @@ bool Encoder::forward_part(BatchSlot& slot, const PackedBatchView& part, int sta
     return true;
   }
   // The other ranks' gathers still want this one.
-  for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
+  for (std::size_t i = 0; i < weights_.layers.size() + weights_.layers.size() % 2; ++i) {
     gather(lanes[0], shape_.attention.qkv_width(), 0);
   }
   return false;
@@ -150,6 +150,7 @@ void Encoder::attend(Lane& lane, const LayerWeights& weights) {
                           qk_options(weights));
   Buffer* gathered = lane.is_part() ? &gather(lane, heads.qkv_width(), heads.q_width()) : nullptr;
   backend_.attention(lane.attention, lane.qkv, gathered, lane.slot, heads);
+  advance_other(lane);
   add_and_norm(
       lane,
       {.in = lane.attention, .weight = *weights.o, .next_norm = weights.post_attention_norm.get()});
@@ -159,6 +160,7 @@ void Encoder::feed_forward(Lane& lane, const LayerWeights& weights, Buffer& next
                            bool share_x) {
   join(lane);
   backend_.swiglu_projection(lane.mlp, lane.normed, *weights.gate_up, lane.tokens());
+  advance_other(lane);
   add_and_norm(
       lane, {.in = lane.mlp, .weight = *weights.down, .next_norm = &next_norm, .share_x = share_x});
 }
@@ -169,6 +171,8 @@ void Encoder::attend_last(Lane& lane, const LayerWeights& weights) {
   join(lane);
   backend_.kv_projection(lane.qkv, lane.normed, *weights.qkv, lane.slot, heads, options);
   Buffer* kv = lane.is_part() ? &gather(lane, 2 * heads.kv_width(), 0) : &lane.qkv;
+  // So that every pass begins with the same buffer, as a recorded one must.
+  if (lane.is_part() && weights_.layers.size() % 2 == 1) gather(lane, 2 * heads.kv_width(), 0);
   if (lane.vectors() == 0) return;
   backend_.gather_last(lane.x_last, lane.x, lane.slot, config_.hidden_size,
                        backend_.residual_type());
@@ -210,8 +214,8 @@ void Encoder::add_and_norm(Lane& lane, const Product& product) {
   }
   const Workspace& w = workspace_;
   const std::int64_t first_row = last ? lane.place.first_last_row : lane.place.first_row;
-  RowsView partial(*w.partial, first_row, config_.hidden_size, element_bytes());
-  backend_.linear(partial, product.in, product.weight, rows);
+  RowsView partial(*w.partial, first_row, config_.hidden_size, sizeof(float));
+  backend_.partial_product(partial, product.in, product.weight, rows);
   place_.communicator->reduce_norm(
       {.partial = w.partial.get(),
        .x = last ? w.x_last.get() : w.x.get(),
@@ -223,6 +227,12 @@ void Encoder::add_and_norm(Lane& lane, const Product& product) {
        .eps = eps_,
        .share_x = product.share_x},
       lane.place.index);
+}
+
+void Encoder::advance_other(const Lane& lane) {
+  if (lane.place.index != Communicator::kNoLane) {
+    place_.communicator->advance(1 - lane.place.index);
+  }
 }
 
 // What the lane's last collective gives is needed from here on.

@@ -62,6 +62,7 @@ class Encoder {
   struct Product;
   void add_and_norm(Lane& lane, const Product& product);
   void join(const Lane& lane);
+  void advance_other(const Lane& lane);
   kernels::Buffer& gather(Lane& lane, std::int64_t source_width, std::int64_t column);
   kernels::Backend::QkNormRope qk_options(const LayerWeights& weights) const;
   std::size_t element_bytes() const;

@@ -119,9 +119,11 @@ class GroupEngine final : public Engine {
     s.free_bytes.resize(s.parts.names.size());
     s.ranks.resize(s.parts.names.size());
     kernels::CommunicatorGroup& communicators = *s.parts.communicators;
-    return {.names = s.parts.names,
-            .progress = [&communicators](int rank) { return communicators.progress(rank); },
-            .wake = [&communicators] { communicators.abort(); }};
+    return {
+        .names = s.parts.names,
+        .progress = [&communicators](int rank) { return communicators.progress(rank); },
+        .wake = [&communicators] { communicators.abort(); },
+        .spin = std::chrono::duration_cast<RankGroup::Clock::duration>(Seconds(s.parts.spin_s))};
   }
 
   void run(void (*task)(Shared&, int)) {
@@ -262,6 +264,7 @@ std::unique_ptr<Engine> make_cuda_group_engine(const EngineOptions& options,
   for (const int device : devices) parts.names.push_back("cuda:" + std::to_string(device));
   parts.communicators = kernels::make_cuda_communicators(devices, options.transport);
   parts.halves = true;
+  parts.spin_s = 200e-6;
   parts.make_backend = [devices](int rank) {
     return kernels::make_cuda_backend({.device = devices[static_cast<std::size_t>(rank)]});
   };

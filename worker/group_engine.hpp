@@ -16,6 +16,7 @@ struct GroupParts {
   std::vector<std::string> names;                                           // "cuda:0", ...
   std::function<std::unique_ptr<kernels::Backend>(int rank)> make_backend;  // on the rank's thread
   std::unique_ptr<kernels::CommunicatorGroup> communicators;
+  double spin_s = 0;        // see RankGroup::Options::spin
   bool halves = false;      // a backend may have two batches on their way in turns
   double standstill_s = 4;  // without progress on a batch that takes less: a hang
 };

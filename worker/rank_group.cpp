@@ -1,6 +1,7 @@
 #include "worker/rank_group.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -19,6 +20,14 @@ std::string rank_name(int rank, std::size_t size, const std::string& device) {
   return "rank " + std::to_string(rank) + " of " + std::to_string(size) + " (" + device + ")";
 }
 
+template <typename Done>
+void spin_until(RankGroup::Clock::duration longest, Done done) {
+  if (longest.count() == 0) return;
+  const auto end = RankGroup::Clock::now() + longest;
+  while (!done() && RankGroup::Clock::now() < end) {
+  }
+}
+
 }  // namespace
 
 struct RankGroup::State {
@@ -27,11 +36,12 @@ struct RankGroup::State {
   std::condition_variable changed;
   struct Rank {
     std::deque<Task> tasks;
-    std::uint64_t finished = 0;  // tickets
     std::thread thread;
   };
   std::vector<Rank> ranks;
-  std::uint64_t posted = 0;
+  std::atomic<std::uint64_t> posted = 0;             // written under the lock, as are these:
+  std::vector<std::atomic<std::uint64_t>> finished;  // tickets of each rank
+  std::atomic<bool> failed = false;
   std::string failure;  // of the first rank that failed
   bool stopping = false;
 };
@@ -39,6 +49,7 @@ struct RankGroup::State {
 RankGroup::RankGroup(Options options) : state_(std::make_shared<State>()) {
   state_->options = std::move(options);
   state_->ranks.resize(state_->options.names.size());
+  state_->finished = std::vector<std::atomic<std::uint64_t>>(state_->ranks.size());
   CHECK(!state_->ranks.empty());
   for (int rank = 0; rank < size(); ++rank) {
     state_->ranks[static_cast<std::size_t>(rank)].thread =
@@ -75,7 +86,9 @@ std::uint64_t RankGroup::post(Task task) {
 
 void RankGroup::run(State& state, int rank) {
   const auto index = static_cast<std::size_t>(rank);
+  std::uint64_t taken = 0;
   while (true) {
+    spin_until(state.options.spin, [&] { return state.posted > taken || state.failed; });
     Task task;
     {
       std::unique_lock lock(state.mutex);
@@ -85,6 +98,7 @@ void RankGroup::run(State& state, int rank) {
       if (own.tasks.empty() || !state.failure.empty()) return;
       task = std::move(own.tasks.front());
       own.tasks.pop_front();
+      ++taken;
     }
     std::string failure;
     try {
@@ -97,7 +111,8 @@ void RankGroup::run(State& state, int rank) {
     {
       const std::lock_guard lock(state.mutex);
       if (!failure.empty() && state.failure.empty()) state.failure = failure;
-      state.ranks[index].finished += failure.empty() ? 1 : 0;
+      if (!failure.empty()) state.failed = true;
+      state.finished[index] += failure.empty() ? 1 : 0;
     }
     if (!failure.empty()) state.options.wake();
     state.changed.notify_all();
@@ -108,18 +123,19 @@ std::vector<std::uint64_t> RankGroup::positions() const {
   std::vector<std::uint64_t> positions;
   for (int rank = 0; rank < size(); ++rank) {
     positions.push_back(state_->options.progress(rank) +
-                        state_->ranks[static_cast<std::size_t>(rank)].finished);
+                        state_->finished[static_cast<std::size_t>(rank)]);
   }
   return positions;
 }
 
 void RankGroup::wait(std::uint64_t ticket, Clock::duration standstill_max) {
-  std::unique_lock lock(state_->mutex);
   const auto done = [&] {
-    return !state_->failure.empty() ||
-           std::ranges::all_of(state_->ranks,
-                               [&](const State::Rank& r) { return r.finished >= ticket; });
+    return state_->failed ||
+           std::ranges::all_of(state_->finished, [&](const auto& last) { return last >= ticket; });
   };
+  // The owner looks for longer, as a batch takes longer than the way from post to post.
+  spin_until(state_->options.spin * 100, done);
+  std::unique_lock lock(state_->mutex);
   std::vector<std::uint64_t> seen = positions();
   Clock::time_point moved = Clock::now();
   while (!state_->changed.wait_for(lock, kWatchInterval, done)) {
@@ -146,6 +162,7 @@ void RankGroup::report_standstill(Clock::duration standstill) const {
                    ": hangs, the others wait for it in a collective operation"
              : "all ranks hang in a collective operation") +
       " since " + std::to_string(seconds) + " s";
+  state_->failed = true;
   state_->options.wake();
   state_->changed.notify_all();
   throw FatalError(state_->failure);

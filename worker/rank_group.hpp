@@ -26,6 +26,9 @@ class RankGroup {
     // How far a rank's collectives are; read by the owner's thread.
     std::function<std::uint64_t(int rank)> progress = [](int) { return 0; };
     std::function<void()> wake = [] {};  // lets waiting ranks go, after a failure
+    // How long ranks and owner look for news before they sleep: waking up takes some 50 us. Zero
+    // where threads are more than cores.
+    Clock::duration spin{};
   };
 
   explicit RankGroup(Options options);

@@ -60,7 +60,8 @@ LayerWeights load_layer(kernels::Backend& backend, const ModelConfig& c, const S
   const auto columns = [&](const std::string& name, std::int64_t in) {
     return backend.load_linear(
         {.name = layer + name,
-         .slices = {column_share(source.get(layer + name, {c.hidden_size, in}), share)}});
+         .slices = {column_share(source.get(layer + name, {c.hidden_size, in}), share)},
+         .partial = share.size > 1});
   };
   LayerWeights weights;
   weights.input_norm = vector("input_layernorm", c.hidden_size);

@@ -24,6 +24,7 @@ Workspace allocate_workspace(kernels::Backend& backend, const WorkspaceBytes& by
   w.q_last = own(bytes.q_last, "queries of last tokens");
   if (split == GroupSplit::kTensor) {
     w.partial = shared(bytes.partial, "partial sums");
+    communicator->prepare_lanes(bytes.partial);
   } else if (split == GroupSplit::kTokens) {
     for (auto& gathered : w.gathered) {
       gathered = communicator->allocate(bytes.gathered, "gathered keys and values");

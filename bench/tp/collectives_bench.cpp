@@ -52,7 +52,7 @@ struct Rank {
     from = make_event(Timing::kOn);
     to = make_event(Timing::kOn);
     const auto bytes = static_cast<std::size_t>(elements) * sizeof(Bf16);
-    partial = std::make_unique<DeviceBuffer>(bytes, "partial sums");
+    partial = std::make_unique<DeviceBuffer>(2 * bytes, "partial sums");
     x = std::make_unique<DeviceBuffer>(bytes, "residual");
     out = std::make_unique<DeviceBuffer>(bytes, "normed");
     weight = std::make_unique<DeviceBuffer>(8192 * sizeof(float), "weight");
@@ -79,16 +79,12 @@ class Group {
     std::normal_distribution<float> normal;
     for (const auto& rank : ranks_) {
       on_device(index_of(*rank));
-      partials_.push_back(fill(*rank->partial, random, normal));
+      partials_.push_back(fill_floats(*rank->partial, random, normal));
       if (xs_.empty()) xs_ = fill(*rank->x, random, normal);
       cuda_check(cudaMemcpy(rank->x->data(), xs_.data(), xs_.size() * 2, cudaMemcpyHostToDevice));
       const std::vector<float> ones(8192, 1.0F);
       cuda_check(
           cudaMemcpy(rank->weight->data(), ones.data(), ones.size() * 4, cudaMemcpyHostToDevice));
-      std::vector<std::int32_t> rows(rank->rows->bytes() / 4);
-      for (std::size_t t = 0; t < rows.size(); ++t) rows[t] = static_cast<std::int32_t>(t);
-      cuda_check(
-          cudaMemcpy(rank->rows->data(), rows.data(), rows.size() * 4, cudaMemcpyHostToDevice));
       cuda_check(cudaDeviceSynchronize());
     }
   }
@@ -97,7 +93,7 @@ class Group {
 
   void reduce_norm(std::int64_t rows, int blocks) {
     each([&](int i, Rank& rank) {
-      PeerReduceNorm op{.partial = pointers<const Bf16>(&Rank::partial),
+      PeerReduceNorm op{.partial = pointers<const float>(&Rank::partial),
                         .out = pointers<Bf16>(&Rank::out),
                         .weight = rank.weight->as<float>(),
                         .rows = rows,
@@ -107,16 +103,29 @@ class Group {
     });
   }
 
+  void stage_rows(std::int64_t tokens) {
+    each([&](int i, Rank& rank) {
+      std::vector<std::int32_t> rows(static_cast<std::size_t>(tokens) + kGatherHeader);
+      rows[0] = static_cast<std::int32_t>(tokens);
+      for (std::int64_t t = 0; t < tokens; ++t) {
+        rows[static_cast<std::size_t>(t) + kGatherHeader] =
+            static_cast<std::int32_t>(i * tokens + t);
+      }
+      cuda_check(
+          cudaMemcpy(rank.rows->data(), rows.data(), rows.size() * 4, cudaMemcpyHostToDevice));
+      cuda_check(cudaDeviceSynchronize());
+    });
+  }
+
   // Every rank's `tokens` rows to the others, one behind the other.
-  void gather(std::int64_t tokens, int width, int blocks) {
+  void gather(int width, int blocks) {
     each([&](int i, Rank& rank) {
       launch_peer_gather_rows(group(i, blocks),
                               {.gathered = pointers<Bf16>(&Rank::out),
                                .source = rank.partial->as<Bf16>(),
                                .source_width = width,
                                .width = width,
-                               .rows = rank.rows->as<std::int32_t>() + i * tokens,
-                               .tokens = tokens},
+                               .rows = rank.rows->as<std::int32_t>()},
                               rank.stream.get());
     });
   }
@@ -208,6 +217,16 @@ class Group {
     return values;
   }
 
+  std::vector<float> fill_floats(DeviceBuffer& buffer, std::mt19937& random,
+                                 std::normal_distribution<float>& normal) {
+    std::vector<float> values(buffer.bytes() / 4);
+    const std::size_t drawn = std::min<std::size_t>(values.size(), 1'000'003);
+    for (std::size_t i = 0; i < drawn; ++i) values[i] = normal(random);
+    for (std::size_t i = drawn; i < values.size(); ++i) values[i] = values[i - drawn];
+    cuda_check(cudaMemcpy(buffer.data(), values.data(), buffer.bytes(), cudaMemcpyHostToDevice));
+    return values;
+  }
+
   template <typename T>
   PeerPointers<T> pointers(std::unique_ptr<DeviceBuffer> Rank::*buffer) const {
     PeerPointers<T> all;
@@ -232,7 +251,7 @@ class Group {
     double squares = 0;
     for (std::size_t i = 0; i < width; ++i) {
       expected[i] = widen(xs_[first + i]);
-      for (const auto& partial : partials_) expected[i] += widen(partial[first + i]);
+      for (const auto& partial : partials_) expected[i] += partial[first + i];
       squares += expected[i] * expected[i];
     }
     const double scale = 1 / std::sqrt(squares / static_cast<double>(width) + 1e-6);
@@ -247,7 +266,7 @@ class Group {
 
   std::int64_t hidden_;
   std::vector<std::unique_ptr<Rank>> ranks_;
-  std::vector<std::vector<std::uint16_t>> partials_;
+  std::vector<std::vector<float>> partials_;
   std::vector<std::uint16_t> xs_;
 };
 
@@ -270,12 +289,14 @@ void measure(int size, std::int64_t hidden) {
   }
   std::printf(
       "%d GPUs: keys and values of a GPU's tokens to the others, us (sent GB/s) by blocks\n", size);
+  constexpr int kWidth = 2048;
   for (const std::int64_t tokens : {128, 512, 2048, 8192}) {
-    constexpr int kWidth = 2048;
+    if (tokens * size * kWidth > 16384 * hidden) continue;
+    group.stage_rows(tokens);
     const double sent = static_cast<double>(tokens * kWidth) * 2 * (size - 1);
     std::printf("%6lld tokens |", static_cast<long long>(tokens));
     for (const int blocks : kBlockCounts) {
-      const double us = group.median_us([&] { group.gather(tokens, kWidth, blocks); }, 20);
+      const double us = group.median_us([&] { group.gather(kWidth, blocks); }, 20);
       std::printf(" %d: %.1f (%.0f)", blocks, us, sent / us / 1e3);
     }
     const double us = group.median_us([&] { group.gather_by_copies(tokens, kWidth); }, 20);

@@ -2,6 +2,7 @@
 // near the vectors are, all engines loaded at once and taking turns in every measurement.
 //
 //   tp_bench --model DIR [--make 4b] [--sizes 2,4] [--kinds weights,tokens,nccl] [--rounds 5]
+//            [--lengths 24,128,...]
 //
 // A kind is a split over peer memory, or "nccl": weights split over NCCL. --make first writes a
 // model of that shape with random weights where the folder does not exist.
@@ -175,6 +176,7 @@ class Comparison {
 
 struct Options {
   std::string model, make, sizes = "2,4", kinds = "weights,tokens";
+  std::string lengths = "24,128,512,1024,2048,4096,8192,16384,32768";
   int rounds = 5;
 };
 
@@ -190,6 +192,8 @@ Options parse(int argc, char** argv) {
       options.sizes = argv[i + 1];
     } else if (flag == "--kinds") {
       options.kinds = argv[i + 1];
+    } else if (flag == "--lengths") {
+      options.lengths = argv[i + 1];
     } else if (flag == "--rounds") {
       options.rounds = std::atoi(argv[i + 1]);
     } else {
@@ -243,8 +247,8 @@ void run(const Options& options) {
   std::vector<std::int32_t> mixed(48, 200);
   mixed.push_back(6000);
   comparison.throughput(make_batch("48 texts of 200 and one of 6,000", mixed, vocab));
-  for (const std::int32_t length : {24, 128, 512, 1024, 2048, 4096, 8192, 16384, 32768}) {
-    comparison.latency(make_batch("one text of " + std::to_string(length), {length}, vocab));
+  for (const std::string& length : words(options.lengths)) {
+    comparison.latency(make_batch("one text of " + length, {std::atoi(length.c_str())}, vocab));
   }
 }
 

@@ -50,7 +50,7 @@ WorkspaceBytes workspace_bytes(const ModelConfig& config, const MemoryEstimateOp
           .x_last = sequences * hidden * options.residual_bytes,
           .h_last = sequences * hidden * options.activation_bytes,
           .q_last = sequences * q_width * options.activation_bytes,
-          .partial = options.ranks > 1 ? tokens * hidden * options.activation_bytes : 0,
+          .partial = options.ranks > 1 ? tokens * hidden * 4 : 0,
           .gathered = rows(options.gathered_tokens) * 2 * kv_width * options.activation_bytes};
 }
 
@@ -74,7 +74,8 @@ std::vector<MemoryItem> estimate_memory(const ModelConfig& config,
       {"last tokens of " + std::to_string(options.max_sequences) + " sequences",
        w.x_last + w.h_last + w.q_last},
   };
-  if (w.partial > 0) items.push_back({"partial sums" + tokens, w.partial});
+  if (w.partial > 0)
+    items.push_back({"partial sums" + tokens + ", own and received", 2 * w.partial});
   if (w.gathered > 0) {
     items.push_back({"2 buffers of keys and values gathered from the group", 2 * w.gathered});
   }

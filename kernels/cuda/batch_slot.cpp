@@ -64,26 +64,39 @@ std::size_t CudaSlot::host_bytes(const BatchLimits& limits, const AttentionPlan&
   return device_bytes(limits, plan, hidden_size);
 }
 
+BatchSize::Kind kind_of(const PackedBatchView& batch) {
+  if (batch.segments.empty()) {
+    return BatchSize::Kind::kWhole;
+  }
+  return std::ranges::any_of(batch.segments, &Segment::ends) ? BatchSize::Kind::kParts
+                                                             : BatchSize::Kind::kPartsWithoutEnd;
+}
+
 void CudaSlot::stage(const PackedBatchView& batch, const std::optional<BatchSize>& bucket) {
   cu_seqlens_.assign(batch.cu_seqlens.begin(), batch.cu_seqlens.end());
-  batch_ = {.tokens = batch.total_tokens(), .sequences = batch.num_sequences()};
-  if (!batch.segments.empty()) {
-    CHECK(!bucket && batch.segments.size() + 1 == cu_seqlens_.size());
-    batch_.sequences = std::ranges::count_if(batch.segments, &Segment::ends);
+  segments_.assign(batch.segments.begin(), batch.segments.end());
+  batch_ = {
+      .tokens = batch.total_tokens(), .sequences = batch.num_sequences(), .kind = kind_of(batch)};
+  if (!segments_.empty()) {
+    CHECK(segments_.size() + 1 == cu_seqlens_.size());
+    batch_.sequences = std::ranges::count_if(segments_, &Segment::ends);
   }
   size_ = bucket.value_or(batch_);
   if (bucket) {
-    CHECK(size_.tokens >= batch_.tokens && size_.sequences > batch_.sequences);
+    CHECK(size_.tokens >= batch_.tokens && size_.sequences > batch.num_sequences());
     cu_seqlens_.resize(static_cast<std::size_t>(size_.sequences) + 1,
                        static_cast<std::int32_t>(size_.tokens));
+    if (!segments_.empty()) {
+      segments_.resize(static_cast<std::size_t>(size_.sequences), Segment{.ends = false});
+    }
   }
   layout_ = StagedLayout(
       {.tokens = size_.tokens, .sequences = static_cast<std::int64_t>(cu_seqlens_.size()) - 1},
       plan_);
   CHECK(layout_.bytes <= host_in_.bytes());
   stage_tokens(batch);
-  stage_vectors(batch);
-  stage_tiles(batch);
+  stage_vectors();
+  stage_tiles();
 }
 
 void CudaSlot::stage_tokens(const PackedBatchView& batch) {
@@ -96,11 +109,11 @@ void CudaSlot::stage_tokens(const PackedBatchView& batch) {
     const auto own =
         positions.subspan(static_cast<std::size_t>(cu_seqlens_[i]),
                           static_cast<std::size_t>(cu_seqlens_[i + 1] - cu_seqlens_[i]));
-    std::iota(own.begin(), own.end(), batch.segments.empty() ? 0 : batch.segments[i].position);
+    std::iota(own.begin(), own.end(), segments_.empty() ? 0 : segments_[i].position);
   }
 }
 
-void CudaSlot::stage_vectors(const PackedBatchView& batch) {
+void CudaSlot::stage_vectors() {
   const auto count = static_cast<std::size_t>(size_.sequences);
   const auto last_rows = host_in_.as<std::int32_t>(layout_.last_rows, count);
   const auto last_positions = host_in_.as<std::int32_t>(layout_.last_positions, count);
@@ -108,8 +121,7 @@ void CudaSlot::stage_vectors(const PackedBatchView& batch) {
   const auto num_keys = host_in_.as<std::int32_t>(layout_.num_keys, count);
   std::size_t vector = 0;
   for (std::size_t i = 0; i + 1 < cu_seqlens_.size(); ++i) {
-    const Segment segment =
-        batch.segments.empty() ? Segment{.first_kv = cu_seqlens_[i]} : batch.segments[i];
+    const Segment segment = segments_.empty() ? Segment{.first_kv = cu_seqlens_[i]} : segments_[i];
     if (!segment.ends) {
       continue;
     }
@@ -120,14 +132,17 @@ void CudaSlot::stage_vectors(const PackedBatchView& batch) {
     first_keys[vector] = segment.first_kv;
     ++vector;
   }
-  CHECK(vector == count);
+  CHECK(vector == count || !segments_.empty());
+  for (; vector < count; ++vector) {
+    last_rows[vector] = last_positions[vector] = first_keys[vector] = num_keys[vector] = 0;
+  }
 }
 
-void CudaSlot::stage_tiles(const PackedBatchView& batch) {
+void CudaSlot::stage_tiles() {
   const auto runs = static_cast<std::int64_t>(cu_seqlens_.size()) - 1;
   const auto list =
       host_in_.as<std::byte>(layout_.tiles, attention_tiles_bytes(plan_, size_.tokens, runs));
-  tile_counts_ = build_attention_tiles(plan_, cu_seqlens_, batch.segments, list);
+  tile_counts_ = build_attention_tiles(plan_, cu_seqlens_, segments_, list);
   staged_bytes_ = layout_.tiles + attention_tiles_bytes(tile_counts_);
 }
 

@@ -15,10 +15,15 @@ namespace tessera::kernels::cuda {
 // Tokens and sequences that a launch covers: those of the batch, or those of a recorded graph's
 // bucket, which the batch is filled up to.
 struct BatchSize {
+  // Parts of sequences run other operations than whole ones, and fewer where none of them ends.
+  enum class Kind : std::uint8_t { kWhole, kParts, kPartsWithoutEnd };
   std::int64_t tokens = 0;
   std::int64_t sequences = 0;
+  Kind kind = Kind::kWhole;
   auto operator<=>(const BatchSize&) const = default;
 };
+
+BatchSize::Kind kind_of(const PackedBatchView& batch);
 
 // Where a batch's staged input lies in the slot's memory, as byte offsets that depend on the size
 // alone, so that a graph recorded for a size finds every batch of that size. The tiles come last:
@@ -54,7 +59,8 @@ class CudaSlot final : public BatchSlot {
 
   // Fills the staging memory. With a `bucket` the batch is brought up to that size: the tokens that
   // are missing form one more sequence of token 0, so that every row the launches touch holds
-  // finite numbers; further sequences are empty. Nothing of the slot may be in flight.
+  // finite numbers; further sequences are empty. Among parts of sequences the
+  // filler looks at the first gathered keys. Nothing of the slot may be in flight.
   void stage(const PackedBatchView& batch, const std::optional<BatchSize>& bucket);
   void copy_in(cudaStream_t stream);   // staging to device
   void copy_out(cudaStream_t stream);  // vectors and flags to host
@@ -88,8 +94,8 @@ class CudaSlot final : public BatchSlot {
     return device_in_.as<T>(offset);
   }
   void stage_tokens(const PackedBatchView& batch);
-  void stage_vectors(const PackedBatchView& batch);
-  void stage_tiles(const PackedBatchView& batch);
+  void stage_vectors();
+  void stage_tiles();
 
   AttentionPlan plan_;
   std::int64_t hidden_size_;
@@ -103,7 +109,8 @@ class CudaSlot final : public BatchSlot {
   BatchSize size_;
   StagedLayout layout_;
   AttentionTileCounts tile_counts_;
-  std::vector<std::int32_t> cu_seqlens_;  // of the launches
+  std::vector<std::int32_t> cu_seqlens_;  // of the launches, as are the segments
+  std::vector<Segment> segments_;
   std::size_t staged_bytes_ = 0;
 };
 

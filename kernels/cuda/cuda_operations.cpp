@@ -35,14 +35,15 @@ Bf16Weight& bf16_weight(LinearWeight& weight) { return static_cast<Bf16Weight&>(
 
 // The size of the graph that the batch runs as, if any. It leaves room for one sequence of filler
 // tokens. Where every sequence has one token, rows of tokens and rows of sequences cannot be told
-// apart, so that rare batch is launched plainly, as are parts of sequences.
+// apart, so that rare batch is launched plainly.
 std::optional<BatchSize> CudaBackend::graph_size(const PackedBatchView& batch) const {
   const auto sequences = std::ranges::lower_bound(kGraphSequences, batch.num_sequences() + 1);
   if (!graphs_ || batch.total_tokens() > kGraphTokensMax || sequences == kGraphSequences.end() ||
-      batch.total_tokens() == batch.num_sequences() || !batch.segments.empty()) {
+      batch.total_tokens() == batch.num_sequences()) {
     return std::nullopt;
   }
-  const BatchSize size{.tokens = graph_tokens(batch.total_tokens()), .sequences = *sequences};
+  const BatchSize size{
+      .tokens = graph_tokens(batch.total_tokens()), .sequences = *sequences, .kind = kind_of(batch)};
   if (size.tokens > limits_.max_tokens || size.sequences > limits_.max_sequences) {
     return std::nullopt;
   }
@@ -296,9 +297,18 @@ void CudaBackend::gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int6
   }
 }
 
-void CudaBackend::linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) {
+void CudaBackend::partial_product(Buffer& out, Buffer& in, LinearWeight& weight,
+                                  std::int64_t rows) {
   if (!replaying()) {
-    multiply(bf16(out), in, bf16_weight(weight), 0, weight.rows(), launch_rows(rows), false);
+    Bf16Weight& w = bf16_weight(weight);
+    gemm_.multiply({.out = bf16(out),
+                    .in = bf16(in),
+                    .weight = w.row(0),
+                    .rows = launch_rows(rows),
+                    .n = w.rows(),
+                    .k = w.cols(),
+                    .wide = true},
+                   stream());
   }
 }
 

@@ -20,14 +20,29 @@ __device__ void store_release(std::uint32_t* to, std::uint32_t value) {
   asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
 }
 
+__device__ void store_relaxed(std::uint32_t* to, std::uint32_t value) {
+  asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+
+__device__ std::uint32_t load_relaxed(const std::uint32_t* from) {
+  std::uint32_t value;
+  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+
 __device__ std::uint32_t load_acquire(const std::uint32_t* from) {
   std::uint32_t value;
   asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
   return value;
 }
 
-// All threads of block b on all ranks: what any of them wrote before is seen by all after. Thread i
-// writes to and waits for rank i.
+// What earlier kernels of this stream wrote is in the GPU's L2 cache, where peers read it, so the
+// first meeting of a launch orders nothing more; the last one makes this launch's writes to peers
+// seen before the signal is.
+enum class Meeting { kFirst, kLast };
+
+// All threads of block b on all ranks. Thread i writes to and waits for rank i.
+template <Meeting kMeeting>
 __device__ void meet(const PeerGroup& group) {
   __syncthreads();
   PeerSignals& own = *group.signals.of[group.rank];
@@ -36,28 +51,34 @@ __device__ void meet(const PeerGroup& group) {
   if (peer < group.size) {
     const std::uint32_t count = own.count[block] + 1;
     if (peer == 0 && block == 0 && group.progress != nullptr) *group.progress = count;
-    store_release(&group.signals.of[peer]->arrived[block][group.rank], count);
-    while (static_cast<std::int32_t>(load_acquire(&own.arrived[block][peer]) - count) < 0) {
+    std::uint32_t* to = &group.signals.of[peer]->arrived[block][group.rank];
+    const std::uint32_t* from = &own.arrived[block][peer];
+    if constexpr (kMeeting == Meeting::kFirst) {
+      store_relaxed(to, count);
+      while (static_cast<std::int32_t>(load_relaxed(from) - count) < 0) {
+      }
+    } else {
+      store_release(to, count);
+      while (static_cast<std::int32_t>(load_acquire(from) - count) < 0) {
+      }
     }
   }
   __syncthreads();
   if (peer == 0) own.count[block] += 1;
 }
 
-// One warp per row. kVectors: 16-byte vectors of a row that a lane holds.
-template <int kRanks, int kVectors>
-__global__ void __launch_bounds__(kThreads, 1)
-    reduce_norm_kernel(const __grid_constant__ PeerGroup group,
-                       const __grid_constant__ PeerReduceNorm op) {
-  meet(group);
+// This rank's rows, one warp each; results go to all ranks or stay here. kVectors: 16-byte vectors
+// of a row that a lane holds.
+template <int kRanks, int kVectors, bool kEverywhere>
+__device__ void reduce_rows(int rank, const PeerReduceNorm& op) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int vectors = op.hidden / kVectorWidth;
   const std::int64_t share = (op.rows + kRanks - 1) / kRanks;
-  const std::int64_t end = min(op.rows, share * (group.rank + 1));
+  const std::int64_t end = min(op.rows, share * (rank + 1));
   const std::int64_t step = std::int64_t{kWarps} * gridDim.x;
-  for (std::int64_t row = share * group.rank + warp * std::int64_t{gridDim.x} + blockIdx.x;
-       row < end; row += step) {
+  for (std::int64_t row = share * rank + warp * std::int64_t{gridDim.x} + blockIdx.x; row < end;
+       row += step) {
     const std::int64_t first = row * vectors;
     Bf16x8 held[kVectors];
     float squares = 0;
@@ -65,20 +86,23 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int i = 0; i < kVectors; ++i) {
       const int at = lane + 32 * i;
       if (at < vectors) {
-        Bf16x8 parts[kRanks];
+        float parts[kRanks][kVectorWidth];
 #pragma unroll
         for (int r = 0; r < kRanks; ++r) {
-          parts[r] = reinterpret_cast<const Bf16x8*>(op.partial.of[r])[first + at];
+          load_floats(op.partial.of[r] + (first + at) * kVectorWidth, parts[r]);
         }
-        float sum[kVectorWidth];
-        to_float(reinterpret_cast<const Bf16x8*>(op.x.of[group.rank])[first + at], sum);
+        float x[kVectorWidth];
+        to_float(reinterpret_cast<const Bf16x8*>(op.x.of[rank])[first + at], x);
+        float sum[kVectorWidth] = {};
 #pragma unroll
         for (int r = 0; r < kRanks; ++r) {
-          float values[kVectorWidth];
-          to_float(parts[r], values);
 #pragma unroll
-          for (int j = 0; j < kVectorWidth; ++j) sum[j] += values[j];
+          for (int j = 0; j < kVectorWidth; ++j) sum[j] += parts[r][j];
         }
+        // Rounded before the residual is added, as a product that adds to it does on one GPU.
+        to_float(to_bf16(sum), sum);
+#pragma unroll
+        for (int j = 0; j < kVectorWidth; ++j) sum[j] += x[j];
         held[i] = to_bf16(sum);
         // The norm is that of the stored residual, as where one GPU does it alone.
         to_float(held[i], sum);
@@ -100,16 +124,48 @@ __global__ void __launch_bounds__(kThreads, 1)
         const Bf16x8 normed = to_bf16(values);
 #pragma unroll
         for (int r = 0; r < kRanks; ++r) {
-          reinterpret_cast<Bf16x8*>(op.out.of[r])[first + at] = normed;
-          if (op.share_x || r == group.rank) {
+          if (kEverywhere || r == rank)
+            reinterpret_cast<Bf16x8*>(op.out.of[r])[first + at] = normed;
+          if ((kEverywhere && op.share_x) || r == rank) {
             reinterpret_cast<Bf16x8*>(op.x.of[r])[first + at] = held[i];
           }
         }
       }
     }
   }
-  meet(group);
 }
+
+template <int kRanks, int kVectors>
+__global__ void __launch_bounds__(kThreads, 1)
+    reduce_norm_kernel(const __grid_constant__ PeerGroup group,
+                       const __grid_constant__ PeerReduceNorm op) {
+  meet<Meeting::kFirst>(group);
+  reduce_rows<kRanks, kVectors, true>(group.rank, op);
+  meet<Meeting::kLast>(group);
+}
+
+__device__ void wait_for_flags(const PeerFlags& flags) {
+  const int peer = static_cast<int>(threadIdx.x);
+  if (peer < flags.size && peer != flags.rank) {
+    while (load_acquire(flags.own + peer) != flags.value) {
+    }
+  }
+  __syncthreads();
+}
+
+// What the copy engines brought lies in this GPU's memory.
+template <int kRanks, int kVectors>
+__global__ void __launch_bounds__(kThreads, 1)
+    reduce_arrived_kernel(const __grid_constant__ PeerFlags flags,
+                          const __grid_constant__ PeerReduceNorm op) {
+  if (threadIdx.x == 0 && blockIdx.x == 0 && flags.progress != nullptr) {
+    *flags.progress = *flags.progress + 1;
+  }
+  wait_for_flags(flags);
+  reduce_rows<kRanks, kVectors, false>(flags.rank, op);
+}
+
+__global__ void wait_kernel(const __grid_constant__ PeerFlags flags) { wait_for_flags(flags); }
 
 // One warp per row at a time; rows are a few kilobytes.
 __global__ void __launch_bounds__(kThreads, 1)
@@ -118,10 +174,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int vectors = op.width / kVectorWidth;
+  const std::int64_t tokens = op.rows[0];
+  const std::int32_t* rows = op.rows + kGatherHeader;
   const std::int64_t step = std::int64_t{kWarps} * gridDim.x;
-  for (std::int64_t t = warp * std::int64_t{gridDim.x} + blockIdx.x; t < op.tokens; t += step) {
+  for (std::int64_t t = warp * std::int64_t{gridDim.x} + blockIdx.x; t < tokens; t += step) {
     const auto* from = reinterpret_cast<const Bf16x8*>(op.source + t * op.source_width);
-    const std::int32_t row = op.rows[t];
+    const std::int32_t row = rows[t];
     const bool everywhere = row >= 0;
     const std::int64_t first = std::int64_t{everywhere ? row : -1 - row} * vectors;
 #pragma unroll 4
@@ -136,25 +194,34 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
     }
   }
-  meet(group);
+  meet<Meeting::kLast>(group);
 }
 
 using ReduceNormKernel = void (*)(PeerGroup, PeerReduceNorm);
+using ReduceArrivedKernel = void (*)(PeerFlags, PeerReduceNorm);
+struct Kernels {
+  ReduceNormKernel reduce_norm;
+  ReduceArrivedKernel reduce_arrived;
+};
 
 // 1024, 2560 and 4096 are the widths of the three model sizes.
 template <int kRanks>
-ReduceNormKernel kernel_for(int vectors) {
-  if (vectors <= 32 * 4) return reduce_norm_kernel<kRanks, 4>;
-  if (vectors <= 32 * 10) return reduce_norm_kernel<kRanks, 10>;
-  if (vectors <= 32 * 16) return reduce_norm_kernel<kRanks, 16>;
-  return reduce_norm_kernel<kRanks, 32>;
+Kernels kernels_for(int vectors) {
+  if (vectors <= 32 * 4) return {reduce_norm_kernel<kRanks, 4>, reduce_arrived_kernel<kRanks, 4>};
+  if (vectors <= 32 * 10) {
+    return {reduce_norm_kernel<kRanks, 10>, reduce_arrived_kernel<kRanks, 10>};
+  }
+  if (vectors <= 32 * 16) {
+    return {reduce_norm_kernel<kRanks, 16>, reduce_arrived_kernel<kRanks, 16>};
+  }
+  return {reduce_norm_kernel<kRanks, 32>, reduce_arrived_kernel<kRanks, 32>};
 }
 
-ReduceNormKernel kernel_for(int ranks, int vectors) {
+Kernels kernels_for(int ranks, int vectors) {
   CHECK(ranks == 1 || ranks == 2 || ranks == 4 || ranks == 8);
-  if (ranks == 1) return kernel_for<1>(vectors);
-  if (ranks == 2) return kernel_for<2>(vectors);
-  return ranks == 4 ? kernel_for<4>(vectors) : kernel_for<8>(vectors);
+  if (ranks == 1) return kernels_for<1>(vectors);
+  if (ranks == 2) return kernels_for<2>(vectors);
+  return ranks == 4 ? kernels_for<4>(vectors) : kernels_for<8>(vectors);
 }
 
 // As many blocks as there are rows for, equal on all ranks.
@@ -168,9 +235,11 @@ int blocks_for(const PeerGroup& group, std::int64_t rows_of_rank) {
 void load_peer_kernels(int size) {
   cudaFuncAttributes attributes{};
   for (const int vectors : {32 * 4, 32 * 10, 32 * 16, 32 * 32}) {
-    cuda_check(cudaFuncGetAttributes(&attributes, kernel_for(size, vectors)));
+    cuda_check(cudaFuncGetAttributes(&attributes, kernels_for(size, vectors).reduce_norm));
+    cuda_check(cudaFuncGetAttributes(&attributes, kernels_for(size, vectors).reduce_arrived));
   }
   cuda_check(cudaFuncGetAttributes(&attributes, gather_rows_kernel));
+  cuda_check(cudaFuncGetAttributes(&attributes, wait_kernel));
 }
 
 void launch_peer_reduce_norm(const PeerGroup& group, const PeerReduceNorm& op,
@@ -178,8 +247,23 @@ void launch_peer_reduce_norm(const PeerGroup& group, const PeerReduceNorm& op,
   CHECK(op.hidden % kVectorWidth == 0 && op.hidden <= 8192);
   CHECK(group.blocks >= 1 && group.blocks <= kPeerBlocksMax);
   const int blocks = blocks_for(group, (op.rows + group.size - 1) / group.size);
-  const ReduceNormKernel kernel = kernel_for(group.size, op.hidden / kVectorWidth);
+  const ReduceNormKernel kernel = kernels_for(group.size, op.hidden / kVectorWidth).reduce_norm;
   kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(group, op);
+  check_launch();
+}
+
+void launch_reduce_arrived(const PeerFlags& flags, const PeerReduceNorm& op, cudaStream_t stream) {
+  CHECK(op.hidden % kVectorWidth == 0 && op.hidden <= 8192);
+  const std::int64_t rows = (op.rows + flags.size - 1) / flags.size;
+  const auto blocks = static_cast<unsigned>(std::clamp<std::int64_t>(rows / kWarps, 1, 132));
+  const ReduceArrivedKernel kernel =
+      kernels_for(flags.size, op.hidden / kVectorWidth).reduce_arrived;
+  kernel<<<blocks, kThreads, 0, stream>>>(flags, op);
+  check_launch();
+}
+
+void launch_wait(const PeerFlags& flags, cudaStream_t stream) {
+  wait_kernel<<<1, 32, 0, stream>>>(flags);
   check_launch();
 }
 

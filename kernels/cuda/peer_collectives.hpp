@@ -41,10 +41,10 @@ void load_peer_kernels(int size);
 
 // See Communicator::ReduceNorm. Each rank reads its rows of all partial sums, adds them in float32
 // in rank order to its residual rows, and writes the normed rows to all ranks. Per rank and
-// direction the links carry 2 * (size - 1) / size * rows * hidden * 2 bytes. hidden <= 8192. A
+// direction the links carry (size - 1) / size * rows * hidden * 6 bytes. hidden <= 8192. A
 // group of one is residual and norm without any link.
 struct PeerReduceNorm {
-  PeerPointers<const __nv_bfloat16> partial;
+  PeerPointers<const float> partial;
   PeerPointers<__nv_bfloat16> out;
   PeerPointers<__nv_bfloat16> x;  // only the own one unless share_x
   const float* weight = nullptr;
@@ -56,15 +56,31 @@ struct PeerReduceNorm {
 void launch_peer_reduce_norm(const PeerGroup& group, const PeerReduceNorm& operation,
                              cudaStream_t stream);
 
+// The same where copy engines move the rows, so that the multiprocessors stay with the matrix
+// products: a flag of each peer, set by a copy behind the peer's data, says that it has arrived.
+struct PeerFlags {
+  int rank = 0;
+  int size = 1;
+  const std::uint32_t* own = nullptr;  // [size], in this GPU's memory
+  std::uint32_t value = 0;             // once all peers' flags have it
+  volatile std::uint64_t* progress = nullptr;
+};
+// partial.of[r]: rank r's part, in this GPU's memory. Writes only this rank's rows of out and x.
+void launch_reduce_arrived(const PeerFlags& flags, const PeerReduceNorm& operation,
+                           cudaStream_t stream);
+void launch_wait(const PeerFlags& flags, cudaStream_t stream);
+
 // See Communicator::GatherRows: row t of source, from source_column on, goes to row kv_rows[t] of
 // all ranks' gathered, or to row -1 - kv_rows[t] of this rank's.
+inline constexpr int kGatherHeader = 4;
 struct PeerGatherRows {
   PeerPointers<__nv_bfloat16> gathered;
   const __nv_bfloat16* source = nullptr;  // first element of the column in row 0
   std::int64_t source_width = 0;
   int width = 0;
-  const std::int32_t* rows = nullptr;  // device [tokens]
-  std::int64_t tokens = 0;
+  // Device memory, so that a recorded graph serves other batches: how many tokens there are, three
+  // unused numbers, then a row for each.
+  const std::int32_t* rows = nullptr;
 };
 void launch_peer_gather_rows(const PeerGroup& group, const PeerGatherRows& operation,
                              cudaStream_t stream);

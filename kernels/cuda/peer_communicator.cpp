@@ -4,7 +4,9 @@
 #include "kernels/cuda/peer_communicator.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,37 +47,27 @@ PeerPointers<T> pointers(Buffer* buffer, std::int64_t offset = 0) {
   return dynamic_cast<const PeerBuffer&>(*buffer).pointers<T>(offset);
 }
 
-// High priority: a collective's few blocks should start as soon as blocks of a product end.
-Stream make_urgent_stream() {
-  int least = 0, greatest = 0;
-  cuda_check(cudaDeviceGetStreamPriorityRange(&least, &greatest));
-  cudaStream_t stream = nullptr;
-  cuda_check(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest));
-  return Stream(stream);
-}
-
 struct StagedRows {
   StagedRows(std::int64_t tokens)
-      : host(static_cast<std::size_t>(tokens) * sizeof(std::int32_t), "rows of gathered keys"),
+      : host(static_cast<std::size_t>(tokens + kGatherHeader) * sizeof(std::int32_t),
+             "rows of gathered keys"),
         device(host.bytes(), "rows of gathered keys") {}
   PinnedBuffer host;
   DeviceBuffer device;
-  std::int64_t tokens = 0;
 };
 
 class PeerCommunicator final : public Communicator {
  public:
   PeerCommunicator(HostMeeting& meeting, int rank, CudaBackend& backend, std::uint64_t* progress,
                    const PeerBlocks& blocks)
-      : meeting_(meeting), rank_(rank), backend_(backend), lane_stream_(make_urgent_stream()) {
+      : meeting_(meeting),
+        rank_(rank),
+        backend_(backend),
+        copies_(static_cast<std::size_t>(meeting.size())) {
     load_peer_kernels(size());
     inline_group_ = make_group(progress, blocks.alone);
-    lane_group_ = make_group(progress + 1, blocks.beside);
-    gather_group_ = make_group(progress + 2, blocks.alone);
-    for (int i = 0; i < kLanes; ++i) {
-      ready_.push_back(make_event());
-      done_.push_back(make_event());
-    }
+    gather_group_ = make_group(progress + 3, blocks.alone);
+    for (LaneState& lane : lanes_) lane.progress = progress++ + 1;
   }
 
   void add_slots(std::int64_t max_tokens, int slots) {
@@ -95,7 +87,7 @@ class PeerCommunicator final : public Communicator {
   void reduce_norm(const ReduceNorm& op, int lane) override {
     if (backend_.replaying() || rehearsing_) return;
     const std::int64_t offset = op.first_row * op.hidden;
-    PeerReduceNorm peer{.partial = pointers<const Bf16>(op.partial, offset),
+    PeerReduceNorm peer{.partial = pointers<const float>(op.partial, offset),
                         .out = pointers<Bf16>(op.out, offset),
                         .weight = static_cast<const float*>(op.weight->data()),
                         .rows = backend_.launch_rows(op.rows),
@@ -111,25 +103,51 @@ class PeerCommunicator final : public Communicator {
       launch_peer_reduce_norm(inline_group_, peer, backend_.stream());
       return;
     }
-    const auto i = static_cast<std::size_t>(lane);
-    cuda_check(cudaEventRecord(ready_[i].get(), backend_.stream()));
-    cuda_check(cudaStreamWaitEvent(lane_stream_.get(), ready_[i].get()));
-    launch_peer_reduce_norm(lane_group_, peer, lane_stream_.get());
-    cuda_check(cudaEventRecord(done_[i].get(), lane_stream_.get()));
+    scatter(op, peer, lanes_[static_cast<std::size_t>(lane)]);
+  }
+
+  void prepare_lanes(std::size_t bytes) override {
+    received_ = allocate(bytes, "sums received from the group");
+    flags_ = allocate(kLanes * 2 * kPeersMax * sizeof(std::uint32_t), "flags between GPUs");
+    std::vector<std::uint32_t> values(kFlagValues);
+    std::iota(values.begin(), values.end(), 1U);
+    flag_values_ = std::make_unique<DeviceBuffer>(values.size() * sizeof(std::uint32_t), "flags");
+    copy_to_device(flag_values_->data(), values.data(), flag_values_->bytes());
+    for (Stream& stream : copies_) stream = make_stream();
+  }
+
+  void advance(int lane) override {
+    LaneState& state = lanes_[static_cast<std::size_t>(lane)];
+    if (state.step != Step::kScattered) return;
+    launch_reduce_arrived(flags(state, kSums), state.local, backend_.stream());
+    cuda_check(cudaEventRecord(state.ready.get(), backend_.stream()));
+    const std::int64_t count = state.share * state.hidden;
+    const std::int64_t own = state.first + rank_ * count;
+    to_each_peer(state, kRows, [&](int peer, cudaStream_t stream) {
+      copy(stream, state.out.of[peer] + own, state.out.of[rank_] + own, own_count(state));
+      if (state.local.share_x) {
+        copy(stream, state.x.of[peer] + own, state.x.of[rank_] + own, own_count(state));
+      }
+    });
+    state.step = Step::kGathering;
   }
 
   void wait(int lane) override {
-    if (lane == kNoLane || backend_.replaying() || rehearsing_) return;
-    cuda_check(cudaStreamWaitEvent(backend_.stream(), done_[static_cast<std::size_t>(lane)].get()));
+    if (lane == kNoLane || rehearsing_) return;
+    LaneState& state = lanes_[static_cast<std::size_t>(lane)];
+    advance(lane);
+    if (state.step == Step::kGathering) launch_wait(flags(state, kRows), backend_.stream());
+    state.step = Step::kIdle;
   }
 
   void stage_rows(int slot, std::span<const std::int32_t> kv_rows) override {
     StagedRows& rows = *rows_[static_cast<std::size_t>(slot)];
-    CHECK(kv_rows.size_bytes() <= rows.host.bytes());
-    std::ranges::copy(kv_rows, rows.host.as<std::int32_t>(0, kv_rows.size()).begin());
-    rows.tokens = static_cast<std::int64_t>(kv_rows.size());
-    if (kv_rows.empty()) return;
-    cuda_check(cudaMemcpyAsync(rows.device.data(), rows.host.data(), kv_rows.size_bytes(),
+    const std::size_t count = kv_rows.size() + kGatherHeader;
+    CHECK(count * sizeof(std::int32_t) <= rows.host.bytes());
+    const auto staged = rows.host.as<std::int32_t>(0, count);
+    staged[0] = static_cast<std::int32_t>(kv_rows.size());
+    std::ranges::copy(kv_rows, staged.begin() + kGatherHeader);
+    cuda_check(cudaMemcpyAsync(rows.device.data(), rows.host.data(), staged.size_bytes(),
                                cudaMemcpyHostToDevice, backend_.stream()));
   }
 
@@ -137,7 +155,7 @@ class PeerCommunicator final : public Communicator {
   void rehearse(bool on) override { rehearsing_ = on; }
 
   void gather_rows(const GatherRows& op) override {
-    if (rehearsing_) return;
+    if (backend_.replaying() || rehearsing_) return;
     StagedRows& rows = *rows_[static_cast<std::size_t>(op.slot)];
     launch_peer_gather_rows(
         gather_group_,
@@ -145,12 +163,97 @@ class PeerCommunicator final : public Communicator {
          .source = static_cast<const Bf16*>(op.source->data()) + op.source_column,
          .source_width = op.source_width,
          .width = static_cast<int>(op.width),
-         .rows = rows.device.as<std::int32_t>(),
-         .tokens = rows.tokens},
+         .rows = rows.device.as<std::int32_t>()},
         backend_.stream());
   }
 
  private:
+  enum class Step : std::uint8_t { kIdle, kScattered, kGathering };
+  enum Phase : int { kSums = 0, kRows = 1 };  // whose flags
+
+  // One operation under way: partial sums to the ranks that own their rows, there the sum and the
+  // norm, then the rows to all ranks. Copy engines move the data. A rank starts the next operation
+  // of a lane only when it has all rows of the last one, so each has consumed what it received by
+  // then, and flags need no more than another value than the last.
+  struct LaneState {
+    Event ready = make_event();
+    std::uint64_t* progress = nullptr;
+    Step step = Step::kIdle;
+    std::uint32_t operations = 0;
+    std::int64_t share = 0, rows = 0, hidden = 0;
+    std::int64_t first = 0;     // element of the lane's first row
+    PeerReduceNorm local;       // on this rank's own memory
+    PeerPointers<Bf16> out, x;  // of whole buffers
+  };
+  static constexpr std::uint32_t kFlagValues = 1024;
+
+  void scatter(const ReduceNorm& op, const PeerReduceNorm& peer, LaneState& state) {
+    CHECK(state.step == Step::kIdle && received_ != nullptr);
+    ++state.operations;
+    state.rows = peer.rows;
+    state.hidden = op.hidden;
+    state.share = (peer.rows + size() - 1) / size();
+    state.first = op.first_row * op.hidden;
+    state.out = pointers<Bf16>(op.out);
+    state.x = {};
+    if (op.share_x) state.x = pointers<Bf16>(op.x);
+    state.local = peer;
+    const auto partial = pointers<float>(op.partial);
+    const auto received = pointers<float>(received_.get());
+    const std::int64_t count = state.share * state.hidden;
+    // Rank r's part of my rows lies at block r of the lane's received rows; the kernel counts rows
+    // from the lane's first.
+    for (int r = 0; r < size(); ++r) {
+      state.local.partial.of[r] = r == rank_
+                                      ? partial.of[rank_] + state.first
+                                      : received.of[rank_] + state.first + (r - rank_) * count;
+    }
+    cuda_check(cudaEventRecord(state.ready.get(), backend_.stream()));
+    to_each_peer(state, kSums, [&](int to, cudaStream_t stream) {
+      const std::int64_t rows =
+          std::clamp<std::int64_t>(state.rows - to * state.share, 0, state.share);
+      copy(stream, received.of[to] + state.first + rank_ * count,
+           partial.of[rank_] + state.first + to * count, rows * state.hidden);
+    });
+    state.step = Step::kScattered;
+  }
+
+  std::int64_t own_count(const LaneState& state) const {
+    return std::clamp<std::int64_t>(state.rows - rank_ * state.share, 0, state.share) *
+           state.hidden;
+  }
+
+  template <typename Send>
+  void to_each_peer(const LaneState& state, Phase phase, Send send) {
+    const auto all = pointers<std::uint32_t>(flags_.get());
+    for (int k = 1; k < size(); ++k) {
+      const int peer = (rank_ + k) % size();
+      const cudaStream_t stream = copies_[static_cast<std::size_t>(peer)].get();
+      cuda_check(cudaStreamWaitEvent(stream, state.ready.get()));
+      send(peer, stream);
+      copy(stream, all.of[peer] + flag_index(state, phase) + rank_,
+           flag_values_->as<std::uint32_t>() + state.operations % kFlagValues, 1);
+    }
+  }
+
+  template <typename T>
+  static void copy(cudaStream_t stream, T* to, const T* from, std::int64_t count) {
+    if (count == 0) return;
+    cuda_check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(count) * sizeof(T),
+                               cudaMemcpyDeviceToDevice, stream));
+  }
+
+  int flag_index(const LaneState& state, Phase phase) const {
+    return (static_cast<int>(&state - lanes_.data()) * 2 + phase) * kPeersMax;
+  }
+  PeerFlags flags(const LaneState& state, Phase phase) {
+    return {.rank = rank_,
+            .size = size(),
+            .own = static_cast<std::uint32_t*>(flags_->data()) + flag_index(state, phase),
+            .value = state.operations % kFlagValues + 1,
+            .progress = phase == kSums ? state.progress : nullptr};
+  }
+
   PeerGroup make_group(std::uint64_t* progress, int blocks) {
     signals_.push_back(allocate(sizeof(PeerSignals), "signals between GPUs"));
     return {.rank = rank_,
@@ -164,13 +267,14 @@ class PeerCommunicator final : public Communicator {
   const int rank_;
   CudaBackend& backend_;
   bool rehearsing_ = false;
-  Stream lane_stream_;
   std::vector<std::unique_ptr<Buffer>> signals_;
-  PeerGroup inline_group_;  // each has counts of its own, as the streams are not in one order
-  PeerGroup lane_group_;
+  PeerGroup inline_group_;
   PeerGroup gather_group_;
-  std::vector<Event> ready_;
-  std::vector<Event> done_;
+  std::array<LaneState, kLanes> lanes_;
+  std::vector<Stream> copies_;        // one to each peer
+  std::unique_ptr<Buffer> received_;  // float32, as large as partial
+  std::unique_ptr<Buffer> flags_;     // [lane][phase][rank]
+  std::unique_ptr<DeviceBuffer> flag_values_;
   std::vector<std::unique_ptr<StagedRows>> rows_;  // of each slot
 };
 

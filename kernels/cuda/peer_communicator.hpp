@@ -7,11 +7,10 @@
 
 namespace tessera::kernels::cuda {
 
-// Thread blocks of a collective. Where nothing runs beside it, more blocks fill the links sooner;
-// beside matrix products every block takes a multiprocessor away from them.
+// Thread blocks of a collective that runs among a backend's own operations: 48 fill the links of
+// two to four H200s.
 struct PeerBlocks {
   int alone = 48;
-  int beside = 20;
 };
 
 bool reach_each_other(std::span<const int> devices);
