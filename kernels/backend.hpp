@@ -41,7 +41,7 @@ struct LinearSource {
   std::string name;  // for error messages, for example "layers.3.self_attn.qkv"
   std::vector<MatrixSlice> slices;
   RowLayout layout = RowLayout::kStacked;
-  bool partial = false;  // columns of one rank, for partial_product
+  bool partial = false;  // a rank's columns: for `linear`, not `linear_add`
 };
 
 // One of the batches in flight: its staged input, its tile lists and its output. The engine owns
@@ -135,11 +135,8 @@ class Backend {
   virtual void gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int64_t width,
                            DType type) = 0;
 
-  // out = in * W^T in float32                                       [rows, W.rows]
-  // A rank's part of a sum over ranks: rounded to bf16, it would differ from one device's result by
-  // more than neighbours in a batch do.
-  virtual void partial_product(Buffer& out, Buffer& in, LinearWeight& weight,
-                               std::int64_t rows) = 0;
+  // out = in * W^T                                                  [rows, W.rows]
+  virtual void linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) = 0;
   // x += in * W^T                                                   x of residual type
   virtual void linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) = 0;
   // out = silu(in * G^T) * (in * U^T)                               [rows, intermediate]

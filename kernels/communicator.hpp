@@ -28,7 +28,7 @@ class Communicator {
   // reduce-scatter, norm of this rank's rows, all-gather. Rank r owns the rows from
   // r * ceil(rows / size) on. Buffers marked * come from `allocate`.
   struct ReduceNorm {
-    Buffer* partial = nullptr;  // * [rows, hidden] float32, this rank's part of the sum
+    Buffer* partial = nullptr;  // * [rows, hidden] activation type, this rank's part
     Buffer* x = nullptr;       //   [rows, hidden] residual type; only own rows are read and written
     Buffer* out = nullptr;     // * [rows, hidden] activation type, every row on every rank
     Buffer* weight = nullptr;  //   [hidden] float32

@@ -124,7 +124,7 @@ class ThreadCommunicator final : public Communicator {
     for (std::int64_t i = 0; i < op.hidden; ++i) {
       float sum = load(x, first + i, residual);
       for (int rank = 0; rank < size(); ++rank) {
-        sum += load(shared(op.partial).of(rank), first + i, DType::kFloat32);
+        sum += load(shared(op.partial).of(rank), first + i, activation);
       }
       store(x, first + i, residual, sum);
       sum = load(x, first + i, residual);

@@ -214,8 +214,8 @@ void Encoder::add_and_norm(Lane& lane, const Product& product) {
   }
   const Workspace& w = workspace_;
   const std::int64_t first_row = last ? lane.place.first_last_row : lane.place.first_row;
-  RowsView partial(*w.partial, first_row, config_.hidden_size, sizeof(float));
-  backend_.partial_product(partial, product.in, product.weight, rows);
+  RowsView partial(*w.partial, first_row, config_.hidden_size, element_bytes());
+  backend_.linear(partial, product.in, product.weight, rows);
   place_.communicator->reduce_norm(
       {.partial = w.partial.get(),
        .x = last ? w.x_last.get() : w.x.get(),

@@ -20,7 +20,7 @@ struct Workspace {
   std::unique_ptr<kernels::Buffer> x_last;
   std::unique_ptr<kernels::Buffer> h_last;
   std::unique_ptr<kernels::Buffer> q_last;
-  // kTensor: [T, hidden] float32, this rank's part of a product's sum. Then x, normed, x_last and h_last
+  // kTensor: [T, hidden], this rank's part of a product's sum. Then x, normed, x_last and h_last
   // are reached by the other ranks too.
   std::unique_ptr<kernels::Buffer> partial;
   // kTokens: [rows of the group, k | v], written by all ranks, in turns.

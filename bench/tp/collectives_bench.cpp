@@ -52,7 +52,7 @@ struct Rank {
     from = make_event(Timing::kOn);
     to = make_event(Timing::kOn);
     const auto bytes = static_cast<std::size_t>(elements) * sizeof(Bf16);
-    partial = std::make_unique<DeviceBuffer>(2 * bytes, "partial sums");
+    partial = std::make_unique<DeviceBuffer>(bytes, "partial sums");
     x = std::make_unique<DeviceBuffer>(bytes, "residual");
     out = std::make_unique<DeviceBuffer>(bytes, "normed");
     weight = std::make_unique<DeviceBuffer>(8192 * sizeof(float), "weight");
@@ -79,7 +79,7 @@ class Group {
     std::normal_distribution<float> normal;
     for (const auto& rank : ranks_) {
       on_device(index_of(*rank));
-      partials_.push_back(fill_floats(*rank->partial, random, normal));
+      partials_.push_back(fill(*rank->partial, random, normal));
       if (xs_.empty()) xs_ = fill(*rank->x, random, normal);
       cuda_check(cudaMemcpy(rank->x->data(), xs_.data(), xs_.size() * 2, cudaMemcpyHostToDevice));
       const std::vector<float> ones(8192, 1.0F);
@@ -93,7 +93,7 @@ class Group {
 
   void reduce_norm(std::int64_t rows, int blocks) {
     each([&](int i, Rank& rank) {
-      PeerReduceNorm op{.partial = pointers<const float>(&Rank::partial),
+      PeerReduceNorm op{.partial = pointers<const Bf16>(&Rank::partial),
                         .out = pointers<Bf16>(&Rank::out),
                         .weight = rank.weight->as<float>(),
                         .rows = rows,
@@ -217,16 +217,6 @@ class Group {
     return values;
   }
 
-  std::vector<float> fill_floats(DeviceBuffer& buffer, std::mt19937& random,
-                                 std::normal_distribution<float>& normal) {
-    std::vector<float> values(buffer.bytes() / 4);
-    const std::size_t drawn = std::min<std::size_t>(values.size(), 1'000'003);
-    for (std::size_t i = 0; i < drawn; ++i) values[i] = normal(random);
-    for (std::size_t i = drawn; i < values.size(); ++i) values[i] = values[i - drawn];
-    cuda_check(cudaMemcpy(buffer.data(), values.data(), buffer.bytes(), cudaMemcpyHostToDevice));
-    return values;
-  }
-
   template <typename T>
   PeerPointers<T> pointers(std::unique_ptr<DeviceBuffer> Rank::*buffer) const {
     PeerPointers<T> all;
@@ -251,7 +241,7 @@ class Group {
     double squares = 0;
     for (std::size_t i = 0; i < width; ++i) {
       expected[i] = widen(xs_[first + i]);
-      for (const auto& partial : partials_) expected[i] += partial[first + i];
+      for (const auto& partial : partials_) expected[i] += widen(partial[first + i]);
       squares += expected[i] * expected[i];
     }
     const double scale = 1 / std::sqrt(squares / static_cast<double>(width) + 1e-6);
@@ -266,7 +256,7 @@ class Group {
 
   std::int64_t hidden_;
   std::vector<std::unique_ptr<Rank>> ranks_;
-  std::vector<std::vector<float>> partials_;
+  std::vector<std::vector<std::uint16_t>> partials_;
   std::vector<std::uint16_t> xs_;
 };
 

@@ -50,7 +50,7 @@ WorkspaceBytes workspace_bytes(const ModelConfig& config, const MemoryEstimateOp
           .x_last = sequences * hidden * options.residual_bytes,
           .h_last = sequences * hidden * options.activation_bytes,
           .q_last = sequences * q_width * options.activation_bytes,
-          .partial = options.ranks > 1 ? tokens * hidden * 4 : 0,
+          .partial = options.ranks > 1 ? tokens * hidden * options.activation_bytes : 0,
           .gathered = rows(options.gathered_tokens) * 2 * kv_width * options.activation_bytes};
 }
 

@@ -40,7 +40,7 @@ struct WorkspaceBytes {
   std::uint64_t x_last = 0;     // [n, hidden] residual stream of last tokens
   std::uint64_t h_last = 0;     // [n, hidden]
   std::uint64_t q_last = 0;     // [n, q_width] of this rank
-  std::uint64_t partial = 0;    // [T, hidden] float32 where weights are split
+  std::uint64_t partial = 0;    // [T, hidden] where weights are split, else none
   std::uint64_t gathered = 0;   // [gathered_tokens, k | v] where tokens are split, else none
 };
 

@@ -61,7 +61,7 @@ class CpuBackend final : public Backend {
                       const AttentionShape& shape) override;
   void gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int64_t width,
                    DType type) override;
-  void partial_product(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
+  void linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
   void linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
   void swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
   void host_task(std::function<void()> task) override;

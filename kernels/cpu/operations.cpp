@@ -289,15 +289,15 @@ void CpuBackend::gather_last(Buffer& out, Buffer& x, BatchSlot&, std::int64_t wi
   });
 }
 
-void CpuBackend::partial_product(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) {
+void CpuBackend::linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) {
   CpuBatchSlot& slot = recording();
-  slot.record([this, &slot, to = floats_of(out), from = bytes_of(in), &w = packed(weight),
+  slot.record([this, &slot, to = bytes_of(out), from = bytes_of(in), &w = packed(weight),
                rows](int member) {
     multiply(member, w, from, range(slot, member, rows), kAllPanels,
              [&](const Panel& panel, std::int64_t first, std::int64_t count, const float* c) {
                for (std::int64_t r = 0; r < count; ++r) {
-                 std::copy_n(c + r * panel.width, panel.width,
-                             to + (first + r) * w.rows() + panel.row);
+                 rows_.store(row(row(to, first + r, w.rows()), panel.row, 1), c + r * panel.width,
+                             panel.width);
                }
              });
   });

@@ -97,12 +97,9 @@ std::map<MatmulKey, AlgorithmCache::Algorithm> AlgorithmCache::read() const {
     std::istringstream fields(line);
     MatmulKey key;
     std::string hex;
-    int kind = 0;
-    if (!(fields >> key.rows >> key.n >> key.k >> kind >> hex) || kind < 0 || kind > 3) {
+    if (!(fields >> key.rows >> key.n >> key.k >> key.accumulate >> hex)) {
       return {};
     }
-    key.accumulate = (kind & 1) != 0;
-    key.wide = (kind & 2) != 0;
     std::optional<Algorithm> algorithm = from_hex(hex, algorithm_bytes_);
     if (!algorithm) {
       return {};
@@ -125,8 +122,8 @@ bool AlgorithmCache::save() {
     std::ofstream file(temporary);
     file << kFormat << '\n' << machine_ << '\n';
     for (const auto& [key, algorithm] : merged) {
-      file << key.rows << ' ' << key.n << ' ' << key.k << ' '
-           << (key.accumulate ? 1 : 0) + (key.wide ? 2 : 0) << ' ' << to_hex(algorithm) << '\n';
+      file << key.rows << ' ' << key.n << ' ' << key.k << ' ' << key.accumulate << ' '
+           << to_hex(algorithm) << '\n';
     }
     if (!file.flush()) {
       return false;

@@ -15,7 +15,6 @@ struct MatmulKey {
   std::int64_t n = 0;
   std::int64_t k = 0;
   bool accumulate = false;
-  bool wide = false;  // float32 results
   auto operator<=>(const MatmulKey&) const = default;
 };
 

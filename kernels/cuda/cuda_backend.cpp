@@ -132,11 +132,9 @@ std::unique_ptr<LinearWeight> CudaBackend::load_linear(const LinearSource& sourc
   const Gemm::Tuning tuning{.weight = weight->row(0),
                             .n = rows,
                             .k = cols,
-                            .accumulate = source.slices.size() == 1 && !source.partial,
-                            .wide = source.partial};
+                            .accumulate = source.slices.size() == 1 && !source.partial};
   const bool seen = std::ranges::any_of(to_tune_, [&](const Gemm::Tuning& other) {
-    return other.n == tuning.n && other.k == tuning.k && other.accumulate == tuning.accumulate &&
-           other.wide == tuning.wide;
+    return other.n == tuning.n && other.k == tuning.k && other.accumulate == tuning.accumulate;
   });
   if (!seen) {
     to_tune_.push_back(tuning);
@@ -207,7 +205,7 @@ void CudaBackend::tune(const BatchLimits& limits, const EncoderShape& shape) {
   for (Gemm::Tuning tuning : to_tune_) {
     tuning.max_rows = limits.max_tokens;
     all.push_back(tuning);
-    if (tuning.n == heads.qkv_width() && !tuning.accumulate && !tuning.wide) {
+    if (tuning.n == heads.qkv_width() && !tuning.accumulate) {
       tuning.n = 2 * heads.kv_width();
       all.push_back(tuning);
       tuning.n = heads.q_width();
@@ -223,7 +221,7 @@ void CudaBackend::tune(const BatchLimits& limits, const EncoderShape& shape) {
   std::int64_t widest_out = 0;
   for (const Gemm::Tuning& tuning : all) {
     widest_in = std::max(widest_in, tuning.k);
-    widest_out = std::max(widest_out, tuning.wide ? 2 * tuning.n : tuning.n);
+    widest_out = std::max(widest_out, tuning.n);
   }
   const auto row_bytes = static_cast<std::size_t>(widest_in + widest_out) * sizeof(Bf16);
   const auto rows = std::max<std::int64_t>(

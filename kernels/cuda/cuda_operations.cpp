@@ -42,8 +42,9 @@ std::optional<BatchSize> CudaBackend::graph_size(const PackedBatchView& batch) c
       batch.total_tokens() == batch.num_sequences()) {
     return std::nullopt;
   }
-  const BatchSize size{
-      .tokens = graph_tokens(batch.total_tokens()), .sequences = *sequences, .kind = kind_of(batch)};
+  const BatchSize size{.tokens = graph_tokens(batch.total_tokens()),
+                       .sequences = *sequences,
+                       .kind = kind_of(batch)};
   if (size.tokens > limits_.max_tokens || size.sequences > limits_.max_sequences) {
     return std::nullopt;
   }
@@ -297,18 +298,9 @@ void CudaBackend::gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int6
   }
 }
 
-void CudaBackend::partial_product(Buffer& out, Buffer& in, LinearWeight& weight,
-                                  std::int64_t rows) {
+void CudaBackend::linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) {
   if (!replaying()) {
-    Bf16Weight& w = bf16_weight(weight);
-    gemm_.multiply({.out = bf16(out),
-                    .in = bf16(in),
-                    .weight = w.row(0),
-                    .rows = launch_rows(rows),
-                    .n = w.rows(),
-                    .k = w.cols(),
-                    .wide = true},
-                   stream());
+    multiply(bf16(out), in, bf16_weight(weight), 0, weight.rows(), launch_rows(rows), false);
   }
 }
 

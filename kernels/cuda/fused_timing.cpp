@@ -14,7 +14,7 @@ void CudaBackend::time_fused_products(const BatchLimits& limits, const EncoderSh
   for (Gemm::Tuning t : to_tune_) {
     const bool is_qkv = t.n == shape.attention.qkv_width();
     const bool is_gate_up = t.n == 2 * shape.intermediate_size;
-    if (t.accumulate || t.wide || !(is_qkv || is_gate_up) ||
+    if (t.accumulate || !(is_qkv || is_gate_up) ||
         !fused_gemm_supports(properties_.major * 10 + properties_.minor, t.n, t.k)) {
       continue;
     }

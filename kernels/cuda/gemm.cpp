@@ -33,8 +33,7 @@ std::string machine_line() {
 }
 
 MatmulKey key_of(const MatmulArguments& a) {
-  return {
-      .rows = rows_bucket(a.rows), .n = a.n, .k = a.k, .accumulate = a.accumulate, .wide = a.wide};
+  return {.rows = rows_bucket(a.rows), .n = a.n, .k = a.k, .accumulate = a.accumulate};
 }
 
 std::vector<std::int64_t> buckets_of(const Gemm::Tuning& tuning) {
@@ -62,7 +61,7 @@ struct Gemm::Layouts {
                                                 sizeof transpose));
     cublas_check(cublasLtMatrixLayoutInit(&weight, CUDA_R_16BF, k, n, a.k));
     cublas_check(cublasLtMatrixLayoutInit(&in, CUDA_R_16BF, k, rows, a.k));
-    cublas_check(cublasLtMatrixLayoutInit(&out, a.wide ? CUDA_R_32F : CUDA_R_16BF, n, rows, a.n));
+    cublas_check(cublasLtMatrixLayoutInit(&out, CUDA_R_16BF, n, rows, a.n));
   }
   cublasLtMatmulDescOpaque_t operation{};
   cublasLtMatrixLayoutOpaque_t weight{};
@@ -174,9 +173,9 @@ bool Gemm::same_bits(const MatmulArguments& arguments, const cublasLtMatmulAlgo_
     return false;
   }
   cuda_check(cudaMemsetAsync(check.different.data(), 0, sizeof different, stream));
-  launch_count_different(
-      check.different.as<unsigned>(), arguments.out, check.expected.as<__nv_bfloat16>(),
-      std::min(arguments.rows, BitCheck::kRows) * arguments.n * (arguments.wide ? 2 : 1), stream);
+  launch_count_different(check.different.as<unsigned>(), arguments.out,
+                         check.expected.as<__nv_bfloat16>(),
+                         std::min(arguments.rows, BitCheck::kRows) * arguments.n, stream);
   cuda_check(cudaMemcpyAsync(&different, check.different.data(), sizeof different,
                              cudaMemcpyDeviceToHost, stream));
   cuda_check(cudaStreamSynchronize(stream));
@@ -229,9 +228,7 @@ cublasLtMatmulAlgo_t Gemm::fastest(const MatmulArguments& arguments, BitCheck& c
 
 bool Gemm::is_tuned(const Tuning& t) const {
   return std::ranges::all_of(buckets_of(t), [&](std::int64_t rows) {
-    return cache_.find(
-               {.rows = rows, .n = t.n, .k = t.k, .accumulate = t.accumulate, .wide = t.wide}) !=
-           nullptr;
+    return cache_.find({.rows = rows, .n = t.n, .k = t.k, .accumulate = t.accumulate}) != nullptr;
   });
 }
 
@@ -245,15 +242,13 @@ void Gemm::tune(const Tuning& t, __nv_bfloat16* out, const __nv_bfloat16* in, cu
                             .rows = std::min(t.max_rows, BitCheck::kRows),
                             .n = t.n,
                             .k = t.k,
-                            .accumulate = t.accumulate,
-                            .wide = t.wide};
-  BitCheck check(t.wide ? 2 * t.n : t.n, out, stream);
+                            .accumulate = t.accumulate};
+  BitCheck check(t.n, out, stream);
   cublas_check(run(arguments, canonical(arguments), stream));
   cuda_check(
       cudaMemcpyAsync(check.expected.data(), out, check.bytes, cudaMemcpyDeviceToDevice, stream));
   for (const std::int64_t rows : buckets_of(t)) {
-    const MatmulKey key{
-        .rows = rows, .n = t.n, .k = t.k, .accumulate = t.accumulate, .wide = t.wide};
+    const MatmulKey key{.rows = rows, .n = t.n, .k = t.k, .accumulate = t.accumulate};
     if (cache_.find(key) != nullptr) {
       continue;
     }

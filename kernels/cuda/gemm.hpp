@@ -24,7 +24,6 @@ struct MatmulArguments {
   std::int64_t n = 0;
   std::int64_t k = 0;
   bool accumulate = false;  // out += in * W^T instead of out =
-  bool wide = false;        // out is float32
 };
 
 // bf16 matrix products with float32 accumulation by cuBLASLt. Every algorithm taken for a shape
@@ -48,7 +47,6 @@ class Gemm {
     std::int64_t n = 0;
     std::int64_t k = 0;
     bool accumulate = false;
-    bool wide = false;
     std::int64_t max_rows = 0;
     bool only_largest = false;  // the bucket of max_rows alone
   };

@@ -137,14 +137,14 @@ class NcclCommunicator final : public Communicator {
     const std::int64_t rows = backend_.launch_rows(op.rows);
     const std::int64_t share = (rows + size() - 1) / size();
     const auto count = static_cast<std::size_t>(share * op.hidden);
-    CHECK(count * sizeof(float) <= reduced_->bytes());
+    CHECK(count * sizeof(Bf16) <= reduced_->bytes());
     const std::int64_t first = op.first_row * op.hidden;
     const std::int64_t own = first + share * rank_ * op.hidden;
     auto* out = static_cast<Bf16*>(op.out->data());
     auto* x = static_cast<Bf16*>(op.x->data());
-    auto* reduced = static_cast<float*>(reduced_->data());
-    nccl_.check(nccl_.reduce_scatter(static_cast<const float*>(op.partial->data()) + first, reduced,
-                                     count, ncclFloat32, ncclSum, comm_, stream),
+    auto* reduced = static_cast<Bf16*>(reduced_->data());
+    nccl_.check(nccl_.reduce_scatter(static_cast<const Bf16*>(op.partial->data()) + first, reduced,
+                                     count, ncclBfloat16, ncclSum, comm_, stream),
                 "reduce and scatter");
     PeerReduceNorm norm{.weight = static_cast<const float*>(op.weight->data()),
                         .rows = share,

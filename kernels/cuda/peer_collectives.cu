@@ -67,42 +67,69 @@ __device__ void meet(const PeerGroup& group) {
   if (peer == 0) own.count[block] += 1;
 }
 
-// This rank's rows, one warp each; results go to all ranks or stay here. kVectors: 16-byte vectors
-// of a row that a lane holds.
+// A row is the work of a team of four warps, so that few rows still have all of their loads from
+// other GPUs, some 2 us each, on their way at once.
+constexpr int kTeamThreads = 128;
+constexpr int kTeams = kThreads / kTeamThreads;
+
+// Sum over a team; the order is fixed.
+__device__ float team_sum(float value) {
+  __shared__ float sums[kThreads / 32];
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int team = warp / (kTeamThreads / 32);
+  value = group_sum<32>(value);
+  if (threadIdx.x % 32 == 0) sums[warp] = value;
+  asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(kTeamThreads) : "memory");
+  float total = 0;
+#pragma unroll
+  for (int i = 0; i < kTeamThreads / 32; ++i) total += sums[team * (kTeamThreads / 32) + i];
+  asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(kTeamThreads) : "memory");
+  return total;
+}
+
+// This rank's rows; results go to all ranks or stay here. kVectors: 16-byte vectors of a row that a
+// thread holds.
 template <int kRanks, int kVectors, bool kEverywhere>
 __device__ void reduce_rows(int rank, const PeerReduceNorm& op) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int thread = static_cast<int>(threadIdx.x) % kTeamThreads;
+  const int team = static_cast<int>(threadIdx.x) / kTeamThreads;
   const int vectors = op.hidden / kVectorWidth;
   const std::int64_t share = (op.rows + kRanks - 1) / kRanks;
   const std::int64_t end = min(op.rows, share * (rank + 1));
-  const std::int64_t step = std::int64_t{kWarps} * gridDim.x;
-  for (std::int64_t row = share * rank + warp * std::int64_t{gridDim.x} + blockIdx.x; row < end;
+  const std::int64_t step = std::int64_t{kTeams} * gridDim.x;
+  for (std::int64_t row = share * rank + team * std::int64_t{gridDim.x} + blockIdx.x; row < end;
        row += step) {
     const std::int64_t first = row * vectors;
+    Bf16x8 parts[kVectors][kRanks];
     Bf16x8 held[kVectors];
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      const int at = thread + kTeamThreads * i;
+      if (at < vectors) {
+#pragma unroll
+        for (int r = 0; r < kRanks; ++r) {
+          parts[i][r] = reinterpret_cast<const Bf16x8*>(op.partial.of[r])[first + at];
+        }
+        held[i] = reinterpret_cast<const Bf16x8*>(op.x.of[rank])[first + at];
+      }
+    }
     float squares = 0;
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
-      const int at = lane + 32 * i;
-      if (at < vectors) {
-        float parts[kRanks][kVectorWidth];
-#pragma unroll
-        for (int r = 0; r < kRanks; ++r) {
-          load_floats(op.partial.of[r] + (first + at) * kVectorWidth, parts[r]);
-        }
-        float x[kVectorWidth];
-        to_float(reinterpret_cast<const Bf16x8*>(op.x.of[rank])[first + at], x);
+      if (thread + kTeamThreads * i < vectors) {
         float sum[kVectorWidth] = {};
+        float values[kVectorWidth];
 #pragma unroll
         for (int r = 0; r < kRanks; ++r) {
+          to_float(parts[i][r], values);
 #pragma unroll
-          for (int j = 0; j < kVectorWidth; ++j) sum[j] += parts[r][j];
+          for (int j = 0; j < kVectorWidth; ++j) sum[j] += values[j];
         }
         // Rounded before the residual is added, as a product that adds to it does on one GPU.
         to_float(to_bf16(sum), sum);
+        to_float(held[i], values);
 #pragma unroll
-        for (int j = 0; j < kVectorWidth; ++j) sum[j] += x[j];
+        for (int j = 0; j < kVectorWidth; ++j) sum[j] += values[j];
         held[i] = to_bf16(sum);
         // The norm is that of the stored residual, as where one GPU does it alone.
         to_float(held[i], sum);
@@ -110,10 +137,10 @@ __device__ void reduce_rows(int rank, const PeerReduceNorm& op) {
         for (float value : sum) squares = fmaf(value, value, squares);
       }
     }
-    const float scale = rsqrtf(group_sum<32>(squares) / static_cast<float>(op.hidden) + op.eps);
+    const float scale = rsqrtf(team_sum(squares) / static_cast<float>(op.hidden) + op.eps);
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
-      const int at = lane + 32 * i;
+      const int at = thread + kTeamThreads * i;
       if (at < vectors) {
         float values[kVectorWidth];
         float weights[kVectorWidth];
@@ -124,8 +151,9 @@ __device__ void reduce_rows(int rank, const PeerReduceNorm& op) {
         const Bf16x8 normed = to_bf16(values);
 #pragma unroll
         for (int r = 0; r < kRanks; ++r) {
-          if (kEverywhere || r == rank)
+          if (kEverywhere || r == rank) {
             reinterpret_cast<Bf16x8*>(op.out.of[r])[first + at] = normed;
+          }
           if ((kEverywhere && op.share_x) || r == rank) {
             reinterpret_cast<Bf16x8*>(op.x.of[r])[first + at] = held[i];
           }
@@ -207,14 +235,16 @@ struct Kernels {
 // 1024, 2560 and 4096 are the widths of the three model sizes.
 template <int kRanks>
 Kernels kernels_for(int vectors) {
-  if (vectors <= 32 * 4) return {reduce_norm_kernel<kRanks, 4>, reduce_arrived_kernel<kRanks, 4>};
-  if (vectors <= 32 * 10) {
-    return {reduce_norm_kernel<kRanks, 10>, reduce_arrived_kernel<kRanks, 10>};
+  if (vectors <= kTeamThreads) {
+    return {reduce_norm_kernel<kRanks, 1>, reduce_arrived_kernel<kRanks, 1>};
   }
-  if (vectors <= 32 * 16) {
-    return {reduce_norm_kernel<kRanks, 16>, reduce_arrived_kernel<kRanks, 16>};
+  if (vectors <= kTeamThreads * 3) {
+    return {reduce_norm_kernel<kRanks, 3>, reduce_arrived_kernel<kRanks, 3>};
   }
-  return {reduce_norm_kernel<kRanks, 32>, reduce_arrived_kernel<kRanks, 32>};
+  if (vectors <= kTeamThreads * 4) {
+    return {reduce_norm_kernel<kRanks, 4>, reduce_arrived_kernel<kRanks, 4>};
+  }
+  return {reduce_norm_kernel<kRanks, 8>, reduce_arrived_kernel<kRanks, 8>};
 }
 
 Kernels kernels_for(int ranks, int vectors) {
@@ -226,7 +256,7 @@ Kernels kernels_for(int ranks, int vectors) {
 
 // As many blocks as there are rows for, equal on all ranks.
 int blocks_for(const PeerGroup& group, std::int64_t rows_of_rank) {
-  const std::int64_t useful = (rows_of_rank + kWarps / 4 - 1) / (kWarps / 4);
+  const std::int64_t useful = (rows_of_rank + kTeams - 1) / kTeams;
   return static_cast<int>(std::clamp<std::int64_t>(useful, 1, group.blocks));
 }
 
@@ -234,7 +264,7 @@ int blocks_for(const PeerGroup& group, std::int64_t rows_of_rank) {
 
 void load_peer_kernels(int size) {
   cudaFuncAttributes attributes{};
-  for (const int vectors : {32 * 4, 32 * 10, 32 * 16, 32 * 32}) {
+  for (const int vectors : {kTeamThreads, kTeamThreads * 3, kTeamThreads * 4, kTeamThreads * 8}) {
     cuda_check(cudaFuncGetAttributes(&attributes, kernels_for(size, vectors).reduce_norm));
     cuda_check(cudaFuncGetAttributes(&attributes, kernels_for(size, vectors).reduce_arrived));
   }
@@ -255,7 +285,7 @@ void launch_peer_reduce_norm(const PeerGroup& group, const PeerReduceNorm& op,
 void launch_reduce_arrived(const PeerFlags& flags, const PeerReduceNorm& op, cudaStream_t stream) {
   CHECK(op.hidden % kVectorWidth == 0 && op.hidden <= 8192);
   const std::int64_t rows = (op.rows + flags.size - 1) / flags.size;
-  const auto blocks = static_cast<unsigned>(std::clamp<std::int64_t>(rows / kWarps, 1, 132));
+  const auto blocks = static_cast<unsigned>(std::clamp<std::int64_t>(rows / kTeams, 1, 132));
   const ReduceArrivedKernel kernel =
       kernels_for(flags.size, op.hidden / kVectorWidth).reduce_arrived;
   kernel<<<blocks, kThreads, 0, stream>>>(flags, op);

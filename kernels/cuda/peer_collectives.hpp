@@ -41,10 +41,10 @@ void load_peer_kernels(int size);
 
 // See Communicator::ReduceNorm. Each rank reads its rows of all partial sums, adds them in float32
 // in rank order to its residual rows, and writes the normed rows to all ranks. Per rank and
-// direction the links carry (size - 1) / size * rows * hidden * 6 bytes. hidden <= 8192. A
+// direction the links carry (size - 1) / size * rows * hidden * 4 bytes. hidden <= 8192. A
 // group of one is residual and norm without any link.
 struct PeerReduceNorm {
-  PeerPointers<const float> partial;
+  PeerPointers<const __nv_bfloat16> partial;
   PeerPointers<__nv_bfloat16> out;
   PeerPointers<__nv_bfloat16> x;  // only the own one unless share_x
   const float* weight = nullptr;

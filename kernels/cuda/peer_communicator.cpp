@@ -87,7 +87,7 @@ class PeerCommunicator final : public Communicator {
   void reduce_norm(const ReduceNorm& op, int lane) override {
     if (backend_.replaying() || rehearsing_) return;
     const std::int64_t offset = op.first_row * op.hidden;
-    PeerReduceNorm peer{.partial = pointers<const float>(op.partial, offset),
+    PeerReduceNorm peer{.partial = pointers<const Bf16>(op.partial, offset),
                         .out = pointers<Bf16>(op.out, offset),
                         .weight = static_cast<const float*>(op.weight->data()),
                         .rows = backend_.launch_rows(op.rows),
@@ -198,8 +198,8 @@ class PeerCommunicator final : public Communicator {
     state.x = {};
     if (op.share_x) state.x = pointers<Bf16>(op.x);
     state.local = peer;
-    const auto partial = pointers<float>(op.partial);
-    const auto received = pointers<float>(received_.get());
+    const auto partial = pointers<Bf16>(op.partial);
+    const auto received = pointers<Bf16>(received_.get());
     const std::int64_t count = state.share * state.hidden;
     // Rank r's part of my rows lies at block r of the lane's received rows; the kernel counts rows
     // from the lane's first.
@@ -272,7 +272,7 @@ class PeerCommunicator final : public Communicator {
   PeerGroup gather_group_;
   std::array<LaneState, kLanes> lanes_;
   std::vector<Stream> copies_;        // one to each peer
-  std::unique_ptr<Buffer> received_;  // float32, as large as partial
+  std::unique_ptr<Buffer> received_;  // as large as partial
   std::unique_ptr<Buffer> flags_;     // [lane][phase][rank]
   std::unique_ptr<DeviceBuffer> flag_values_;
   std::vector<std::unique_ptr<StagedRows>> rows_;  // of each slot

@@ -158,7 +158,7 @@ class HostBackend : public kernels::Backend {
                   data(out) + static_cast<std::int64_t>(i) * width);
     }
   }
-  void partial_product(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override {
+  void linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override {
     multiply(data(out), data(in), weight, 0, weight.rows(), rows, false);
   }
   void linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) override {
