@@ -1,6 +1,7 @@
 #include "clients/cli/submit/chunker.hpp"
 
 #include <algorithm>
+#include <cstdio>
 #include <filesystem>
 
 #include "clients/cpp/items.hpp"

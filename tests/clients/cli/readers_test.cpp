@@ -1,6 +1,7 @@
 #include "clients/cli/io/readers.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
