@@ -1,6 +1,7 @@
 #include "common/tokenizer/tokenizer_json.hpp"
 
 #include <algorithm>
+#include <limits>
 
 #include "common/tokenizer/byte_alphabet.hpp"
 #include "common/tokenizer/json_reader.hpp"
@@ -203,7 +204,8 @@ bool read_post_processor(JsonReader& reader, const JsonObject& root, TokenizerSp
 }
 
 // The id that the reference gives an added token: the vocabulary's own where it has the string,
-// otherwise the next after the vocabulary and the added tokens so far. The file's id must agree.
+// otherwise the next after the vocabulary and the added tokens so far. The file's id must agree. No
+// id will do where a vocabulary with gaps has given that next one to another string.
 std::int64_t expected_added_id(const TokenizerSpec& spec, std::string_view content) {
   const auto vocabulary_size = static_cast<std::int64_t>(spec.vocabulary.size());
   std::int64_t next = vocabulary_size;
@@ -213,7 +215,11 @@ std::int64_t expected_added_id(const TokenizerSpec& spec, std::string_view conte
   std::string bytes;  // The vocabulary is compared as the file writes it, in the byte alphabet.
   const bool writable = append_bytes_of_alphabet(content, bytes);
   const std::int32_t own = writable ? spec.vocabulary.find(bytes) : Vocabulary::kNone;
-  return own == Vocabulary::kNone ? next : own;
+  if (own != Vocabulary::kNone) {
+    return own;
+  }
+  const bool taken = !spec.vocabulary.piece(static_cast<std::int32_t>(next)).empty();
+  return taken ? std::numeric_limits<std::int64_t>::max() : next;
 }
 
 bool read_added_token(JsonReader& reader, JsonElement element, TokenizerSpec& spec) {

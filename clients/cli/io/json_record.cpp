@@ -70,6 +70,9 @@ void parse_json_record(const std::string& line, const ReadOptions& options, Reco
   } catch (const Json::parse_error& error) {
     fail_as_broken(line, error, record);
     return;
+  } catch (const Json::out_of_range&) {
+    record.fail(ErrorCode::kInvalidArgument, "the line holds a number beyond every number type");
+    return;
   }
   if (!object.is_object()) {
     record.fail(ErrorCode::kInvalidArgument, "the line is not a JSON object");
