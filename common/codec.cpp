@@ -170,7 +170,9 @@ class Reader {
         return false;
       }
       out.resize(object.via.bin.size / sizeof(T));
-      std::memcpy(static_cast<void*>(out.data()), object.via.bin.ptr, object.via.bin.size);
+      if (!out.empty()) {
+        std::memcpy(static_cast<void*>(out.data()), object.via.bin.ptr, object.via.bin.size);
+      }
       return true;
     } else {
       if (object.type != msgpack::type::ARRAY) {
