@@ -69,9 +69,13 @@ Result<DeviceChoice> choose_devices(std::string_view devices, std::string_view t
   int size = kGroupSizeMax;
   while (size > count) size /= 2;
   choice.devices.resize(static_cast<std::size_t>(size));
+  if (count == 1) {
+    choice.reason = "one GPU, so no group";
+    return choice;
+  }
   choice.reason = "one group of " + std::to_string(size) + " of " + std::to_string(count) +
-                  (count == 1 ? " GPU" : " GPUs") +
-                  ": it serves short texts as fast as that many workers, and long ones sooner";
+                  " GPUs: it takes models and batches that do not fit one of them, long texts come "
+                  "back sooner, and short ones at nearly the rate of as many one-GPU workers";
   if (size < count) choice.reason += "; groups have 1, 2, 4 or 8, so start another for the rest";
   return choice;
 }

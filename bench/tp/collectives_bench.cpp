@@ -1,7 +1,9 @@
 // The collectives over peer memory by size and number of thread blocks, each result checked first
 // against the host.
 //
-//   collectives_bench [--hidden 2560]
+//   collectives_bench [--hidden 2560] [--nccl]
+//
+// With --nccl NCCL's own collectives come after each table.
 //
 // "bus" is 2 * (N - 1) / N * bytes / time, as NCCL's own tests count an all-reduce; here the time
 // holds the residual and the norm as well. For the gather of keys and values it is the bytes that a
@@ -17,6 +19,7 @@
 #include <random>
 #include <vector>
 
+#include "bench/tp/nccl_collectives.hpp"
 #include "common/check.hpp"
 #include "kernels/cuda/cuda_check.hpp"
 #include "kernels/cuda/operations.hpp"
@@ -300,11 +303,17 @@ void measure(int size, std::int64_t hidden) {
 
 int main(int argc, char** argv) {
   try {
-    const std::int64_t hidden =
-        argc == 3 && std::strcmp(argv[1], "--hidden") == 0 ? std::atoll(argv[2]) : 2560;
+    std::int64_t hidden = 2560;
+    bool nccl = false;
+    for (int i = 1; i < argc; ++i) {
+      if (std::strcmp(argv[i], "--nccl") == 0) nccl = true;
+      if (std::strcmp(argv[i], "--hidden") == 0 && i + 1 < argc) hidden = std::atoll(argv[++i]);
+    }
     const int gpus = tessera::kernels::cuda_device_count();
     for (const int size : {2, 4, 8}) {
-      if (size <= gpus) tessera::bench::measure(size, hidden);
+      if (size > gpus) continue;
+      tessera::bench::measure(size, hidden);
+      if (nccl) tessera::bench::measure_nccl(size, hidden);
     }
     return gpus >= 2 ? EXIT_SUCCESS : EXIT_FAILURE;
   } catch (const tessera::FatalError& error) {

@@ -1,5 +1,7 @@
 // The operations of CudaBackend: a batch's start and end, and the launches between them.
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -351,11 +353,24 @@ void CudaBackend::pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std
   }
 }
 
-// A test build can make the GPU fault in its n-th batch, to see that the worker ends cleanly.
+// A test build can make a GPU fault, or hang, to see that the worker ends cleanly: in its batch
+// TESSERA_FAULT_AT_BATCH or in the first after the file TESSERA_FAULT_WHEN has appeared;
+// TESSERA_FAULT_DEVICE names one GPU of a group, and TESSERA_FAULT_HANG asks for the hang.
 void CudaBackend::inject_fault() {
 #ifdef TESSERA_FAULT_INJECTION
+  const char* device = std::getenv("TESSERA_FAULT_DEVICE");
   const char* at = std::getenv("TESSERA_FAULT_AT_BATCH");
-  if (at != nullptr && ++batches_ == std::atoll(at)) {
+  const char* when = std::getenv("TESSERA_FAULT_WHEN");
+  if (batches_ < 0 || (device != nullptr && std::atoi(device) != device_)) return;
+  ++batches_;
+  if ((at == nullptr || batches_ != std::atoll(at)) &&
+      (when == nullptr || ::access(when, F_OK) != 0)) {
+    return;
+  }
+  batches_ = -1;  // once
+  if (std::getenv("TESSERA_FAULT_HANG") != nullptr) {
+    launch_hang(stream());
+  } else {
     launch_fault(stream());
   }
 #endif

@@ -1,5 +1,5 @@
 // What timing and tests need on the device: reproducible numbers (a hash of the index, so any
-// thread can make any), a comparison of bits, a fault.
+// thread can make any), a comparison of bits, a fault and a hang.
 
 #include "kernels/cuda/cuda_check.hpp"
 #include "kernels/cuda/random.hpp"
@@ -40,6 +40,19 @@ __global__ void count_kernel(unsigned* counter, const __nv_bfloat16* a, const __
 
 __global__ void fault_kernel(int* nowhere) { *nowhere = 1; }
 
+__device__ std::uint64_t now_ns() {
+  std::uint64_t time;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(time));
+  return time;
+}
+
+__global__ void hang_kernel() {
+  constexpr std::uint64_t kHangNs = 30'000'000'000;
+  const std::uint64_t start = now_ns();
+  while (now_ns() - start < kHangNs) {
+  }
+}
+
 }  // namespace
 
 void launch_fill_random(__nv_bfloat16* values, std::int64_t count, std::uint64_t seed,
@@ -58,6 +71,11 @@ void launch_count_different(unsigned* counter, const __nv_bfloat16* a, const __n
 
 void launch_fault(cudaStream_t stream) {
   fault_kernel<<<1, 1, 0, stream>>>(reinterpret_cast<int*>(16));
+  check_launch();
+}
+
+void launch_hang(cudaStream_t stream) {
+  hang_kernel<<<1, 1, 0, stream>>>();
   check_launch();
 }
 

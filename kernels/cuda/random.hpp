@@ -15,7 +15,8 @@ void launch_fill_random(__nv_bfloat16* values, std::int64_t count, std::uint64_t
 void launch_count_different(unsigned* counter, const __nv_bfloat16* a, const __nv_bfloat16* b,
                             std::int64_t count, cudaStream_t stream);
 
-// Writes to an address that nobody owns; only for tests of what follows.
+// Only for tests of what follows: a write to an address that nobody owns; half a minute of nothing.
 void launch_fault(cudaStream_t stream);
+void launch_hang(cudaStream_t stream);
 
 }  // namespace tessera::kernels::cuda

@@ -16,6 +16,7 @@ TEST(DeviceChoice, AutoTakesTheLargestGroup) {
   EXPECT_THAT(of(4).reason, HasSubstr("one group of 4 of 4 GPUs"));
   EXPECT_THAT(of(7).devices, ElementsAre(0, 1, 2, 3));
   EXPECT_THAT(of(7).reason, HasSubstr("start another"));
+  EXPECT_THAT(of(1).reason, HasSubstr("one GPU"));
   EXPECT_EQ(of(16).devices.size(), 8U);
 }
 
