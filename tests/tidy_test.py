@@ -27,7 +27,7 @@ PLACES = {
     r"<zmq\.h": ("common/net/",),
     r"<hiredis/": ("coordinator/redis_",),
     r"<(cuda|cublas|cudnn|nvrtc)": ("kernels/cuda/", "tests/kernels/", "bench/"),
-    r"<nccl": ("kernels/cuda/nccl_", "worker/nccl_"),
+    r"<nccl": ("kernels/cuda/nccl_", "bench/tp/nccl_"),
     r"<msgpack": ("common/codec",),
     r"<(dnnl|oneapi)": ("kernels/cpu/", "bench/"),
 }

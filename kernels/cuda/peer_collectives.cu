@@ -7,6 +7,7 @@
 
 #include "common/check.hpp"
 #include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/peer_collectives.hpp"
 #include "kernels/cuda/vector.cuh"
 
@@ -199,9 +200,11 @@ __global__ void wait_kernel(const __grid_constant__ PeerFlags flags) { wait_for_
 __global__ void __launch_bounds__(kThreads, 1)
     gather_rows_kernel(const __grid_constant__ PeerGroup group,
                        const __grid_constant__ PeerGatherRows op) {
+  allow_next_kernel();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int vectors = op.width / kVectorWidth;
+  wait_for_previous_kernel();
   const std::int64_t tokens = op.rows[0];
   const std::int32_t* rows = op.rows + kGatherHeader;
   const std::int64_t step = std::int64_t{kWarps} * gridDim.x;
@@ -301,8 +304,8 @@ void launch_wait(const PeerFlags& flags, cudaStream_t stream) {
 void launch_peer_gather_rows(const PeerGroup& group, const PeerGatherRows& op,
                              cudaStream_t stream) {
   CHECK(op.width % kVectorWidth == 0 && op.source_width % kVectorWidth == 0);
-  gather_rows_kernel<<<static_cast<unsigned>(group.blocks), kThreads, 0, stream>>>(group, op);
-  check_launch();
+  launch_dependent(gather_rows_kernel, dim3(static_cast<unsigned>(group.blocks)), dim3(kThreads), 0,
+                   stream, group, op);
 }
 
 }  // namespace tessera::kernels::cuda
