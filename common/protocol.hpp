@@ -49,7 +49,9 @@ struct EmbedSpec {
   bool operator==(const EmbedSpec&) const = default;
 };
 
-// 1..4096 texts or token-id lists, one behind the other in `payload`.
+// 1..4096 texts or token-id lists, one behind the other in `payload`. Ids that do not end with the
+// model's final token get it appended, as every text does; it counts for max_tokens and comes last
+// in what truncation leaves.
 struct ItemBlock {
   std::vector<std::uint32_t> sizes;  // Bytes of each item; token ids are int32, so 4 bytes each.
   std::vector<std::uint8_t> kinds;   // ItemKind of each; empty = all texts.

@@ -46,7 +46,7 @@ struct ToCommand {
   std::uint64_t epoch;
 
   RedisCommand operator()(ledger::CreateJob& op) const {
-    return make(kCreate, {kEpochKey, kJobsKey, job_key(op.job)},
+    return make(kCreate, {kEpochKey, kJobsKey, job_key(op.job), part_key(op.job, "accepted")},
                 {std::to_string(epoch), op.job, op.job_key, op.tenant, op.spec,
                  std::to_string(op.priority)});
   }
@@ -123,6 +123,9 @@ const std::vector<std::string>& ledger_scripts() {
              "  redis.call('HSET', KEYS[3], 'key', ARGV[3], 'tenant', ARGV[4], 'spec', ARGV[5],\n"
              "             'priority', ARGV[6], 'state', 0)\n"
              "  redis.call('SADD', KEYS[2], ARGV[2])\n"
+             "elseif redis.call('HGET', KEYS[3], 'spec') ~= ARGV[5]\n"
+             "    or redis.call('EXISTS', KEYS[4]) == 1 then\n"
+             "  return redis.error_reply('CONFLICT the ledger has another job of this id')\n"
              "end\n"
              "return 'OK'"),
       // kSet
@@ -144,13 +147,14 @@ const std::vector<std::string>& ledger_scripts() {
              "  for i = 1, 6 do redis.call('HINCRBY', KEYS[2], names[i], ARGV[i + 2]) end\n"
              "end\n"
              "return 'OK'"),
-      // kAck
-      fenced("redis.call('SETBIT', KEYS[2], ARGV[2], 1)\n"
-             "redis.call('DEL', KEYS[3])\n"
+      // kAck, and kEnd likewise: what frees memory comes first. A full server refuses a script at a
+      // first command that may need some; one that has changed something is run to its end.
+      fenced("redis.call('DEL', KEYS[3])\n"
+             "redis.call('SETBIT', KEYS[2], ARGV[2], 1)\n"
              "return 'OK'"),
       // kEnd
-      fenced("redis.call('HSET', KEYS[2], 'state', ARGV[2])\n"
-             "for i = 3, #KEYS do redis.call('DEL', KEYS[i]) end\n"
+      fenced("for i = 3, #KEYS do redis.call('DEL', KEYS[i]) end\n"
+             "redis.call('HSET', KEYS[2], 'state', ARGV[2])\n"
              "return 'OK'"),
       // kForget
       fenced("redis.call('SREM', KEYS[2], ARGV[2])\n"
@@ -167,6 +171,9 @@ RedisCommand to_command(ledger::Operation operation, std::uint64_t epoch) {
 }
 
 ledger::Reply to_reply(RedisValue value) {
+  if (value.kind == RedisValue::Kind::kError && value.text.starts_with("CONFLICT")) {
+    return {.status = ledger::Status::kConflict, .message = std::move(value.text), .content = {}};
+  }
   if (value.kind == RedisValue::Kind::kError) {
     return {.status = ledger::Status::kFailed, .message = std::move(value.text), .content = {}};
   }

@@ -140,9 +140,13 @@ void BatchRunner::serve(Engine& engine) {
 bool BatchRunner::start(Engine& engine, int slot, Running& running) {
   const PackedIds ids(running.task.batch);
   running.start = Clock::now();
+  const std::size_t answer_bytes = running.task.batch.lengths.size() *
+                                   static_cast<std::size_t>(engine.info().hidden_size) *
+                                   sizeof(std::uint16_t);
   const Result<void> runnable =
-      ids.consistent ? engine.check(ids.view())
-                     : Result<void>(Error{ErrorCode::kInternal, "lengths and ids do not agree"});
+      ids.consistent && answer_bytes <= protocol::kPayloadBytesMax
+          ? engine.check(ids.view())
+          : Error{ErrorCode::kInternal, "lengths and ids do not agree, or are too many"};
   if (!runnable) {
     deliver({answer_to(running.task.batch, ErrorCode::kInternal), running.task.tag});
     return false;

@@ -4,6 +4,7 @@
 
 #include "common/check.hpp"
 #include "common/log.hpp"
+#include "coordinator/core/replies.hpp"
 
 namespace tessera::coordinator {
 namespace {
@@ -14,13 +15,6 @@ constexpr Micros kClientForgottenUs = 3600LL * 1'000'000;
 constexpr std::uint32_t kRetryMsMin = 50;
 constexpr std::uint32_t kRetryMsMax = 10'000;
 constexpr std::uint32_t kRetryMsUnknown = 500;
-
-void reply_error(const std::string& peer, std::uint64_t request_id, ErrorCode code,
-                 std::string message, Actions& actions) {
-  actions.push_back(SendClient{
-      peer,
-      protocol::ErrorReply{.request_id = request_id, .code = code, .message = std::move(message)}});
-}
 
 }  // namespace
 
@@ -89,7 +83,7 @@ void Core::on(FromClient& event, Micros now, Actions& actions) {
     actions.push_back(SendClient{peer, protocol::Pong{ping->nonce}});
   } else if (auto* embed = std::get_if<protocol::EmbedRequest>(&event.message)) {
     if (stopping_) {
-      reply_error(peer, embed->request_id, ErrorCode::kUnavailable, "the coordinator is stopping",
+      reply_error(peer, embed->request_id, {ErrorCode::kUnavailable, "the coordinator is stopping"},
                   actions);
     } else {
       queries_.on_request(peer, tenant, std::move(*embed), retry_after_ms(), now, actions);
@@ -107,19 +101,20 @@ void Core::on(FromClient& event, Micros now, Actions& actions) {
   } else if (const auto* status = std::get_if<protocol::StatusRequest>(&event.message)) {
     on_status(peer, *status, now, actions);
   } else if (!std::holds_alternative<protocol::Pong>(event.message)) {
-    reply_error(peer, 0, ErrorCode::kInvalidArgument,
-                std::string(protocol::name_of(event.message)) + " is not a client's message",
+    reply_error(peer, 0,
+                {ErrorCode::kInvalidArgument,
+                 std::string(protocol::name_of(event.message)) + " is not a client's message"},
                 actions);
   }
 }
 
 void Core::on_hello(const std::string& peer, const protocol::ClientHello& hello, Actions& actions) {
   if (hello.tenant.size() > protocol::kNameBytesMax) {
-    reply_error(peer, 0, ErrorCode::kInvalidArgument, "a tenant has at most 256 bytes", actions);
+    reply_error(peer, 0, {ErrorCode::kInvalidArgument, "a tenant has at most 256 bytes"}, actions);
     return;
   }
   if (clients_.size() >= kClientsMax && !clients_.contains(peer)) {
-    reply_error(peer, 0, ErrorCode::kResourceExhausted, "too many clients", actions);
+    reply_error(peer, 0, {ErrorCode::kResourceExhausted, "too many clients"}, actions);
     return;
   }
   clients_[peer].tenant = hello.tenant;
@@ -133,7 +128,7 @@ void Core::on(FromWorker& event, Micros now, Actions& actions) {
 }
 
 void Core::on(BadFromClient& event, Micros /*now*/, Actions& actions) {
-  reply_error(event.peer, 0, event.error.code, event.error.message, actions);
+  reply_error(event.peer, 0, event.error, actions);
 }
 
 void Core::on(BadFromWorker& event, Micros now, Actions& actions) {
@@ -236,7 +231,7 @@ void Core::on_status(const std::string& peer, const protocol::StatusRequest& req
   } else if (const Job* job = jobs_.find(request.job_id)) {
     reply.jobs.push_back(job->progress());
   } else {
-    reply_error(peer, request.request_id, ErrorCode::kNotFound, "no job has this id", actions);
+    reply_error(peer, request.request_id, {ErrorCode::kNotFound, "no job has this id"}, actions);
     return;
   }
   actions.push_back(SendClient{peer, std::move(reply)});

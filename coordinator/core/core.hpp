@@ -39,6 +39,11 @@ class Core {
   // More could be done at once: step with a Tick before waiting for anything.
   bool has_backlog() const { return jobs_.has_backlog(); }
 
+  // Of results that were sent to the client and not acknowledged by it.
+  std::size_t unacknowledged_bytes(const std::string& client) const {
+    return jobs_.unacknowledged_bytes(client);
+  }
+
   // One line of counters for the log.
   std::string metrics() const;
 

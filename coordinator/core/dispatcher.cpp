@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::uint32_t kDeathsMax = 3;
 constexpr double kLateFactor = 10;
+constexpr double kExpectedMaxS = 3600;  // Whatever a worker says that its batches cost.
 
 // NaN and infinity have all exponent bits set.
 bool all_finite(std::span<const std::uint16_t> values) {
@@ -302,8 +303,8 @@ void Dispatcher::send_batch(Worker& worker, std::vector<Flight*> flights, Micros
     std::memcpy(out, flight->ids.data(), flight->ids.size() * sizeof(std::int32_t));
     out += flight->ids.size() * sizeof(std::int32_t);
   }
-  const double expected_s =
-      registry_.capacity(worker).seconds(static_cast<double>(tokens), squares);
+  const double expected_s = std::min(
+      kExpectedMaxS, registry_.capacity(worker).seconds(static_cast<double>(tokens), squares));
   worker.exclusive = Scheduler::runs_alone(*flights.front());
   worker.batches.push_back(message.batch_id);
   batches_[message.batch_id] = {.worker = worker.peer,

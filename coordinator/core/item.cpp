@@ -98,6 +98,15 @@ Result<ResolvedSpec> resolve(const protocol::EmbedSpec& spec, std::span<const Se
   return resolved;
 }
 
+Result<void> check_answer_fits(const ResolvedSpec& spec, std::size_t items) {
+  const std::size_t fitting = protocol::kPayloadBytesMax / spec.row_bytes();
+  if (items > fitting) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "at this width at most " + std::to_string(fitting) + " items fit one answer"};
+  }
+  return {};
+}
+
 KeyHasher::KeyHasher(std::string_view fingerprint, const ResolvedSpec& spec,
                      std::uint32_t max_tokens)
     : prefix_(spec.prefix) {

@@ -14,6 +14,7 @@ std::uint32_t* counter_of(Job& job, Stage stage) {
       return &job.ready;
     case Stage::kSent:
     case Stage::kFetchingResult:
+    case Stage::kFetchResultAgain:
       return &job.sent;
     case Stage::kAcking:
     case Stage::kAckAgain:
@@ -23,7 +24,10 @@ std::uint32_t* counter_of(Job& job, Stage stage) {
   }
 }
 
-bool is_active(Stage stage) { return stage == Stage::kFetchingItems || stage == Stage::kActive; }
+bool is_active(Stage stage) {
+  return stage == Stage::kFetchingItems || stage == Stage::kFetchItemsAgain ||
+         stage == Stage::kActive;
+}
 
 }  // namespace
 

@@ -14,17 +14,19 @@ namespace tessera::coordinator {
 // A chunk between its arrival and its delivery. What is not resident lies in the ledger.
 struct Chunk {
   enum class Stage : std::uint8_t {
-    kJournalling,     // Becoming durable; not acknowledged yet.
-    kWaiting,         // For room among the items in work; `items` when resident.
-    kFetchingItems,   // Items asked of the ledger.
-    kActive,          // `unit` is in work.
-    kStoring,         // `result` is becoming durable.
-    kStoreAgain,      // The ledger refused; tried again later.
-    kReady,           // For the client; `result` when resident.
-    kFetchingResult,  // Result asked of the ledger.
-    kSent,            // Not acknowledged yet.
-    kAcking,          // Being forgotten in the ledger.
-    kAckAgain,        // The ledger refused; tried again later.
+    kJournalling,      // Becoming durable; not acknowledged yet.
+    kWaiting,          // For room among the items in work; `items` when resident.
+    kFetchingItems,    // Items asked of the ledger.
+    kFetchItemsAgain,  // It could not give them now; tried again later, as all that end so.
+    kActive,           // `unit` is in work.
+    kStoring,          // `result` is becoming durable.
+    kStoreAgain,       // The ledger refused.
+    kReady,            // For the client; `result` when resident.
+    kFetchingResult,   // Result asked of the ledger.
+    kFetchResultAgain,
+    kSent,    // To the job's client, not acknowledged yet.
+    kAcking,  // Being forgotten in the ledger.
+    kAckAgain,
   };
   Stage stage = Stage::kJournalling;
   std::uint32_t items_count = 0;
@@ -32,7 +34,8 @@ struct Chunk {
   UnitId unit = 0;
   std::optional<protocol::ChunkResult> result;
   ledger::StoreResult counts;  // Of the result, without its content.
-  Micros sent_at = 0;
+  std::size_t sent_bytes = 0;  // Of the client's credit; see JobDesk::has_credit.
+  Micros again_at = 0;         // In the stages that wait for another try.
 
   std::size_t resident_bytes() const {
     return (items ? items->payload.size() : 0) + (result ? result->results.payload.size() : 0);
@@ -53,7 +56,8 @@ struct Job {
   bool fingerprint_durable = false;
   bool created = false;                  // In the ledger.
   bool end_durable = false;              // The end, in the ledger.
-  bool end_refused = false;              // By the ledger; tried again later.
+  bool end_refused = false;              // By the ledger;
+  Micros end_again_at = 0;               // tried again then.
   std::vector<std::uint32_t> end_drops;  // Chunks whose contents go with the end.
   std::vector<std::pair<std::string, std::uint64_t>> end_waiters;  // Clients and their request ids.
   bool closed = false;
@@ -67,9 +71,9 @@ struct Job {
   std::map<std::uint32_t, Chunk> chunks;  // Not delivered yet: at most a window of them.
   std::uint32_t waiting = 0;              // Chunks in stage kWaiting,
   std::uint32_t ready = 0;                // in kReady,
-  std::uint32_t sent = 0;                 // in kSent or kFetchingResult,
+  std::uint32_t sent = 0;                 // in kSent or about to be: kFetching- and -ResultAgain,
   std::uint32_t acking = 0;               // in kAcking or kAckAgain,
-  std::uint64_t active_items = 0;         // and items of chunks in kFetchingItems or kActive.
+  std::uint64_t active_items = 0;         // and items of chunks in kActive or about to be.
 
   std::uint64_t items_accepted = 0;
   std::uint64_t items_done = 0;

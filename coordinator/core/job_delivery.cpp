@@ -1,5 +1,5 @@
 #include <algorithm>
-#include <limits>
+#include <utility>
 
 #include "common/check.hpp"
 #include "common/log.hpp"
@@ -13,6 +13,15 @@ using Stage = Chunk::Stage;
 using ledger::Status;
 
 constexpr std::uint64_t kPendingBatches = 4;  // Per worker: two in flight, two to choose from.
+constexpr std::size_t kResultBytesGuess = 1U << 20;  // 256 vectors of 1024 floats.
+
+// About what a result takes in a message queue.
+std::size_t bytes_of(const protocol::ChunkResult& result) {
+  constexpr std::size_t kPerItem = 16;
+  constexpr std::size_t kPerError = 200;
+  return result.results.payload.size() + kPerItem * result.results.codes.size() +
+         kPerError * result.results.errors.size();
+}
 
 }  // namespace
 
@@ -28,7 +37,8 @@ void JobDesk::drop_contents(Chunk& chunk) {
 Job* JobDesk::next_to_activate() {
   Job* best = nullptr;
   double best_share = 0;
-  for (auto& [id, job] : jobs_) {
+  for (const auto& [id, candidate] : running_) {
+    Job& job = *candidate;
     const ModelId model = job.resolved->model;
     if (job.waiting == 0 || job.ended() || !flow_.can_start(model) ||
         (!job.fingerprint.empty() && job.fingerprint != dispatcher_.fingerprint(model))) {
@@ -53,7 +63,7 @@ Job* JobDesk::next_to_activate() {
 std::uint32_t JobDesk::pump(Micros now, Actions& actions) {
   std::uint32_t started = 0;
   backlog_ = false;
-  while (!stopping_) {
+  while (!stopping_ && !ledger_is_busy()) {
     Job* job = next_to_activate();
     if (job == nullptr) {
       break;
@@ -73,9 +83,9 @@ std::uint32_t JobDesk::pump(Micros now, Actions& actions) {
       fetch_items(*job, waiting->first, waiting->second, actions);
     }
   }
-  for (auto& [id, job] : jobs_) {
-    if (job.ready > 0 && !job.peer.empty()) {
-      send_results(job, now, actions);
+  for (const auto& [id, job] : running_) {
+    if (job->ready > 0 && !job->peer.empty()) {
+      send_results(*job, actions);
     }
   }
   return started;
@@ -127,18 +137,17 @@ void JobDesk::items_fetched(const JobId& id, std::uint32_t number, const ledger:
   if (chunk == nullptr || chunk->stage != Stage::kFetchingItems) {
     return;
   }
-  job->move(*chunk, Stage::kWaiting);
-  if (reply.status == Status::kFailed) {
-    return;  // Tried again by the next pump.
-  }
-  auto items = ledger::read_chunk(reply.content);
+  auto items = reply.status == Status::kDone
+                   ? ledger::read_chunk(reply.content)
+                   : Result<protocol::SubmitChunk>(Error{ErrorCode::kUnavailable, reply.message});
   if (!items) {
     log::error("job {}: chunk {} is not readable in the ledger: {}", id, number,
                items.error().message);
-    drop_contents(*chunk);
-    job->move(*chunk, Stage::kFetchingItems);  // Held there: nothing can be answered for it.
+    job->move(*chunk, Stage::kFetchItemsAgain);
+    chunk->again_at = now + limits_.ledger_retry_us;
     return;
   }
+  job->move(*chunk, Stage::kWaiting);
   chunk->items_count = static_cast<std::uint32_t>(items->items.sizes.size());
   chunk->items = std::move(items->items);
   resident_bytes_ += chunk->resident_bytes();
@@ -179,7 +188,7 @@ void JobDesk::store(Job& job, std::uint32_t number, Actions& actions) {
   operation.content = ledger::journal_result(*chunk.result);
   run(
       std::move(operation),
-      [this, id = job.id, number](const ledger::Reply& reply, Micros, Actions&) {
+      [this, id = job.id, number](const ledger::Reply& reply, Micros now, Actions&) {
         Job* stored_job = find_job(id);
         Chunk* stored = find_chunk(id, number);
         if (stored == nullptr || stored->stage != Stage::kStoring) {
@@ -187,6 +196,7 @@ void JobDesk::store(Job& job, std::uint32_t number, Actions& actions) {
         }
         if (reply.status == Status::kFailed) {
           stored_job->move(*stored, Stage::kStoreAgain);
+          stored->again_at = now + limits_.ledger_retry_us;
           return;
         }
         stored_job->done.insert(number);
@@ -197,20 +207,59 @@ void JobDesk::store(Job& job, std::uint32_t number, Actions& actions) {
         stored_job->cache_joins += stored->counts.cache_joins;
         stored_job->cache_misses += stored->counts.cache_misses;
         stored_job->move(*stored, Stage::kReady);
-        if (stored_job->peer.empty() || resident_bytes_ > limits_.resident_bytes_max) {
-          drop_contents(*stored);  // The ledger has it.
+        // Kept for a client that takes its results; else it is read from the ledger in its time.
+        if (stored_job->peer.empty() || resident_bytes_ > limits_.resident_bytes_max ||
+            stored_job->ready > limits_.unacknowledged_results_max) {
+          drop_contents(*stored);
         }
       },
       actions);
 }
 
-void JobDesk::send_results(Job& job, Micros now, Actions& actions) {
+bool JobDesk::has_credit(const Job& job, std::size_t bytes) const {
+  return job.sent == 0 ||
+         unacknowledged_bytes(job.peer) + bytes <= limits_.unacknowledged_bytes_max;
+}
+
+void JobDesk::take_credit(const Job& job, Chunk& chunk, std::size_t bytes) {
+  give_credit_back(job, chunk);
+  chunk.sent_bytes = bytes;
+  credit_taken_[job.peer] += bytes;
+}
+
+void JobDesk::give_credit_back(const Job& job, Chunk& chunk) {
+  if (chunk.sent_bytes == 0) {
+    return;
+  }
+  const auto taken = credit_taken_.find(job.peer);
+  CHECK(taken != credit_taken_.end() && taken->second >= chunk.sent_bytes);
+  taken->second -= std::exchange(chunk.sent_bytes, 0);
+  if (taken->second == 0) {
+    credit_taken_.erase(taken);
+  }
+}
+
+void JobDesk::take_back_sent(Job& job) {
+  for (auto& [number, chunk] : job.chunks) {
+    give_credit_back(job, chunk);
+    if (chunk.stage == Stage::kSent) {
+      job.move(chunk, Stage::kReady);
+    }
+  }
+}
+
+void JobDesk::send_results(Job& job, Actions& actions) {
   for (auto& [number, chunk] : job.chunks) {
     if (job.sent >= limits_.unacknowledged_results_max || job.ready == 0) {
       return;
     }
     if (chunk.stage != Stage::kReady) {
       continue;
+    }
+    // How large a result in the ledger is, is known when it has been read.
+    const std::size_t bytes = chunk.result ? bytes_of(*chunk.result) : kResultBytesGuess;
+    if (!has_credit(job, bytes)) {
+      return;
     }
     if (!chunk.result) {
       fetch_result(job, number, chunk, actions);
@@ -219,19 +268,19 @@ void JobDesk::send_results(Job& job, Micros now, Actions& actions) {
     resident_bytes_ -= chunk.resident_bytes();
     protocol::ChunkResult result = std::move(*chunk.result);
     chunk.result.reset();
-    send_result(job, chunk, std::move(result), now, actions);
+    send_result(job, chunk, std::move(result), actions);
   }
 }
 
-void JobDesk::send_result(Job& job, Chunk& chunk, protocol::ChunkResult result, Micros now,
-                          Actions& actions) {
+void JobDesk::send_result(Job& job, Chunk& chunk, protocol::ChunkResult result, Actions& actions) {
   job.move(chunk, Stage::kSent);
-  chunk.sent_at = now;
+  take_credit(job, chunk, bytes_of(result));
   actions.push_back(SendClient{job.peer, std::move(result)});
 }
 
 void JobDesk::fetch_result(Job& job, std::uint32_t number, Chunk& chunk, Actions& actions) {
   job.move(chunk, Stage::kFetchingResult);
+  take_credit(job, chunk, kResultBytesGuess);
   run(
       ledger::FetchResult{.job = job.id, .chunk = number},
       [this, id = job.id, number](const ledger::Reply& reply, Micros now, Actions& out) {
@@ -240,18 +289,20 @@ void JobDesk::fetch_result(Job& job, std::uint32_t number, Chunk& chunk, Actions
         if (fetched == nullptr || fetched->stage != Stage::kFetchingResult) {
           return;
         }
+        give_credit_back(*fetched_job, *fetched);
         auto result = reply.status == Status::kDone
                           ? ledger::read_result(reply.content)
                           : Result<protocol::ChunkResult>(Error{ErrorCode::kUnavailable, ""});
         if (!result) {
           log::error("job {}: the result of chunk {} was not readable", id, number);
-          fetched_job->move(*fetched, Stage::kSent);  // Read again when it is due to be resent.
-          fetched->sent_at = now;
+          fetched_job->move(*fetched, Stage::kFetchResultAgain);
+          fetched->again_at = now + limits_.ledger_retry_us;
           return;
         }
         fetched_job->move(*fetched, Stage::kReady);
-        if (!fetched_job->peer.empty()) {
-          send_result(*fetched_job, *fetched, std::move(*result), now, out);
+        // Larger than thought, it may have to be read once more.
+        if (!fetched_job->peer.empty() && has_credit(*fetched_job, bytes_of(*result))) {
+          send_result(*fetched_job, *fetched, std::move(*result), out);
         }
       },
       actions);
@@ -269,10 +320,11 @@ void JobDesk::on_ack(const protocol::ResultAck& ack, Actions& actions) {
 void JobDesk::acknowledge(Job& job, std::uint32_t number, Actions& actions) {
   Chunk& chunk = job.chunks.at(number);
   drop_contents(chunk);
+  give_credit_back(job, chunk);
   job.move(chunk, Stage::kAcking);
   run(
       ledger::AckResult{.job = job.id, .chunk = number},
-      [this, id = job.id, number](const ledger::Reply& reply, Micros, Actions& out) {
+      [this, id = job.id, number](const ledger::Reply& reply, Micros now, Actions& out) {
         Job* acked_job = find_job(id);
         Chunk* acked = find_chunk(id, number);
         if (acked == nullptr || acked->stage != Stage::kAcking) {
@@ -280,6 +332,7 @@ void JobDesk::acknowledge(Job& job, std::uint32_t number, Actions& actions) {
         }
         if (reply.status == Status::kFailed) {
           acked_job->move(*acked, Stage::kAckAgain);
+          acked->again_at = now + limits_.ledger_retry_us;
           return;
         }
         acked_job->delivered.insert(number);
@@ -290,107 +343,6 @@ void JobDesk::acknowledge(Job& job, std::uint32_t number, Actions& actions) {
         }
       },
       actions);
-}
-
-// --- the end -------------------------------------------------------------------------------------
-
-void JobDesk::end(Job& job, protocol::JobState state, Actions& actions) {
-  job.state = state;
-  for (auto& [number, chunk] : job.chunks) {
-    job.end_drops.push_back(number);
-    drop_contents(chunk);
-    if (chunk.stage == Stage::kActive) {
-      flow_.abandon(chunk.unit);
-      units_.erase(chunk.unit);
-    }
-  }
-  job.chunks.clear();
-  job.waiting = job.ready = job.sent = job.acking = 0;
-  job.active_items = 0;
-  run_end(job, actions);
-}
-
-void JobDesk::run_end(Job& job, Actions& actions) {
-  job.end_refused = false;
-  run(
-      ledger::EndJob{.job = job.id, .state = job.state, .chunks = job.end_drops},
-      [this, id = job.id](const ledger::Reply& reply, Micros now, Actions& out) {
-        if (Job* job_found = find_job(id)) {
-          ended(*job_found, reply, now, out);
-        }
-      },
-      actions);
-}
-
-void JobDesk::ended(Job& job, const ledger::Reply& reply, Micros now, Actions& actions) {
-  if (reply.status == Status::kFailed) {
-    job.end_refused = true;
-    return;
-  }
-  job.end_durable = true;
-  job.ended_at = now;
-  job.end_drops.clear();
-  if (!job.peer.empty()) {
-    job.end_waiters.emplace_back(job.peer, 0);
-  }
-  for (const auto& [peer, request_id] : std::exchange(job.end_waiters, {})) {
-    actions.push_back(SendClient{
-        peer, protocol::JobUpdate{.request_id = request_id, .progress = job.progress()}});
-  }
-}
-
-void JobDesk::tick_job(Job& job, Micros now, Actions& actions) {
-  if (job.ended()) {
-    if (job.end_refused) {
-      run_end(job, actions);
-    }
-    return;
-  }
-  if (job.all_delivered()) {
-    end(job, protocol::JobState::kDone, actions);  // Restored just before its end.
-    return;
-  }
-  for (auto& [number, chunk] : job.chunks) {
-    if (chunk.stage == Stage::kStoreAgain) {
-      store(job, number, actions);
-    } else if (chunk.stage == Stage::kAckAgain) {
-      acknowledge(job, number, actions);
-    } else if (chunk.stage == Stage::kSent && now - chunk.sent_at >= limits_.resend_us) {
-      job.move(chunk, Stage::kReady);
-    }
-  }
-}
-
-void JobDesk::tick(Micros now, Actions& actions) {
-  if (!ledger_up_) {
-    return;
-  }
-  for (auto& [id, job] : jobs_) {
-    if (job.created) {
-      tick_job(job, now, actions);
-    }
-  }
-  forget_old(now, actions);
-}
-
-void JobDesk::forget_old(Micros now, Actions& actions) {
-  const bool too_many = jobs_.size() > limits_.kept_jobs_max;
-  auto oldest = jobs_.end();
-  for (auto it = jobs_.begin(); it != jobs_.end(); ++it) {
-    if (it->second.end_durable &&
-        (oldest == jobs_.end() || it->second.ended_at < oldest->second.ended_at)) {
-      oldest = it;
-    }
-  }
-  if (oldest == jobs_.end() ||
-      (!too_many && now - oldest->second.ended_at < limits_.keep_ended_us)) {
-    return;
-  }
-  run(
-      ledger::ForgetJob{
-          .job = oldest->second.id, .job_key = oldest->second.key, .tenant = oldest->second.tenant},
-      [](const ledger::Reply&, Micros, Actions&) {}, actions);
-  jobs_.erase(oldest);
 }
 
 }  // namespace tessera::coordinator

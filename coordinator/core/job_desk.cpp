@@ -4,25 +4,21 @@
 
 #include "common/check.hpp"
 #include "common/log.hpp"
+#include "coordinator/core/replies.hpp"
 
-// Taking in: opening, chunks, closing, cancelling, restoring. What follows is in job_delivery.cpp.
+// Taking in: restoring, opening, chunks. What follows is in job_delivery.cpp and job_end.cpp.
 namespace tessera::coordinator {
 namespace {
 
 using Stage = Chunk::Stage;
 using ledger::Status;
 
-constexpr std::uint32_t kChunkNumberMax = (1U << 22) - 1;  // A bitmap of 512 KiB in the ledger.
 constexpr std::size_t kGapsMax = 4096;
-constexpr std::uint32_t kLedgerRetryMs = 1000;
 constexpr std::uint32_t kPriorityMax = 100;
 
-void reply_error(const std::string& peer, std::uint64_t request_id, const Error& error,
-                 Actions& actions, std::uint32_t retry_after_ms = 0) {
-  actions.push_back(SendClient{peer, protocol::ErrorReply{.request_id = request_id,
-                                                          .code = error.code,
-                                                          .message = error.message,
-                                                          .retry_after_ms = retry_after_ms}});
+Error unserved_error() {
+  return {ErrorCode::kConflict,
+          "the ledger has a job with this key that cannot be served now: choose another key"};
 }
 
 }  // namespace
@@ -36,20 +32,38 @@ void JobDesk::restore(const std::vector<ledger::StoredJob>& stored, Micros now) 
     auto job = Job::restore(entry, models_);
     if (!job) {
       log::warn("job {} of the ledger cannot be served now: {}", entry.job, job.error().message);
+      unserved_.insert(entry.job);
       continue;
     }
     job->ended_at = now;
     if (!job->ended() && !job->fingerprint.empty()) {
       dispatcher_.pin_fingerprint(job->resolved->model, job->fingerprint);
     }
-    jobs_.emplace(entry.job, std::move(*job));
+    Job& kept = jobs_.emplace(entry.job, std::move(*job)).first->second;
+    if (kept.end_durable) {
+      ended_.push_back(kept.id);
+    } else {
+      running_.emplace(kept.id, &kept);
+    }
   }
 }
 
 void JobDesk::run(ledger::Operation operation, Continuation done, Actions& actions) {
   const std::uint64_t id = next_operation_++;
-  pending_.emplace(id, std::move(done));
+  Pending& pending = pending_[id];
+  pending.done = std::move(done);
+  if (const auto* accept = std::get_if<ledger::AcceptChunk>(&operation)) {
+    pending.bytes = accept->content.size();
+  } else if (const auto* store = std::get_if<ledger::StoreResult>(&operation)) {
+    pending.bytes = store->content.size();
+  }
+  pending_bytes_ += pending.bytes;
   actions.push_back(RunLedger{id, std::move(operation)});
+}
+
+bool JobDesk::ledger_is_busy() const {
+  return pending_.size() >= limits_.ledger_operations_max ||
+         pending_bytes_ >= limits_.ledger_bytes_max;
 }
 
 void JobDesk::on_ledger_reply(LedgerReply reply, Micros now, Actions& actions) {
@@ -64,7 +78,8 @@ void JobDesk::on_ledger_reply(LedgerReply reply, Micros now, Actions& actions) {
   if (reply.reply.status == Status::kFailed) {
     log::error("the ledger refused an operation: {}", reply.reply.message);
   }
-  const Continuation done = std::move(found->second);
+  const Continuation done = std::move(found->second.done);
+  pending_bytes_ -= found->second.bytes;
   pending_.erase(found);
   done(std::move(reply.reply), now, actions);
 }
@@ -104,22 +119,26 @@ void JobDesk::on_open(const std::string& peer, const std::string& tenant,
     return refuse(resolved.error().code, resolved.error().message);
   }
   const JobId id = ledger::job_id_of(tenant, open.job_key);
-  if (Job* job = find_job(id)) {
-    if (job->spec != open.spec) {
-      return refuse(ErrorCode::kConflict,
-                    "the job with this key has another specification: choose another key");
-    }
-    return answer_open(peer, open.request_id, *job, actions);
+  Job* known = find_job(id);
+  if (known != nullptr && known->spec != open.spec) {
+    return refuse(ErrorCode::kConflict,
+                  "the job with this key has another specification: choose another key");
+  }
+  if (known != nullptr && (known->created || !ledger_is_busy())) {
+    return answer_open(peer, open.request_id, *known, actions);
+  }
+  if (unserved_.contains(id)) {
+    return reply_error(peer, open.request_id, unserved_error(), actions);
   }
   if (stopping_ || !ledger_up_) {
     return refuse(ErrorCode::kUnavailable, "no new job can be made durable now", kLedgerRetryMs);
   }
-  const auto open_jobs = static_cast<std::size_t>(
-      std::ranges::count_if(jobs_, [](const auto& entry) { return !entry.second.ended(); }));
-  if (open_jobs >= limits_.open_jobs_max) {
-    return refuse(ErrorCode::kResourceExhausted, "too many jobs are open", kLedgerRetryMs);
+  if (running_.size() >= limits_.open_jobs_max || ledger_is_busy()) {
+    return refuse(ErrorCode::kResourceExhausted, "too many jobs are open, or are being opened",
+                  kLedgerRetryMs);
   }
   Job& job = jobs_[id];
+  running_.emplace(id, &job);
   job.id = id;
   job.key = open.job_key;
   job.tenant = tenant;
@@ -143,10 +162,18 @@ void JobDesk::answer_open(const std::string& peer, std::uint64_t request_id, Job
           if (created == nullptr) {
             return;
           }
+          if (reply.status == Status::kConflict && !created->created) {
+            unserved_.insert(id);
+            reply_error(peer, request_id, unserved_error(), out);
+            running_.erase(id);
+            jobs_.erase(id);
+            return;
+          }
           if (reply.status == Status::kFailed) {
             reply_error(peer, request_id, {ErrorCode::kUnavailable, "the ledger refused the job"},
                         out, kLedgerRetryMs);
             if (!created->created && created->chunks.empty()) {
+              running_.erase(id);
               jobs_.erase(id);
             }
             return;
@@ -157,12 +184,8 @@ void JobDesk::answer_open(const std::string& peer, std::uint64_t request_id, Job
         actions);
     return;
   }
+  take_back_sent(job);  // It may not have arrived.
   job.peer = peer;
-  for (auto& [number, chunk] : job.chunks) {
-    if (chunk.stage == Stage::kSent) {
-      job.move(chunk, Stage::kReady);  // It may not have arrived.
-    }
-  }
   actions.push_back(SendClient{peer, protocol::JobOpened{.request_id = request_id,
                                                          .job_id = job.id,
                                                          .state = job.state,
@@ -180,7 +203,7 @@ std::optional<Error> JobDesk::refusal(const Job& job, const protocol::SubmitChun
   if (job.state == protocol::JobState::kCancelled) {
     return Error{ErrorCode::kCancelled, "the job was cancelled"};
   }
-  if (chunk.chunk > kChunkNumberMax) {
+  if (chunk.chunk > kJobChunksMax - 1) {
     return Error{ErrorCode::kInvalidArgument, "a job has at most 4194304 chunks"};
   }
   if (job.closed && chunk.chunk >= job.chunks_total) {
@@ -189,8 +212,14 @@ std::optional<Error> JobDesk::refusal(const Job& job, const protocol::SubmitChun
   if (auto valid = protocol::validate(chunk.items); !valid) {
     return valid.error();
   }
+  if (auto fits = check_answer_fits(*job.resolved, chunk.items.sizes.size()); !fits) {
+    return fits.error();
+  }
   if (stopping_ || !ledger_up_) {
     return Error{ErrorCode::kUnavailable, "no chunk can be made durable now"};
+  }
+  if (ledger_is_busy()) {
+    return Error{ErrorCode::kResourceExhausted, "the ledger is behind with what it has to write"};
   }
   // What is acknowledged holds nothing any more, even while the ledger writes that down.
   if (job.chunks.size() - job.acking >= limits_.window_chunks) {
@@ -279,84 +308,11 @@ void JobDesk::accepted(const std::string& peer, const JobId& id, std::uint32_t n
   actions.push_back(SendClient{peer, std::move(ack)});
 }
 
-void JobDesk::on_close(const std::string& peer, const protocol::CloseJob& close, Actions& actions) {
-  Job* job = find_job(close.job_id);
-  const auto refuse = [&](ErrorCode code, std::string why, std::uint32_t retry_ms = 0) {
-    reply_error(peer, close.request_id, {code, std::move(why)}, actions, retry_ms);
-  };
-  if (job == nullptr || !job->created) {
-    return refuse(ErrorCode::kNotFound, "no job has this id");
-  }
-  if (job->ended() || (job->closed && job->chunks_total == close.chunks)) {
-    actions.push_back(SendClient{
-        peer, protocol::JobUpdate{.request_id = close.request_id, .progress = job->progress()}});
-    return;
-  }
-  if (job->closed) {
-    return refuse(ErrorCode::kConflict, "the job was closed with another number of chunks");
-  }
-  const std::uint64_t beyond =
-      job->chunks.empty() ? 0 : std::uint64_t{job->chunks.rbegin()->first} + 1;
-  if (close.chunks < std::max(job->accepted.end(), beyond) || close.chunks > kChunkNumberMax + 1) {
-    return refuse(ErrorCode::kInvalidArgument,
-                  "the number of chunks is below what was submitted, "
-                  "or above 4194304");
-  }
-  if (!ledger_up_) {
-    return refuse(ErrorCode::kUnavailable, "the ledger cannot be reached", kLedgerRetryMs);
-  }
-  run(
-      ledger::CloseJob{.job = job->id, .chunks = close.chunks},
-      [this, peer, close](const ledger::Reply& reply, Micros, Actions& out) {
-        Job* closed = find_job(close.job_id);
-        if (closed == nullptr) {
-          return;
-        }
-        if (reply.status == Status::kFailed) {
-          reply_error(peer, close.request_id,
-                      {ErrorCode::kUnavailable, "the ledger refused to close the job"}, out,
-                      kLedgerRetryMs);
-          return;
-        }
-        closed->closed = true;
-        closed->chunks_total = close.chunks;
-        out.push_back(SendClient{peer, protocol::JobUpdate{.request_id = close.request_id,
-                                                           .progress = closed->progress()}});
-        if (closed->all_delivered() && !closed->ended()) {
-          end(*closed, protocol::JobState::kDone, out);
-        }
-      },
-      actions);
-}
-
-void JobDesk::on_cancel(const std::string& peer, const protocol::CancelJob& cancel,
-                        Actions& actions) {
-  Job* job = find_job(cancel.job_id);
-  if (job == nullptr || !job->created) {
-    return reply_error(peer, cancel.request_id, {ErrorCode::kNotFound, "no job has this id"},
-                       actions);
-  }
-  if (job->end_durable) {
-    actions.push_back(SendClient{
-        peer, protocol::JobUpdate{.request_id = cancel.request_id, .progress = job->progress()}});
-    return;
-  }
-  job->end_waiters.emplace_back(peer, cancel.request_id);
-  if (!job->ended()) {
-    end(*job, protocol::JobState::kCancelled, actions);
-  }
-}
-
 void JobDesk::on_client_gone(const std::string& peer) {
-  for (auto& [id, job] : jobs_) {
-    if (job.peer != peer) {
-      continue;
-    }
-    job.peer.clear();
-    for (auto& [number, chunk] : job.chunks) {
-      if (chunk.stage == Stage::kSent) {
-        job.move(chunk, Stage::kReady);
-      }
+  for (auto& [id, job] : running_) {
+    if (job->peer == peer) {
+      take_back_sent(*job);
+      job->peer.clear();
     }
   }
 }

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
+#include <set>
 #include <unordered_map>
 
 #include "coordinator/core/events.hpp"
@@ -10,12 +12,18 @@
 
 namespace tessera::coordinator {
 
+inline constexpr std::uint32_t kJobChunksMax = 1U << 22;  // A bitmap of 512 KiB in the ledger.
+inline constexpr std::uint32_t kLedgerRetryMs = 1000;     // What clients are told to wait.
+
 struct JobLimits {
-  std::uint32_t window_chunks = 64;               // Accepted and not delivered, per job.
-  std::size_t window_bytes = 256U << 20;          // Of their items, per job.
-  std::size_t resident_bytes_max = 512U << 20;    // Items and results of all jobs in memory.
-  std::uint32_t unacknowledged_results_max = 16;  // Per job.
-  Micros resend_us = 60'000'000;                  // A result that was sent and not acknowledged.
+  std::uint32_t window_chunks = 64;                  // Accepted and not delivered, per job.
+  std::size_t window_bytes = 256U << 20;             // Of their items, per job.
+  std::size_t resident_bytes_max = 512U << 20;       // Items and results of all jobs in memory.
+  std::uint32_t unacknowledged_results_max = 16;     // Sent, per job,
+  std::size_t unacknowledged_bytes_max = 32U << 20;  // and per client.
+  std::size_t ledger_operations_max = 50'000;        // Under way; beyond, nothing new
+  std::size_t ledger_bytes_max = 256U << 20;         // is taken in or begun.
+  Micros ledger_retry_us = 1'000'000;                // After a refusal by the ledger.
   std::size_t open_jobs_max = 1000;
   std::size_t kept_jobs_max = 10'000;  // With those that have ended.
   Micros keep_ended_us = 24LL * 3600 * 1'000'000;
@@ -25,7 +33,9 @@ struct JobLimits {
 
 // Takes jobs and their chunks in, makes them durable, lets them into work within their window, and
 // delivers results to the client that has the job open. Any loss between here and the client, the
-// ledger or a worker is met by doing the step again: each is idempotent.
+// ledger or a worker is met by doing the step again: each is idempotent. A result is sent once each
+// time that a client opens the job, and only as far as the client acknowledges what it has got: for
+// one that does not, results wait in the ledger.
 class JobDesk {
  public:
   JobDesk(std::span<const ServedModel> models, Dispatcher& dispatcher, ItemFlow& flow,
@@ -54,6 +64,10 @@ class JobDesk {
 
   bool has_backlog() const { return backlog_; }
   std::size_t ledger_operations() const { return pending_.size(); }
+  std::size_t unacknowledged_bytes(const std::string& client) const {
+    const auto found = credit_taken_.find(client);
+    return found == credit_taken_.end() ? 0 : found->second;
+  }
   std::size_t resident_bytes() const { return resident_bytes_; }
   const Job* find(const JobId& id) const;
   // Open jobs first, at most `count_max`.
@@ -64,6 +78,8 @@ class JobDesk {
   using Continuation = std::function<void(ledger::Reply, Micros, Actions&)>;
 
   void run(ledger::Operation operation, Continuation done, Actions& actions);
+  // Too much has been asked of the ledger and not answered.
+  bool ledger_is_busy() const;
   Job* find_job(const JobId& id);
   Chunk* find_chunk(const JobId& id, std::uint32_t chunk);
   std::optional<Error> refusal(const Job& job, const protocol::SubmitChunk& chunk) const;
@@ -78,9 +94,15 @@ class JobDesk {
                      Actions& actions);
   Job* next_to_activate();
   void store(Job& job, std::uint32_t number, Actions& actions);
-  void send_results(Job& job, Micros now, Actions& actions);
-  void send_result(Job& job, Chunk& chunk, protocol::ChunkResult result, Micros now,
-                   Actions& actions);
+  // Whether the job's client may be sent so much more. One result of each job always goes, so that
+  // a client that waits for one of its jobs is not held up by another.
+  bool has_credit(const Job& job, std::size_t bytes) const;
+  void take_credit(const Job& job, Chunk& chunk, std::size_t bytes);
+  void give_credit_back(const Job& job, Chunk& chunk);
+  // What was sent to the job's client, or is being fetched for it, waits for the next one.
+  void take_back_sent(Job& job);
+  void send_results(Job& job, Actions& actions);
+  void send_result(Job& job, Chunk& chunk, protocol::ChunkResult result, Actions& actions);
   void fetch_result(Job& job, std::uint32_t number, Chunk& chunk, Actions& actions);
   void acknowledge(Job& job, std::uint32_t number, Actions& actions);
   void end(Job& job, protocol::JobState state, Actions& actions);
@@ -88,14 +110,25 @@ class JobDesk {
   void ended(Job& job, const ledger::Reply& reply, Micros now, Actions& actions);
   void forget_old(Micros now, Actions& actions);
   void tick_job(Job& job, Micros now, Actions& actions);
+  void try_again(Job& job, std::uint32_t number, Chunk& chunk, Actions& actions);
   void drop_contents(Chunk& chunk);
 
   const std::span<const ServedModel> models_;
   Dispatcher& dispatcher_;
   ItemFlow& flow_;
   const JobLimits limits_;
+  struct Pending {
+    Continuation done;
+    std::size_t bytes = 0;  // Of contents to be written.
+  };
   std::map<JobId, Job> jobs_;
-  std::unordered_map<std::uint64_t, Continuation> pending_;  // By id of the RunLedger.
+  std::map<JobId, Job*> running_;  // Those whose end is not in the ledger.
+  std::deque<JobId> ended_;        // The others, oldest first.
+  std::set<JobId> unserved_;       // In the ledger and not here: of models that are not served now.
+  std::unordered_map<std::uint64_t, Pending> pending_;  // By id of the RunLedger.
+  std::size_t pending_bytes_ = 0;
+  std::unordered_map<std::string, std::size_t> credit_taken_;  // By client: bytes it did not
+                                                               // acknowledge.
   std::unordered_map<UnitId, std::pair<JobId, std::uint32_t>> units_;
   std::uint64_t next_operation_ = 1;
   std::size_t resident_bytes_ = 0;

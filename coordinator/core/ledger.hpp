@@ -13,7 +13,8 @@
 // the two that only read are refused when another coordinator has a newer epoch.
 namespace tessera::coordinator::ledger {
 
-// Creates the job, or changes nothing when it exists.
+// Creates the job, or changes nothing when it exists. Refused when another job has its id: one with
+// another specification, or one that has chunks already, which the caller does not know of.
 struct CreateJob {
   JobId job;
   std::string job_key;
@@ -87,9 +88,10 @@ using Operation = std::variant<CreateJob, PinFingerprint, AcceptChunk, StoreResu
                                CloseJob, EndJob, ForgetJob, FetchChunk, FetchResult>;
 
 enum class Status : std::uint8_t {
-  kDone,    // Durable; for the fetches, `content` is what was found (empty: nothing).
-  kFenced,  // Another coordinator has taken over.
-  kFailed,  // The server refused (out of memory, disk full); `message` says why.
+  kDone,      // Durable; for the fetches, `content` is what was found (empty: nothing).
+  kFenced,    // Another coordinator has taken over.
+  kConflict,  // CreateJob: another job has the id.
+  kFailed,    // The server refused (out of memory, disk full); `message` says why.
 };
 
 struct Reply {

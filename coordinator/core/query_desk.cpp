@@ -3,19 +3,9 @@
 #include <algorithm>
 
 #include "common/check.hpp"
+#include "coordinator/core/replies.hpp"
 
 namespace tessera::coordinator {
-namespace {
-
-void reply_error(const std::string& peer, std::uint64_t request_id, Error error, Actions& actions,
-                 std::uint32_t retry_after_ms = 0) {
-  actions.push_back(SendClient{peer, protocol::ErrorReply{.request_id = request_id,
-                                                          .code = error.code,
-                                                          .message = std::move(error.message),
-                                                          .retry_after_ms = retry_after_ms}});
-}
-
-}  // namespace
 
 void QueryDesk::on_request(const std::string& peer, const std::string& tenant,
                            protocol::EmbedRequest request, std::uint32_t retry_after_ms, Micros now,
@@ -28,6 +18,9 @@ void QueryDesk::on_request(const std::string& peer, const std::string& tenant,
     return reply_error(peer, request.request_id, resolved.error(), actions);
   }
   const std::size_t items = request.items.sizes.size();
+  if (auto fits = check_answer_fits(*resolved, items); !fits) {
+    return reply_error(peer, request.request_id, fits.error(), actions);
+  }
   const std::size_t bytes = request.items.payload.size();
   const bool full = items_ + items > limits_.items_max || bytes_ + bytes > limits_.bytes_max ||
                     open_by_client_[peer] >= limits_.client_requests_max;

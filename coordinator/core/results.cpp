@@ -69,8 +69,7 @@ protocol::ResultBlock assemble(std::span<const Outcome> outcomes, const Resolved
   if (any_cut) {
     block.tokens_cut.resize(outcomes.size());
   }
-  const std::size_t row_bytes =
-      std::size_t{spec.dimensions} * (spec.vector_type == protocol::VectorType::kFloat32 ? 4 : 2);
+  const std::size_t row_bytes = spec.row_bytes();
   block.payload.resize(vectors * row_bytes);
   std::vector<float> row(spec.dimensions);
   std::byte* out = block.payload.data();

@@ -1,7 +1,6 @@
 #include "coordinator/core/worker_registry.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 #include "common/check.hpp"
 
@@ -11,9 +10,11 @@ namespace {
 constexpr Micros kSampleUs = 1'000'000;
 constexpr double kSampleWeight = 0.3;
 constexpr std::uint32_t kSlotsMax = 16;
-constexpr std::uint32_t kBatchTokensMax = 4U << 20;  // 16 MiB of ids in one message
+constexpr std::uint32_t kBatchTokensMax = 4U << 20;     // 16 MiB of ids in one message
+constexpr std::uint32_t kBatchSequencesMax = 1U << 16;  // 256 KiB of lengths in a header
+constexpr double kCostMaxS = 3600;                      // Of a batch, or of a token; nobody waits.
 
-bool usable(double seconds) { return std::isfinite(seconds) && seconds >= 0; }
+bool usable(double seconds) { return seconds >= 0 && seconds <= kCostMaxS; }
 
 }  // namespace
 
@@ -37,17 +38,17 @@ Result<void> WorkerRegistry::check(const protocol::WorkerHello& hello, const Ser
   }
   if (!usable(hello.cost_s) || !usable(hello.cost_s_per_token) ||
       !usable(hello.cost_s_per_token2)) {
-    return refuse("the worker's cost model is not finite");
+    return refuse("the worker's cost model is not within 0 to 3600 s");
   }
   return {};
 }
 
 Worker& WorkerRegistry::add(const std::string& peer, protocol::WorkerHello hello, ModelId model,
                             Micros now) {
-  // A message's vectors must fit its payload.
+  // A batch's vectors must fit a payload, its lengths a header.
   const auto fitting =
       static_cast<std::uint32_t>(protocol::kPayloadBytesMax / (std::size_t{hello.hidden_size} * 2));
-  hello.max_batch_sequences = std::min(hello.max_batch_sequences, fitting);
+  hello.max_batch_sequences = std::min({hello.max_batch_sequences, fitting, kBatchSequencesMax});
   auto [it, is_new] = workers_.try_emplace(peer);
   CHECK(is_new);
   Worker& worker = it->second;

@@ -39,7 +39,11 @@ class LedgerScriptsTest : public testing::Test {
     return answer.ok() ? std::move(answer).value() : RedisValue{};
   }
   ledger::Reply run(ledger::Operation operation, std::uint64_t as_epoch = 0) {
-    return to_reply(call(to_command(std::move(operation), as_epoch == 0 ? epoch : as_epoch)));
+    auto answer =
+        client->call(to_command(std::move(operation), as_epoch == 0 ? epoch : as_epoch), 20s);
+    return to_reply(
+        answer.ok() ? std::move(answer).value()
+                    : RedisValue{.kind = RedisValue::Kind::kError, .text = answer.error().message});
   }
   ledger::StoredJob load() {
     auto job = to_stored_job("id", call(load_job_command("id")));
@@ -102,6 +106,36 @@ TEST_F(LedgerScriptsTest, AJobFromCreationToItsEnd) {
   run(ledger::ForgetJob{"id", "key", "tenant"});
   EXPECT_TRUE(call(list_jobs_command()).items.empty());
   EXPECT_EQ(call({.args = {"DBSIZE"}}).integer, 1) << "only the epoch is left";
+}
+
+TEST_F(LedgerScriptsTest, AJobThatTheLeaderDoesNotKnowIsNotTakenForANewOne) {
+  run(ledger::CreateJob{"id", "key", "", "spec", 1});
+  EXPECT_EQ(run(ledger::CreateJob{"id", "key", "", "another", 1}).status, Status::kConflict);
+  EXPECT_EQ(run(ledger::CreateJob{"id", "key", "", "spec", 1}).status, Status::kDone);
+  run(ledger::AcceptChunk{"id", 0, 1, bytes("x")});
+  EXPECT_EQ(run(ledger::CreateJob{"id", "key", "", "spec", 1}).status, Status::kConflict)
+      << "its first chunk would seem to be written down and is not";
+}
+
+TEST_F(LedgerScriptsTest, AFullServerStillForgetsWhatIsDelivered) {
+  run(ledger::CreateJob{"id", "key", "", "spec", 1});
+  const protocol::Bytes large(200'000, std::byte{7});
+  run(ledger::AcceptChunk{"id", 0, 1, large});
+  run(ledger::StoreResult{.job = "id", .chunk = 0, .items = 1, .content = large});
+  run(ledger::AcceptChunk{"id", 1, 1, large});
+  call({.args = {"CONFIG", "SET", "maxmemory", "1mb"}});
+  EXPECT_EQ(run(ledger::AcceptChunk{"id", 2, 1, large}).status, Status::kFailed);
+  EXPECT_EQ(run(ledger::StoreResult{.job = "id", .chunk = 1, .content = large}).status,
+            Status::kFailed);
+  EXPECT_EQ(run(ledger::AckResult{"id", 0}).status, Status::kDone);
+  EXPECT_EQ(run(ledger::EndJob{"id", protocol::JobState::kCancelled, {1}}).status, Status::kDone);
+  call({.args = {"CONFIG", "SET", "maxmemory", "0"}});
+  const ledger::StoredJob job = load();
+  EXPECT_EQ(RangeSet::from_bitmap(job.accepted).to_values(), (std::vector<std::uint32_t>{0, 1}));
+  EXPECT_EQ(RangeSet::from_bitmap(job.delivered).to_values(), std::vector<std::uint32_t>{0});
+  EXPECT_EQ(job.state, protocol::JobState::kCancelled);
+  EXPECT_TRUE(run(ledger::FetchResult{"id", 0}).content.empty());
+  EXPECT_TRUE(run(ledger::FetchChunk{"id", 1}).content.empty());
 }
 
 TEST_F(LedgerScriptsTest, AnOlderLeaderChangesNothing) {

@@ -68,7 +68,6 @@ void FakeCluster::start_core() {
                       .cache_bytes = 20'000};
   options.jobs.window_chunks = scenario_.window_chunks;
   options.jobs.resident_bytes_max = scenario_.resident_bytes_max;
-  options.jobs.resend_us = 3'000'000;
   core_ = std::make_unique<Core>(std::move(options), ledger_.load(), now_);
 }
 

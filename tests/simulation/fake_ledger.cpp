@@ -30,6 +30,13 @@ ledger::Reply FakeLedger::run(const ledger::Operation& operation, std::uint64_t 
   if (epoch != epoch_) {
     return {.status = ledger::Status::kFenced};
   }
+  if (const auto* create = std::get_if<ledger::CreateJob>(&operation)) {
+    const auto found = jobs_.find(create->job);
+    if (found != jobs_.end() &&
+        (found->second.spec != create->spec || !found->second.accepted.empty())) {
+      return {.status = ledger::Status::kConflict};
+    }
+  }
   std::visit([&](const auto& op) { apply(op); }, operation);
   return {};
 }

@@ -96,6 +96,24 @@ TEST_F(DispatcherTest, TwoBatchesAreInFlightAndNoMore) {
   EXPECT_EQ(dispatch().size(), 2U) << "a second worker is used at once";
 }
 
+TEST_F(DispatcherTest, AWorkerThatCallsItselfSlowIsGivenItsTime) {
+  protocol::WorkerHello slow{.name = "slow",
+                             .model = "m",
+                             .fingerprint = std::string(64, 'f'),
+                             .tokenizer_hash = "t",
+                             .hidden_size = kWidth,
+                             .vocab_size = 1000,
+                             .max_batch_tokens = 4'000'000,
+                             .max_batch_sequences = 10,
+                             .max_seqlen = 4'000'000,
+                             .cost_s_per_token2 = 3600};
+  dispatcher.on_message("slow", slow, 0, actions);
+  flight(4'000'000);
+  ASSERT_EQ(dispatch().size(), 1U);
+  dispatcher.tick(1, actions);
+  EXPECT_EQ(dispatcher.batches_in_flight(), 1U) << "a time beyond all numbers is not the past";
+}
+
 TEST_F(DispatcherTest, ResultsThatDoNotBelongAreDropped) {
   hello("a");
   hello("b");

@@ -43,6 +43,8 @@ TEST(WorkerRegistry, ChecksAHello) {
       [](auto& h) { h.slots = 0; },
       [](auto& h) { h.slots = 1000; },
       [](auto& h) { h.cost_s = -1; },
+      [](auto& h) { h.cost_s = 1e300; },
+      [](auto& h) { h.cost_s_per_token2 = 4000; },
       [](auto& h) { h.cost_s_per_token = std::numeric_limits<double>::infinity(); },
       [](auto& h) { h.cost_s_per_token2 = std::numeric_limits<double>::quiet_NaN(); },
   };
@@ -51,6 +53,16 @@ TEST(WorkerRegistry, ChecksAHello) {
     change(changed);
     EXPECT_FALSE(WorkerRegistry::check(changed, kModel).ok());
   }
+}
+
+TEST(WorkerRegistry, ABatchFitsItsMessagesWhateverAWorkerSays) {
+  WorkerRegistry registry;
+  protocol::WorkerHello greedy = hello();
+  greedy.max_batch_sequences = 0xFFFFFFFF;
+  const Worker& worker = registry.add("a", greedy, 0, 0);
+  const std::uint64_t sequences = registry.capacity(worker).max_batch_sequences;
+  EXPECT_LE(sequences * 4, protocol::kHeaderBytesMax / 2) << "the lengths, in a header";
+  EXPECT_LE(sequences * greedy.hidden_size * 2, protocol::kPayloadBytesMax) << "the vectors";
 }
 
 TEST(WorkerRegistry, AnyMessageIsASignOfLifeAndThreeMissedBeatsAreDeath) {

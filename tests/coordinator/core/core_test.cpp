@@ -1,0 +1,170 @@
+#include "coordinator/core/core.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+
+#include "tests/coordinator/core/core_harness.hpp"
+
+namespace tessera::coordinator {
+namespace {
+
+constexpr Micros kSecond = 1'000'000;
+
+protocol::EmbedRequest request_of(std::uint64_t id, std::vector<std::string> texts) {
+  return {.request_id = id, .spec = {}, .items = simulation::block_of(texts)};
+}
+
+TEST(Core, AnAnswerThatFitsNoMessageIsRefusedBeforeItIsBegun) {
+  CoreOptions options = CoreHarness::default_options();
+  options.models[0].hidden_size = 8192;  // 4096 vectors of fp32: 128 MiB.
+  CoreHarness harness(std::move(options));
+  harness.core_hidden_size = 8192;
+  harness.add_worker("w");
+  const std::vector<std::string> texts(4096, "text");
+  harness.from_client("c", request_of(1, texts));
+  const auto refused = harness.got<protocol::ErrorReply>("c");
+  ASSERT_EQ(refused.size(), 1U);
+  EXPECT_EQ(refused[0].code, ErrorCode::kInvalidArgument);
+  const JobId job = harness.open_job("c", "key");
+  harness.submit("c", job, 0, texts);
+  const auto acks = harness.got<protocol::ChunkAck>("c");
+  ASSERT_EQ(acks.size(), 1U);
+  EXPECT_EQ(acks[0].code, ErrorCode::kInvalidArgument);
+  harness.from_client("c", request_of(2, std::vector<std::string>(2048, "text")));
+  harness.work();
+  EXPECT_EQ(harness.got<protocol::EmbedReply>("c").size(), 1U);
+}
+
+TEST(Core, AJobThatCannotBeServedNowKeepsItsKey) {
+  CoreHarness first;
+  first.open_job("c", "key");
+  CoreOptions options = CoreHarness::default_options();
+  options.models[0].name = "other";
+  Core core(options, first.ledger.load(), 0);
+  const Actions actions = core.step(
+      FromClient{"c",
+                 protocol::OpenJob{.request_id = 1, .job_key = "key", .spec = {.model = "other"}}},
+      0);
+  ASSERT_EQ(actions.size(), 1U);
+  const auto& error = std::get<protocol::ErrorReply>(std::get<SendClient>(actions[0]).message);
+  EXPECT_EQ(error.code, ErrorCode::kConflict);
+}
+
+TEST(Core, AResultThatTheLedgerRefusesIsTriedAgainWithPatience) {
+  CoreHarness harness;
+  harness.add_worker("w");
+  const JobId job = harness.open_job("c", "key");
+  harness.submit("c", job, 0, {"text 1", "text 2"});
+  harness.ledger_status = ledger::Status::kFailed;  // Full, or its disk is.
+  harness.work();
+  const auto stores = [&] {
+    return std::ranges::count_if(harness.operations, [](const RunLedger& run) {
+      return std::holds_alternative<ledger::StoreResult>(run.operation);
+    });
+  };
+  for (int tick = 0; tick < 40; ++tick) {
+    harness.pass(kSecond / 20);
+  }
+  EXPECT_LE(stores(), 4) << "a refusal is no reason to send the whole result with each tick";
+  harness.ledger_status = ledger::Status::kDone;
+  harness.pass(2 * kSecond);
+  EXPECT_EQ(harness.got<protocol::ChunkResult>("c").size(), 1U);
+}
+
+// A client takes its results one after the other, as fast as they come.
+std::set<std::uint32_t> acknowledge_all(CoreHarness& harness, const std::string& peer) {
+  std::set<std::uint32_t> chunks;
+  for (std::size_t i = 0; i < harness.got<protocol::ChunkResult>(peer).size(); ++i) {
+    const protocol::ChunkResult result = harness.got<protocol::ChunkResult>(peer)[i];
+    chunks.insert(result.chunk);
+    harness.from_client(peer, protocol::ResultAck{result.job_id, result.chunk});
+  }
+  return chunks;
+}
+
+TEST(Core, AClientThatDoesNotReadIsSentLittleAndHoldsUpNobody) {
+  CoreOptions options = CoreHarness::default_options();
+  options.jobs.unacknowledged_bytes_max = 2000;  // Three results of four vectors.
+  CoreHarness harness(std::move(options));
+  harness.add_worker("w");
+  const JobId job = harness.open_job("deaf", "a");
+  const JobId other = harness.open_job("other", "b");
+  const auto submit = [&](const std::string& peer, const JobId& id, std::uint32_t chunk) {
+    std::vector<std::string> texts;
+    for (int i = 0; i < 4; ++i) {
+      texts.push_back(id + " " + std::to_string(chunk) + " " + std::to_string(i));
+    }
+    harness.submit(peer, id, chunk, texts);
+  };
+  for (std::uint32_t chunk = 0; chunk < 60; ++chunk) {
+    submit("deaf", job, chunk);
+  }
+  harness.work();
+  for (int minute = 0; minute < 60; ++minute) {
+    harness.pass(60 * kSecond);
+    harness.add_worker("w");  // Its heartbeats are not this test's.
+  }
+  EXPECT_EQ(harness.got<protocol::ChunkResult>("deaf").size(), 3U);
+  EXPECT_LE(harness.core.unacknowledged_bytes("deaf"), 2000U);
+  for (std::uint32_t chunk = 0; chunk < 10; ++chunk) {
+    submit("other", other, chunk);
+  }
+  harness.work();
+  EXPECT_EQ(acknowledge_all(harness, "other").size(), 10U);
+  EXPECT_EQ(acknowledge_all(harness, "deaf").size(), 60U) << "all that waited in the ledger";
+  EXPECT_EQ(harness.core.unacknowledged_bytes("deaf"), 0U);
+}
+
+TEST(Core, AClientThatOpensItsJobAgainGetsWhatItDidNotAcknowledge) {
+  CoreHarness harness;
+  harness.add_worker("w");
+  const JobId job = harness.open_job("c", "key");
+  for (std::uint32_t chunk = 0; chunk < 5; ++chunk) {
+    harness.submit("c", job, chunk, {"text " + std::to_string(chunk)});
+  }
+  harness.work();
+  ASSERT_EQ(harness.got<protocol::ChunkResult>("c").size(), 5U);
+  harness.from_client("c", protocol::ResultAck{job, 2});
+  harness.open_job("c, on a new connection", "key");
+  EXPECT_EQ(acknowledge_all(harness, "c, on a new connection"),
+            (std::set<std::uint32_t>{0, 1, 3, 4}));
+  EXPECT_EQ(harness.core.unacknowledged_bytes("c"), 0U);
+}
+
+TEST(Core, AnEndedJobIsKnownUntilTheLedgerHasForgottenIt) {
+  CoreOptions options = CoreHarness::default_options();
+  options.jobs.keep_ended_us = 10 * kSecond;
+  CoreHarness harness(std::move(options));
+  const JobId job = harness.open_job("c", "key");
+  harness.from_client("c", protocol::CancelJob{.request_id = 2, .job_id = job});
+  harness.ledger_status = ledger::Status::kFailed;
+  harness.pass(20 * kSecond);
+  EXPECT_EQ(harness.open_job("c", "key"), job);
+  EXPECT_EQ(harness.got<protocol::JobOpened>("c").back().state, protocol::JobState::kCancelled);
+  harness.ledger_status = ledger::Status::kDone;
+  harness.pass(kSecond);
+  harness.open_job("c", "key");
+  EXPECT_EQ(harness.got<protocol::JobOpened>("c").back().state, protocol::JobState::kOpen);
+}
+
+TEST(Core, ALedgerThatDoesNotAnswerHoldsOnlySoMuch) {
+  CoreOptions options = CoreHarness::default_options();
+  options.jobs.ledger_bytes_max = 100'000;
+  CoreHarness harness(std::move(options));
+  const JobId job = harness.open_job("c", "key");
+  harness.ledger_answers = false;
+  for (std::uint32_t chunk = 0; chunk < 60; ++chunk) {
+    harness.submit("c", job, chunk, {std::string(10'000, 'x')});
+  }
+  const auto acks = harness.got<protocol::ChunkAck>("c");
+  EXPECT_GE(acks.size(), 50U);
+  for (const protocol::ChunkAck& ack : acks) {
+    EXPECT_EQ(ack.code, ErrorCode::kResourceExhausted);
+    EXPECT_GT(ack.retry_after_ms, 0U);
+  }
+}
+
+}  // namespace
+}  // namespace tessera::coordinator
