@@ -282,7 +282,7 @@ struct BatchResult {
   std::uint64_t batch_id = 0;
   std::uint32_t attempt = 0;
   std::vector<std::uint8_t> codes;  // ErrorCode of each sequence: kOk or kNotFinite.
-  std::uint64_t compute_us = 0;
+  std::uint64_t compute_us = 0;     // On this batch alone, so that batches add up to the time busy.
   Bytes payload;  // Frame 1: [sequences, hidden_size] float16; rows of failed sequences are zero.
 };
 

@@ -23,7 +23,10 @@ constexpr auto kPrivateRedisPatience = 60s;  // Our own may have a long file to 
 constexpr std::chrono::milliseconds kCachePatience{5000};
 constexpr int kMessagesPerTurn = 128;
 constexpr std::size_t kCacheWritesMax = 20'000;  // Beyond this, vectors are not cached in Redis.
-constexpr int kClientQueueMessages = 4000;       // Of one client that does not read.
+// What one client that does not read may have waiting for it; more than one message of any size.
+constexpr int kClientQueueMessages = 4000;
+constexpr std::size_t kClientQueueBytes = 128U << 20;
+constexpr std::size_t kDeafClientsMax = 10'000;
 
 CoreOptions core_options(const Options& options, const std::vector<CatalogEntry>& models,
                          std::uint64_t epoch) {
@@ -57,7 +60,9 @@ Coordinator::Coordinator(const Options& options)
   core_ = std::make_unique<Core>(core_options(options_, models_, epoch_), stored, now());
   tokenisers_ = std::make_unique<TokenizePool>(models_, options_.threads, wake_);
   clients_ = std::make_unique<net::RouterSocket>(
-      context_, options_.listen, net::SocketOptions{.send_queue_messages = kClientQueueMessages});
+      context_, options_.listen,
+      net::SocketOptions{.send_queue_messages = kClientQueueMessages,
+                         .send_queue_bytes = kClientQueueBytes});
   workers_ = std::make_unique<net::RouterSocket>(context_, options_.worker_listen);
   log::info("leader term {}, {} jobs in the ledger; clients at {}, workers at {}", epoch_,
             stored.size(), clients_->endpoint(), workers_->endpoint());
@@ -174,6 +179,9 @@ void Coordinator::receive(bool from_clients) {
   net::RouterSocket& socket = from_clients ? *clients_ : *workers_;
   net::Incoming incoming;
   for (int i = 0; i < kMessagesPerTurn && socket.receive(incoming); ++i) {
+    if (from_clients && deaf_clients_.contains(incoming.peer)) {
+      continue;
+    }
     auto message = incoming.malformed
                        ? Result<protocol::Message>(
                              Error{ErrorCode::kInvalidArgument, "a message has one or two frames"})
@@ -236,6 +244,15 @@ void Coordinator::step(Event event) {
 
 void Coordinator::perform(SendClient& action) {
   const auto status = clients_->send(action.peer, protocol::encode(std::move(action.message)));
+  if (status == net::SendStatus::kFull) {
+    // Something it waits for is lost from here on. It hears no more of us on this connection, and
+    // so begins anew on another one when it reads again.
+    log::warn("a client does not read: its connection counts as gone");
+    if (deaf_clients_.size() >= kDeafClientsMax) {
+      deaf_clients_.clear();
+    }
+    deaf_clients_.insert(action.peer);
+  }
   if (status != net::SendStatus::kSent) {
     inbox_.emplace_back(ClientGone{std::move(action.peer)});
   }

@@ -3,6 +3,8 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <string>
+#include <unordered_set>
 
 #include "common/net/zmq_socket.hpp"
 #include "common/stop_signal.hpp"
@@ -62,7 +64,8 @@ class Coordinator {
   std::unique_ptr<net::RouterSocket> workers_;
   std::unique_ptr<TokenizePool> tokenisers_;
   std::unique_ptr<Core> core_;
-  std::deque<Event> inbox_;  // What came up while actions were carried out.
+  std::unordered_set<std::string> deaf_clients_;  // Connections that are heard no more.
+  std::deque<Event> inbox_;                       // What came up while actions were carried out.
   Clock::time_point next_tick_;
   Clock::time_point next_metrics_;
   bool ledger_up_ = true;

@@ -1,5 +1,6 @@
 #include "worker/batch_runner.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <vector>
@@ -177,8 +178,12 @@ void BatchRunner::finish(Engine& engine, Running running) {
     std::memcpy(result.payload.data() + i * width * sizeof(std::uint16_t), rounded.data(),
                 width * sizeof(std::uint16_t));
   }
+  // While the batch before was computing, this one only waited.
+  const auto end = Clock::now();
+  const auto taken = end - std::max(running.start, last_end_);
+  last_end_ = end;
   result.compute_us = static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - running.start).count());
+      std::chrono::duration_cast<std::chrono::microseconds>(taken).count());
   deliver({std::move(result), running.task.tag});
 }
 

@@ -75,7 +75,8 @@ class BatchRunner {
   std::promise<EngineInfo> ready_;
   std::future<EngineInfo> ready_future_ = ready_.get_future();
   int slots_ = 0;
-  std::size_t held_ = 0;  // Link's thread only.
+  std::size_t held_ = 0;                            // Link's thread only.
+  std::chrono::steady_clock::time_point last_end_;  // Of a batch; engine's thread only.
   std::atomic<std::int64_t> running_since_ns_{0};
   std::exception_ptr failure_;  // Written before failed_, read after it.
   std::atomic<bool> failed_{false};

@@ -60,6 +60,7 @@ bool Link::run(const StopSignal& stop) {
     poll.sockets = {socket_.get()};
     poll.wait(kPollMs);
     receive_all();
+    begin_anew_if_lost();
     send_results();
     check_engine();
     keep_alive();
@@ -171,6 +172,15 @@ void Link::send_results() {
     if (outcome->tag == connection_) {
       send(std::move(outcome->result));
     }
+  }
+}
+
+// A connection that broke took with it what was under way, results among it. The coordinator gives
+// those batches to others as soon as it finds this routing id gone.
+void Link::begin_anew_if_lost() {
+  if (socket_->take_disconnected() && welcomed_) {
+    log::warn("the connection to the coordinator broke");
+    connect();
   }
 }
 

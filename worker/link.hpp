@@ -14,10 +14,10 @@
 namespace tessera {
 
 // The worker's connection: registers, takes batches, sends results, answers and sends pings. Lives
-// on one thread, which is the only one to touch the socket. When the coordinator is silent for
-// three heartbeats it opens a fresh connection, with a new routing id, and registers again; results
-// of batches from an earlier connection are dropped, since the coordinator has given those to
-// others.
+// on one thread, which is the only one to touch the socket. When its connection breaks, or the
+// coordinator is silent for three heartbeats, it opens a fresh one, with a new routing id, and
+// registers again; results of batches from an earlier connection are dropped, since the coordinator
+// gives those to others.
 class Link {
  public:
   Link(const WorkerOptions& options, const EngineInfo& info, BatchRunner& runner,
@@ -38,6 +38,7 @@ class Link {
   void on_welcome(const protocol::WorkerWelcome& welcome);
   void on_batch(protocol::Batch batch);
   void on_error(const protocol::ErrorReply& error);
+  void begin_anew_if_lost();
   void send_results();
   void keep_alive();
   void check_engine() const;

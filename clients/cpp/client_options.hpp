@@ -11,7 +11,8 @@ struct ClientOptions {
   std::string tenant;               // Fair share is per tenant.
   std::string token;                // Key, where the coordinator asks for one.
   std::chrono::milliseconds ping{1000};
-  std::chrono::milliseconds silence_max{5000};  // Nothing heard for so long: a fresh socket.
+  // Nothing heard for so long: a fresh socket, as when the connection breaks.
+  std::chrono::milliseconds silence_max{5000};
   // How often the hello is repeated: a coordinator that was restarted behind our back has another
   // epoch, and what was in flight is sent again.
   std::chrono::milliseconds hello_again{2000};

@@ -239,6 +239,11 @@ void Connection::keep_alive(TimePoint now) {
   if (refusal_) {
     return;
   }
+  // A connection that broke took with it what was under way, so all is said again on a fresh one.
+  if (socket_->take_disconnected() && ready_) {
+    reconnect(now);
+    return;
+  }
   const auto silence_max = options_.silence_max * (1 + std::min(silent_connects_, 3U));
   if (now - last_heard_ > silence_max) {
     ++silent_connects_;

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
+#include <unordered_map>
 #include <zmq.hpp>
 
 #ifdef __SANITIZE_THREAD__
@@ -32,16 +34,48 @@ std::string random_routing_id() {
   return {bytes.data(), bytes.size()};
 }
 
-zmq::message_t to_message(protocol::Bytes bytes) {
+// Bytes that ZeroMQ holds for a peer. Shared with its messages, which are freed on its thread once
+// the network has them or the peer is gone.
+using Held = std::shared_ptr<std::atomic<std::size_t>>;
+
+class HandedOver {
+ public:
+  HandedOver(protocol::Bytes bytes, Held held) : bytes_(std::move(bytes)), held_(std::move(held)) {
+    if (held_) {
+      held_->fetch_add(bytes_.size());
+    }
+  }
+  ~HandedOver() {
+    if (held_) {
+      held_->fetch_sub(bytes_.size());
+    }
+  }
+  HandedOver(const HandedOver&) = delete;
+  HandedOver& operator=(const HandedOver&) = delete;
+  protocol::Bytes& bytes() { return bytes_; }
+
+ private:
+  protocol::Bytes bytes_;
+  Held held_;  // None for a DEALER.
+};
+
+zmq::message_t to_message(protocol::Bytes bytes, const Held& held) {
   if (bytes.size() < kZeroCopyBytesMin) {
     return {bytes.data(), bytes.size()};
   }
-  auto owner = std::make_unique<protocol::Bytes>(std::move(bytes));
+  auto owner = std::make_unique<HandedOver>(std::move(bytes), held);
   zmq::message_t message(
-      owner->data(), owner->size(),
-      [](void*, void* hint) { delete static_cast<protocol::Bytes*>(hint); }, owner.get());
+      owner->bytes().data(), owner->bytes().size(),
+      [](void*, void* hint) { delete static_cast<HandedOver*>(hint); }, owner.get());
   (void)owner.release();  // The message's free function deletes it, on ZeroMQ's thread.
   return message;
+}
+
+std::size_t counted_bytes(const protocol::Frames& frames) {
+  const auto counted = [](const protocol::Bytes& bytes) {
+    return bytes.size() < kZeroCopyBytesMin ? 0 : bytes.size();
+  };
+  return counted(frames.header) + counted(frames.payload);
 }
 
 protocol::Bytes to_bytes(const zmq::message_t& message) {
@@ -61,7 +95,30 @@ Context::~Context() = default;
 
 struct Socket::Impl {
   Impl(zmq::context_t& context, zmq::socket_type type) : socket(context, type) {}
+
+  // The counter of a peer, if its messages are counted.
+  Held held_for(const std::string& peer) {
+    if (send_queue_bytes == 0) {
+      return nullptr;
+    }
+    if (held.size() >= purge_at) {
+      std::erase_if(held, [](const auto& entry) { return entry.second->load() == 0; });
+      purge_at = std::max(kPurgeMin, 2 * held.size());
+    }
+    Held& found = held[peer];
+    if (!found) {
+      found = std::make_shared<std::atomic<std::size_t>>(0);
+    }
+    return found;
+  }
+
+  static constexpr std::size_t kPurgeMin = 1024;
+
   zmq::socket_t socket;
+  zmq::socket_t monitor;  // DEALER: tells of broken connections.
+  std::size_t send_queue_bytes = 0;
+  std::unordered_map<std::string, Held> held;  // By peer.
+  std::size_t purge_at = kPurgeMin;
 };
 
 Socket::Socket(Context& context, Kind kind, const SocketOptions& options)
@@ -82,9 +139,21 @@ Socket::Socket(Context& context, Kind kind, const SocketOptions& options)
   socket.set(zmq::sockopt::backlog, 1024);
   if (is_router_) {
     socket.set(zmq::sockopt::router_mandatory, 1);
-  } else {
-    socket.set(zmq::sockopt::routing_id, random_routing_id());
+    impl_->send_queue_bytes = options.send_queue_bytes;
+    return;
   }
+  const std::string routing_id = random_routing_id();
+  socket.set(zmq::sockopt::routing_id, routing_id);
+  // Names are unique within a context, and so are routing ids.
+  std::string name = "inproc://disconnects-";
+  for (const char c : routing_id) {
+    name += std::to_string(static_cast<unsigned char>(c)) + ".";
+  }
+  CHECK(zmq_socket_monitor(socket.handle(), name.c_str(), ZMQ_EVENT_DISCONNECTED) == 0);
+  impl_->monitor = zmq::socket_t(context.impl_->context, zmq::socket_type::pair);
+  impl_->monitor.set(zmq::sockopt::rcvhwm, 0);  // An owner that does not look must block nobody.
+  impl_->monitor.set(zmq::sockopt::linger, 0);
+  impl_->monitor.connect(name);
 }
 
 Socket::~Socket() = default;
@@ -111,8 +180,12 @@ void Socket::connect(const std::string& endpoint) {
 SendStatus Socket::send_frames(const std::string* peer, protocol::Frames frames) {
   using zmq::send_flags;
   zmq::socket_t& socket = impl_->socket;
+  const Held held = peer == nullptr ? nullptr : impl_->held_for(*peer);
+  if (held && held->load() > 0 && held->load() + counted_bytes(frames) > impl_->send_queue_bytes) {
+    return SendStatus::kFull;
+  }
   const bool has_payload = !frames.payload.empty();
-  zmq::message_t header = to_message(std::move(frames.header));
+  zmq::message_t header = to_message(std::move(frames.header), held);
   const auto more = has_payload ? send_flags::sndmore : send_flags::none;
   try {
     // Whether a message is taken is decided at its first frame; the rest of it always follows.
@@ -132,7 +205,7 @@ SendStatus Socket::send_frames(const std::string* peer, protocol::Frames frames)
     throw;
   }
   if (has_payload) {
-    zmq::message_t payload = to_message(std::move(frames.payload));
+    zmq::message_t payload = to_message(std::move(frames.payload), held);
     CHECK(socket.send(payload, send_flags::dontwait));
   }
   return SendStatus::kSent;
@@ -174,12 +247,25 @@ DealerSocket::DealerSocket(Context& context, const std::string& endpoint,
   connect(endpoint);
 }
 
+bool DealerSocket::take_disconnected() {
+  bool disconnected = false;
+  zmq::message_t frame;
+  while (impl().monitor.recv(frame, zmq::recv_flags::dontwait)) {
+    disconnected = true;  // The one kind of event that was asked for, and its address.
+  }
+  return disconnected;
+}
+
 void PollSet::wait(int timeout_ms) {
   std::vector<zmq::pollitem_t> items;
-  items.reserve(sockets.size() + descriptors.size());
+  items.reserve(2 * sockets.size() + descriptors.size());
   for (Socket* socket : sockets) {
     items.push_back({socket->impl_->socket.handle(), 0, ZMQ_POLLIN, 0});
+    if (socket->impl_->monitor) {
+      items.push_back({socket->impl_->monitor.handle(), 0, ZMQ_POLLIN, 0});
+    }
   }
+  const std::size_t first_descriptor = items.size();
   for (const Descriptor& d : descriptors) {
     const int events = (d.want_read ? ZMQ_POLLIN : 0) | (d.want_write ? ZMQ_POLLOUT : 0);
     items.push_back({nullptr, d.fd, static_cast<short>(events), 0});
@@ -193,7 +279,7 @@ void PollSet::wait(int timeout_ms) {
     return;  // A signal: the caller looks at its stop flag; readiness is asked for again.
   }
   for (std::size_t i = 0; i < descriptors.size(); ++i) {
-    const short ready = items[sockets.size() + i].revents;
+    const short ready = items[first_descriptor + i].revents;
     descriptors[i].readable = (ready & (ZMQ_POLLIN | ZMQ_POLLERR)) != 0;
     descriptors[i].writable = (ready & ZMQ_POLLOUT) != 0;
   }

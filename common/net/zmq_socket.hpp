@@ -26,13 +26,16 @@ class Context {
 
 enum class SendStatus : std::uint8_t {
   kSent,         // Queued; says nothing of arrival. Whoever must know asks for an answer.
-  kFull,         // The peer does not read; nothing was sent.
+  kFull,         // The peer does not read as fast as it is sent to; nothing was sent.
   kUnreachable,  // ROUTER only: no such peer now; nothing was sent.
 };
 
 struct SocketOptions {
   int send_queue_messages = 1000;  // Per peer; 0 = no bound, for senders bound by credits.
-  int linger_ms = 1000;            // How long close waits for unsent messages.
+  // Per peer, of frames from 8 KiB on; 0 = no bound. ROUTER only. A message goes beyond it only
+  // when nothing else waits.
+  std::size_t send_queue_bytes = 0;
+  int linger_ms = 1000;  // How long close waits for unsent messages.
 };
 
 // A message as it came in: not yet decoded, so `malformed` peers are seen by the caller.
@@ -65,9 +68,11 @@ class Socket {
   void connect(const std::string& endpoint);  // Throws FatalError on a malformed address.
   SendStatus send_frames(const std::string* peer, protocol::Frames frames);
 
+  struct Impl;
+  Impl& impl() { return *impl_; }
+
  private:
   friend struct PollSet;
-  struct Impl;
   std::unique_ptr<Impl> impl_;
   bool is_router_;
   std::string endpoint_;
@@ -87,6 +92,11 @@ class DealerSocket : public Socket {
  public:
   DealerSocket(Context& context, const std::string& endpoint, const SocketOptions& options = {});
   SendStatus send(protocol::Frames frames) { return send_frames(nullptr, std::move(frames)); }
+
+  // Whether the connection broke since the last call. ZeroMQ makes the next one by itself, with the
+  // same routing id, but what was under way is lost without a word: whoever cannot have that makes
+  // a new socket and begins anew. PollSet::wait wakes for it.
+  bool take_disconnected();
 };
 
 // What one thread waits for: sockets, and plain file descriptors (an eventfd, Redis' connection).
@@ -101,8 +111,9 @@ struct PollSet {
   std::vector<Socket*> sockets;
   std::vector<Descriptor> descriptors;
 
-  // Sleeps until a socket can be read, a descriptor is ready, a signal came or the time is over.
-  // Callers drain every socket with receive() afterwards, readable or not.
+  // Sleeps until a socket can be read or a DEALER's connection broke, a descriptor is ready, a
+  // signal came or the time is over. Callers drain every socket with receive() afterwards, readable
+  // or not.
   void wait(int timeout_ms);
 };
 

@@ -164,6 +164,7 @@ void Core::on(TokensReady& event, Micros now, Actions& /*actions*/) {
 
 void Core::on(Tick& /*event*/, Micros now, Actions& actions) {
   dispatcher_.tick(now, actions);
+  flow_.tick(now, actions);
   flow_.collect(now, actions);
   for (FinishedUnit& finished : flow_.take_finished()) {
     CHECK(queries_.on_finished(finished, actions) || jobs_.on_finished(finished, actions));

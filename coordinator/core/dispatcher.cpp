@@ -161,6 +161,9 @@ void Dispatcher::on_result(const std::string& peer, protocol::BatchResult result
   ++worker->batches_done;
   worker->tokens_done += batch.tokens;
   tokens_done_ += batch.tokens;
+  if (result.compute_us > 0) {
+    worker->cost_correction.on_batch(batch.stated_s, static_cast<double>(result.compute_us) / 1e6);
+  }
   end_batch(batch, result);
   if (worker->leaving && worker->batches.empty()) {
     registry_.remove(peer);
@@ -311,6 +314,7 @@ void Dispatcher::send_batch(Worker& worker, std::vector<Flight*> flights, Micros
                                 .model = worker.model,
                                 .attempt = message.attempt,
                                 .tokens = tokens,
+                                .stated_s = expected_s / worker.cost_correction.factor(),
                                 .give_up_at = now + options_.batch_us_max +
                                               static_cast<Micros>(kLateFactor * expected_s * 1e6),
                                 .flights = std::move(flights)};

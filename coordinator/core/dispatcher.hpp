@@ -76,6 +76,7 @@ class Dispatcher {
     ModelId model = 0;
     std::uint32_t attempt = 1;
     std::uint64_t tokens = 0;
+    double stated_s = 0;  // By the worker's own cost model.
     Micros give_up_at = 0;
     std::vector<Flight*> flights;
   };

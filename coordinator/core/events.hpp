@@ -50,6 +50,7 @@ struct LedgerState {
   bool up = true;
 };
 // In the order of the keys of the CacheGet; nothing for a miss. All misses when the cache failed.
+// One that comes late finds nobody waiting.
 struct CacheReply {
   std::uint64_t id = 0;
   std::vector<std::optional<protocol::Bytes>> values;
@@ -61,7 +62,7 @@ struct TokenisedItem {
 struct TokensReady {
   std::vector<TokenisedItem> items;
 };
-// At least every 100 ms, and at once when Core::has_backlog().
+// About every 50 ms, and at once when Core::has_backlog().
 struct Tick {};
 // Finish what is in flight, take nothing new.
 struct StopRequested {};

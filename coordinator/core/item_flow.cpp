@@ -59,7 +59,7 @@ UnitId ItemFlow::start(Unit unit, Micros now, Actions& actions) {
       start_text(starting, i, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, now);
     }
   }
-  look_up(std::move(starting.lookups), actions);
+  look_up(std::move(starting.lookups), now, actions);
   if (state.open == 0) {
     finish(id, state);
   }
@@ -146,28 +146,66 @@ void ItemFlow::start_ids(Starting& starting, std::uint32_t index, std::span<cons
   flight->tokens_cut = prepared->tokens_cut;
 }
 
-void ItemFlow::look_up(std::vector<Flight*> flights, Actions& actions) {
+void ItemFlow::look_up(std::vector<Flight*> flights, Micros now, Actions& actions) {
   for (std::size_t first = 0; first < flights.size(); first += kCacheKeysPerGet) {
     const std::size_t last = std::min(flights.size(), first + kCacheKeysPerGet);
+    std::vector<Flight*> asked(flights.begin() + static_cast<std::ptrdiff_t>(first),
+                               flights.begin() + static_cast<std::ptrdiff_t>(last));
+    if (!gate_.may_ask(now)) {
+      tokenise_or_queue(asked, now, actions);
+      continue;
+    }
     // Made in place: moving a temporary in makes g++ 12 warn of something that is not so.
     auto& get = actions.emplace_back().emplace<CacheGet>();
     get.id = next_lookup_++;
-    std::vector<Flight*>& asked = lookups_[get.id];
-    asked.assign(flights.begin() + static_cast<std::ptrdiff_t>(first),
-                 flights.begin() + static_cast<std::ptrdiff_t>(last));
     get.keys.reserve(asked.size());
     for (const Flight* flight : asked) {
       get.keys.push_back(flight->key);
     }
+    lookups_[get.id] = {.asked_at = now, .flights = std::move(asked)};
   }
+}
+
+void ItemFlow::tick(Micros now, Actions& actions) {
+  for (auto it = lookups_.begin(); it != lookups_.end();) {
+    const Micros waited = now - it->second.asked_at;
+    if (waited < gate_.patience(protocol::Lane::kInteractive)) {
+      return;  // The others are younger.
+    }
+    const bool is_late = std::ranges::any_of(it->second.flights, [&](const Flight* flight) {
+      return waited >= gate_.patience(flight->lane);
+    });
+    if (!is_late) {
+      ++it;
+      continue;
+    }
+    gate_.on_late(now);
+    const std::vector<Flight*> flights = std::move(it->second.flights);
+    it = lookups_.erase(it);
+    go_on_without_hit(flights, now, actions);
+  }
+}
+
+void ItemFlow::go_on_without_hit(const std::vector<Flight*>& flights, Micros now,
+                                 Actions& actions) {
+  std::vector<Flight*> wanted;
+  for (Flight* flight : flights) {
+    if (flight->waiters.empty()) {
+      end_flight(flight, nullptr, {}, false);  // Abandoned meanwhile.
+    } else {
+      wanted.push_back(flight);
+    }
+  }
+  tokenise_or_queue(wanted, now, actions);
 }
 
 void ItemFlow::on_cache_reply(CacheReply reply, Micros now, Actions& actions) {
   const auto found = lookups_.find(reply.id);
   if (found == lookups_.end()) {
-    return;
+    return;  // Too late.
   }
-  const std::vector<Flight*> asked = std::move(found->second);
+  gate_.on_answer();
+  const std::vector<Flight*> asked = std::move(found->second.flights);
   lookups_.erase(found);
   std::vector<Flight*> missing;
   for (std::size_t i = 0; i < asked.size(); ++i) {
@@ -180,13 +218,11 @@ void ItemFlow::on_cache_reply(CacheReply reply, Micros now, Actions& actions) {
       const auto embedding = std::make_shared<const Embedding>(std::move(*hit));
       cache_.insert(flight->key, flight->lane, embedding);
       end_flight(flight, embedding, {}, true);
-    } else if (flight->waiters.empty()) {
-      end_flight(flight, nullptr, {}, false);  // Abandoned meanwhile.
     } else {
       missing.push_back(flight);
     }
   }
-  tokenise_or_queue(missing, now, actions);
+  go_on_without_hit(missing, now, actions);
 }
 
 void ItemFlow::tokenise_or_queue(const std::vector<Flight*>& flights, Micros now,
@@ -239,7 +275,7 @@ void ItemFlow::collect(Micros /*now*/, Actions& actions) {
     }
     end_flight(ended.flight, ended.embedding, ended.error, false);
   }
-  if (!put.entries.empty()) {
+  if (!put.entries.empty() && gate_.is_open()) {
     actions.push_back(std::move(put));
   }
 }

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <map>
 #include <memory>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
 #include "coordinator/core/cache.hpp"
+#include "coordinator/core/cache_gate.hpp"
 #include "coordinator/core/dispatcher.hpp"
 #include "coordinator/core/events.hpp"
 #include "coordinator/core/flight.hpp"
@@ -54,6 +56,8 @@ class ItemFlow {
   void abandon(UnitId id);
 
   void on_cache_reply(CacheReply reply, Micros now, Actions& actions);
+  // Goes on without what the second cache level does not say in time.
+  void tick(Micros now, Actions& actions);
   void on_tokens(TokensReady ready, Micros now);
   // Takes over what the dispatcher has ended.
   void collect(Micros now, Actions& actions);
@@ -74,6 +78,11 @@ class ItemFlow {
     CacheCounts counts;
     std::vector<CacheKey> keys;  // Of flights that it waits for, or has.
   };
+  // A CacheGet that has no answer yet.
+  struct Lookup {
+    Micros asked_at = 0;
+    std::vector<Flight*> flights;
+  };
   struct Starting;
 
   void start_text(Starting& starting, std::uint32_t index, std::string_view text, Micros now);
@@ -83,7 +92,8 @@ class ItemFlow {
   bool answer_or_join(Starting& starting, std::uint32_t index, const CacheKey& key);
   Flight* new_flight(Starting& starting, std::uint32_t index, const CacheKey& key,
                      std::uint64_t tokens_estimate);
-  void look_up(std::vector<Flight*> flights, Actions& actions);
+  void look_up(std::vector<Flight*> flights, Micros now, Actions& actions);
+  void go_on_without_hit(const std::vector<Flight*>& flights, Micros now, Actions& actions);
   void tokenise_or_queue(const std::vector<Flight*>& flights, Micros now, Actions& actions);
   void end_flight(Flight* flight, const EmbeddingPtr& embedding, const Error& error,
                   bool from_cache);
@@ -94,7 +104,8 @@ class ItemFlow {
   EmbeddingCache cache_;
   FlightTable flights_;
   std::unordered_map<UnitId, UnitInFlight> units_;
-  std::unordered_map<std::uint64_t, std::vector<Flight*>> lookups_;  // By id of the CacheGet.
+  std::map<std::uint64_t, Lookup> lookups_;  // By id of the CacheGet, so oldest first.
+  CacheGate gate_;
   std::vector<FinishedUnit> finished_;
   FlowTotals totals_;
   UnitId next_unit_ = 1;

@@ -105,14 +105,15 @@ Worker* WorkerRegistry::next_free(ModelId model, const std::vector<const Worker*
 
 WorkerCapacity WorkerRegistry::capacity(const Worker& worker) const {
   const protocol::WorkerHello& hello = worker.hello;
+  const double factor = worker.cost_correction.factor();
   WorkerCapacity capacity{
       .max_batch_tokens = hello.max_batch_tokens,
       .max_batch_sequences = hello.max_batch_sequences,
       .max_seqlen = hello.max_seqlen,
       .preferred = {.min = hello.preferred_seqlen_min, .max = hello.preferred_seqlen_max},
-      .cost_s = hello.cost_s,
-      .cost_s_per_token = hello.cost_s_per_token,
-      .cost_s_per_token2 = hello.cost_s_per_token2,
+      .cost_s = factor * hello.cost_s,
+      .cost_s_per_token = factor * hello.cost_s_per_token,
+      .cost_s_per_token2 = factor * hello.cost_s_per_token2,
       .batches_in_flight = static_cast<std::uint32_t>(worker.batches.size()),
       .free_slots_of_model = 0};
   for (const auto& [peer, other] : workers_) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/core/cost_correction.hpp"
 #include "coordinator/core/scheduler.hpp"
 
 namespace tessera::coordinator {
@@ -28,6 +29,7 @@ struct Worker {
   double tokens_per_second = 0;  // Smoothed over some seconds.
   std::uint64_t tokens_at_sample = 0;
   Micros sampled_at = 0;
+  CostCorrection cost_correction;
 
   bool takes_work() const {
     return !leaving && !exclusive && batches.size() < std::max(hello.slots, 1U);
@@ -61,6 +63,7 @@ class WorkerRegistry {
   // The worker of the model that should be given a batch next: the one with the fewest in flight;
   // nullptr when none has a free slot. `skip` were asked already.
   Worker* next_free(ModelId model, const std::vector<const Worker*>& skip);
+  // With the costs that the worker stated, corrected by what its batches took.
   WorkerCapacity capacity(const Worker& worker) const;
   std::uint32_t count(ModelId model) const;
   // The longest sequence that a live worker of the model takes; 0 without workers.

@@ -5,15 +5,21 @@ import os
 import random
 import signal
 import subprocess
+import sys
+import threading
 import time
 
 import numpy as np
 import pytest
+import zmq
 
 import wire
-from fakes import (BIN_DIR, FINAL_TOKEN, MODEL_DIR, VOCAB_SIZE, Coordinator, FakeWorker, JobClient,
-                   vector_of)
-from wire import Peer, block, encode
+from fakes import (BIN_DIR, FINAL_TOKEN, MODEL_DIR, VOCAB_SIZE, Coordinator, FakeWorker,
+                   HangingRedis, JobClient, Proxy, vector_of)
+from wire import ROOT, SLOWDOWN, Peer, block, encode
+
+sys.path.insert(0, os.path.join(ROOT, "clients/python"))
+import tessera  # noqa: E402
 
 
 @pytest.fixture
@@ -293,6 +299,106 @@ def test_queries_pass_a_running_job(coordinator):
         assert client.embed([[i, 9, 9]])["type"] == "EmbedReply"
     # The job alone needs over 180 batches; each query waited for a few of them.
     assert worker.batches - before < 60
+    worker.stop()
+
+
+@pytest.mark.parametrize("greets", [True, False])
+def test_a_cache_that_hangs_holds_up_no_query(greets):
+    redis = HangingRedis(greets)
+    coordinator = Coordinator("--redis-cache", redis.url)
+    worker = FakeWorker(coordinator.workers)
+    client = Peer(coordinator.clients)
+    client.hello()
+    worker.welcomed.wait(10)
+    for i in range(30):  # The connection is given up after 5 s without an answer: too late.
+        reply = client.embed([[i, 9, 9]], deadline_ms=2500 * SLOWDOWN)
+        assert reply["type"] == "EmbedReply", reply
+    assert redis.lookups < 10, "most are not even asked for"
+    worker.stop()
+    coordinator.stop()
+    redis.close()
+
+
+def test_a_client_that_never_reads_costs_little_and_holds_up_nobody(coordinator):
+    worker = FakeWorker(coordinator.workers)
+    deaf = Peer(coordinator.clients)
+    deaf.hello()
+    deaf.socket.close()
+    deaf.socket = deaf.context.socket(zmq.DEALER)
+    for option, value in ((zmq.LINGER, 0), (zmq.RCVHWM, 1), (zmq.RCVBUF, 4096)):
+        deaf.socket.setsockopt(option, value)
+    deaf.socket.connect(coordinator.clients)
+    deaf.hello()
+    deaf.send("OpenJob", request_id=1, job_key="deaf", spec={})
+    opened = deaf.wait_for("JobOpened")
+    reader = JobClient(coordinator.clients, "reader", id_chunks(20, 200, seed=2))
+    watcher = Peer(coordinator.clients)
+    watcher.hello()
+    watcher.embed([[n, 1, 2] for n in range(500)])
+    before_mb = coordinator.memory_kb() / 1024
+    # A job with 60 MB of vectors, and questions whose answers are 4 MB each; all from the cache.
+    fields, payload = block([[n % 500, 1, 2] for n in range(4096)])
+    for chunk in range(15):
+        deaf.send("SubmitChunk", payload, job_id=opened["job_id"], chunk=chunk, items=fields)
+    for request in range(150):
+        deaf.send("EmbedRequest", payload, request_id=10 + request, spec={}, items=fields)
+    reader.run()
+    check_results(reader)
+
+    def chunks_done():
+        watcher.send("StatusRequest", request_id=1, job_id=opened["job_id"])
+        return watcher.wait_for("StatusReply")["jobs"][0]["chunks_done"]
+
+    while chunks_done() < 15:
+        time.sleep(0.05)
+    assert watcher.embed([[1, 2, 3]])["type"] == "EmbedReply"
+    if SLOWDOWN == 1:  # Sanitizers keep what was freed.
+        assert coordinator.memory_kb() / 1024 < before_mb + 400, "not the 660 MB of all answers"
+    # On a connection that is read, the job's results are all there.
+    again = JobClient(coordinator.clients, "deaf", [[[n % 500, 1, 2] for n in range(4096)]] * 15)
+    again.run()
+    assert sorted(again.results) == list(range(15))
+    worker.stop()
+
+
+def test_answers_lost_with_a_connection_come_again(coordinator):
+    worker = FakeWorker(coordinator.workers)
+    proxy = Proxy(coordinator.clients)
+    with tessera.Client(proxy.address, timeout_s=40 * SLOWDOWN) as client:
+        client.embed([[1, 2, 3]])
+        proxy.hold_answers.set()
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(client.embed([[4, 5, 6]])))
+        asking.start()
+        while (4, 5, 6, FINAL_TOKEN) not in worker.sequences:
+            time.sleep(0.01)
+        time.sleep(0.2)  # For the answer, which ends in the proxy.
+        proxy.cut()
+        asking.join()
+        np.testing.assert_allclose(answers[0][0], vector_of([4, 5, 6, FINAL_TOKEN]), atol=2e-3)
+
+        chunks = id_chunks(12, 20, seed=3)
+        job = client.submit([ids for chunk in chunks for ids in chunk], key="cut", chunk_items=20)
+        results = {}
+
+        def consume():
+            for result in job:
+                results[result.chunk] = result.vectors
+                if len(results) == 2:
+                    proxy.hold_answers.set()
+
+        consuming = threading.Thread(target=consume, daemon=True)
+        consuming.start()
+        while len({tuple(i) + (FINAL_TOKEN,) for c in chunks for i in c} - set(worker.sequences)):
+            time.sleep(0.01)
+        time.sleep(0.2)
+        proxy.cut()
+        consuming.join(40 * SLOWDOWN)
+        assert sorted(results) == list(range(12))
+        for number, vectors in results.items():
+            for ids, vector in zip(chunks[number], vectors):
+                np.testing.assert_allclose(vector, vector_of(ids + [FINAL_TOKEN]), atol=2e-3)
+    proxy.close()
     worker.stop()
 
 

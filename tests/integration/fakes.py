@@ -1,11 +1,13 @@
 """A coordinator process and fake workers for tests. A fake worker's vector is a function of the
 token ids, so that a wrong vector is seen whatever way it came."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -100,6 +102,82 @@ class FakeWorker:
     def stop(self):
         self.stopped.set()
         self.thread.join()
+
+
+class HangingRedis:
+    """Accepts connections and, where `greets`, answers their PING; nothing else is ever answered."""
+
+    def __init__(self, greets):
+        self.greets = greets
+        self.lookups = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def serve(self, connection):
+        with contextlib.suppress(OSError):
+            while data := connection.recv(1 << 16):
+                self.lookups += data.count(b"MGET")
+                if self.greets and b"PING" in data:
+                    connection.sendall(b"+PONG\r\n")
+
+    def close(self):
+        self.listener.close()
+
+
+class Proxy:
+    """A TCP connection in the middle that can be cut: what is under way is lost with it."""
+
+    def __init__(self, address):
+        self.target = ("127.0.0.1", int(address.rsplit(":", 1)[1]))
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.pairs = []
+        self.hold_answers = threading.Event()  # Set: nothing goes back any more.
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(self.target)
+            self.pairs.append((near, far))
+            threading.Thread(target=self.copy, args=(near, far, False), daemon=True).start()
+            threading.Thread(target=self.copy, args=(far, near, True), daemon=True).start()
+
+    def copy(self, source, target, is_answer):
+        try:
+            while data := source.recv(1 << 16):
+                if not (is_answer and self.hold_answers.is_set()):
+                    target.sendall(data)
+        except OSError:
+            pass
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def cut(self):
+        """Ends all connections; those made afterwards are whole."""
+        pairs, self.pairs = self.pairs, []
+        self.hold_answers.clear()
+        for near, far in pairs:
+            for end in (near, far):
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        self.listener.close()
+        self.cut()
 
 
 class Coordinator:

@@ -106,6 +106,9 @@ void FakeCluster::perform(Action action) {
   } else if (auto* operation = std::get_if<RunLedger>(&action)) {
     perform_ledger(std::move(*operation));
   } else if (auto* get = std::get_if<CacheGet>(&action)) {
+    if (chance(scenario_.cache_hangs)) {
+      return;
+    }
     soon(1, [this, back, a = std::move(*get)] {
       CacheReply reply{.id = a.id, .values = {}};
       for (const CacheKey& key : a.keys) {

@@ -37,6 +37,7 @@ struct Scenario {
   std::uint32_t distinct_texts = 150;
   std::uint32_t queries_per_s = 20;
   bool cache_works = true;
+  double cache_hangs = 0;  // Share of lookups that are never answered.
   std::uint32_t window_chunks = 8;
   std::size_t resident_bytes_max = 512U << 20;
 };

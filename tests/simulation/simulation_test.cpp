@@ -58,6 +58,10 @@ TEST(Simulation, NothingStaysInMemory) {
                     .resident_bytes_max = 0});
 }
 
+TEST(Simulation, TheCacheHangs) {
+  expect_all_holds({.faults = {.worker_kills_per_s = 0.5}, .cache_hangs = 0.5});
+}
+
 TEST(Simulation, EverythingAtOnce) {
   expect_all_holds({.faults = {.worker_kills_per_s = 0.5,
                                .worker_pauses_per_s = 0.2,

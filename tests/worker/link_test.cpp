@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstring>
 #include <numeric>
+#include <optional>
 
 #include "common/float16.hpp"
 
@@ -70,8 +71,9 @@ protocol::Batch batch_of(std::uint64_t id, const std::vector<std::vector<std::in
 // A worker process in a thread of this one, and the coordinator's end of its connection.
 class LinkTest : public testing::Test {
  protected:
-  LinkTest() : server_(context_, "tcp://127.0.0.1:*") {
-    options_.coordinator = server_.endpoint();
+  LinkTest() {
+    server_.emplace(context_, "tcp://127.0.0.1:*");
+    options_.coordinator = server_->endpoint();
     options_.name = "w1";
     options_.drain_s = 5;
     thread_ = std::jthread([this] {
@@ -98,9 +100,9 @@ class LinkTest : public testing::Test {
   // The next message that is not a heartbeat.
   protocol::Message next() {
     net::Incoming incoming;
-    net::PollSet poll{.sockets = {&server_}, .descriptors = {}};
+    net::PollSet poll{.sockets = {&*server_}, .descriptors = {}};
     for (int i = 0; i < 1000; ++i) {
-      if (!server_.receive(incoming)) {
+      if (!server_->receive(incoming)) {
         poll.wait(10);
         continue;
       }
@@ -116,7 +118,7 @@ class LinkTest : public testing::Test {
   }
 
   void send(protocol::Message message) {
-    ASSERT_EQ(server_.send(peer_, protocol::encode(std::move(message))), net::SendStatus::kSent);
+    ASSERT_EQ(server_->send(peer_, protocol::encode(std::move(message))), net::SendStatus::kSent);
   }
 
   void register_worker() {
@@ -129,7 +131,7 @@ class LinkTest : public testing::Test {
 
   StopSignal stop_;
   net::Context context_;
-  net::RouterSocket server_;
+  std::optional<net::RouterSocket> server_;
   net::WakeUp results_ready_;
   WorkerOptions options_;
   std::string peer_;
@@ -198,6 +200,26 @@ TEST_F(LinkTest, SilenceBringsAFreshConnection) {
   EXPECT_NE(peer_, old_peer);
 }
 
+TEST_F(LinkTest, ABrokenConnectionBringsAFreshOneAtOnce) {
+  (void)next();
+  send(protocol::WorkerWelcome{.epoch = 5, .heartbeat_ms = 60'000});  // Silence tells nothing here.
+  send(batch_of(1, {{1}}));
+  EXPECT_EQ(std::get<protocol::BatchResult>(next()).batch_id, 1U);
+  const std::string old_peer = peer_;
+  const std::string endpoint = server_->endpoint();
+  server_.reset();
+  for (int i = 0; i < 500 && !server_; ++i) {
+    try {
+      server_.emplace(context_, endpoint);
+    } catch (const FatalError&) {  // The old one's port is not free yet.
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+  }
+  ASSERT_TRUE(server_);
+  EXPECT_TRUE(std::holds_alternative<protocol::WorkerHello>(next()));
+  EXPECT_NE(peer_, old_peer);
+}
+
 TEST_F(LinkTest, ASignalSaysGoodbyeAndFinishesWhatIsHeld) {
   register_worker();
   send(batch_of(1, {{1}}));
@@ -224,9 +246,9 @@ TEST_F(LinkTest, ARefusalEndsTheWorkerWithItsReason) {
 
 TEST_F(LinkTest, HostileFramesAreDroppedAndTheWorkerServesOn) {
   register_worker();
-  ASSERT_EQ(server_.send(peer_, {protocol::Bytes(50, std::byte{0xC1}), {}}),
+  ASSERT_EQ(server_->send(peer_, {protocol::Bytes(50, std::byte{0xC1}), {}}),
             net::SendStatus::kSent);
-  ASSERT_EQ(server_.send(peer_, {{}, protocol::Bytes(9)}), net::SendStatus::kSent);
+  ASSERT_EQ(server_->send(peer_, {{}, protocol::Bytes(9)}), net::SendStatus::kSent);
   send(protocol::ClientHello{});
   send(batch_of(1, {{3}}));
   EXPECT_EQ(std::get<protocol::BatchResult>(next()).batch_id, 1U);

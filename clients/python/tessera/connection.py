@@ -17,10 +17,10 @@ Handler = Callable[[int, Fields, bytes], None]
 class Connection:
     """Owns the socket; used by one thread at a time.
 
-    `pump` sends what is due and hands on what has arrived. A coordinator that is silent for five
-    seconds gets a fresh socket with a fresh routing id; one that answers the repeated hello with
-    another epoch was restarted. In both cases `on_reconnect` is called: whatever was not answered must
-    be sent again.
+    `pump` sends what is due and hands on what has arrived. When the connection breaks, or the
+    coordinator is silent for five seconds, there is a fresh socket with a fresh routing id; one that
+    answers the repeated hello with another epoch was restarted. In all cases `on_reconnect` is called:
+    whatever was not answered must be sent again.
     """
 
     def __init__(self, address: str, name: str, tenant: str, token: str,
@@ -31,6 +31,7 @@ class Connection:
         self._on_reconnect = on_reconnect
         self._context = zmq.Context()
         self._socket: Optional[zmq.Socket] = None
+        self._disconnects: Optional[zmq.Socket] = None
         self._next_id = 0
         self.refusal: Optional[TesseraError] = None
         self.server: Fields = {}
@@ -38,8 +39,7 @@ class Connection:
 
     def close(self) -> None:
         if self._socket is not None:
-            self._socket.close(linger=1000)
-            self._socket = None
+            self._close(linger=1000)
             self._context.term()
 
     def next_id(self) -> int:
@@ -62,7 +62,10 @@ class Connection:
         if self.refusal:
             raise self.refusal
         self._keep_alive()
-        if self._socket.poll(max(0, int(wait_s * 1000))):
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._disconnects, zmq.POLLIN)
+        if poller.poll(max(0, int(wait_s * 1000))):
             for _ in range(256):
                 try:
                     frames = self._socket.recv_multipart(zmq.NOBLOCK)
@@ -72,12 +75,23 @@ class Connection:
         if self.refusal:
             raise self.refusal
 
+    def _close(self, linger: int) -> None:
+        if self._socket is not None and self._disconnects is not None:
+            self._socket.monitor(None, 0)
+            self._disconnects.close(linger=0)
+            self._socket.close(linger=linger)
+            self._socket = self._disconnects = None
+
     def _open(self) -> None:
-        if self._socket is not None:
-            self._socket.close(linger=0)
+        self._close(linger=0)
         self._socket = self._context.socket(zmq.DEALER)
-        # A first byte of zero is ZeroMQ's own.
-        self._socket.setsockopt(zmq.ROUTING_ID, b"\x01" + secrets.token_bytes(15))
+        routing_id = b"\x01" + secrets.token_bytes(15)  # A first byte of zero is ZeroMQ's own.
+        self._socket.setsockopt(zmq.ROUTING_ID, routing_id)
+        name = "inproc://disconnects-" + routing_id.hex()
+        self._socket.monitor(name, zmq.EVENT_DISCONNECTED)
+        self._disconnects = self._context.socket(zmq.PAIR)
+        self._disconnects.setsockopt(zmq.RCVHWM, 0)
+        self._disconnects.connect(name)
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.setsockopt(zmq.SNDHWM, 0)
         self._socket.setsockopt(zmq.RCVHWM, 0)
@@ -99,7 +113,7 @@ class Connection:
         if now - self._pumped > SILENCE_S / 2:
             self._heard = now  # Nobody looked for a while; what has arrived comes first.
         self._pumped = now
-        if now - self._heard > SILENCE_S:
+        if self._broke() or now - self._heard > SILENCE_S:
             self._open()
         elif now - self._hello_sent > HELLO_AGAIN_S:
             self._hello_sent = now
@@ -107,6 +121,15 @@ class Connection:
         elif now - self._heard > PING_S and now - self._pinged > PING_S:
             self._pinged = now
             self._send_frames(pack(Type.PING, {1: self.next_id()}))
+
+    def _broke(self) -> bool:
+        """Whether the connection broke since the last look, and with it what was under way was lost."""
+        assert self._disconnects is not None
+        broke = False
+        while self._disconnects.poll(0):
+            self._disconnects.recv_multipart()
+            broke = self._ready
+        return broke
 
     def _handle(self, frames: list) -> None:
         self._heard = time.monotonic()

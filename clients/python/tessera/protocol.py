@@ -65,6 +65,10 @@ class ErrorCode(enum.IntEnum):
     UNAUTHENTICATED = 15
     INTERNAL = 16
 
+    @classmethod
+    def _missing_(cls, value: object) -> "ErrorCode":
+        return cls.INTERNAL  # Of a newer coordinator.
+
 
 class TesseraError(Exception):
     """A request or job that cannot be served; `code` says why."""

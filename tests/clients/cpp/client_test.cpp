@@ -106,6 +106,23 @@ TEST(Client, SurvivesARestartWithARequestInFlight) {
   EXPECT_TRUE(result.ok());
 }
 
+TEST(Client, AsksAgainWhatABrokenConnectionLost) {
+  FakeCoordinator coordinator;
+  ClientOptions options{.coordinator = coordinator.address()};
+  options.ping = options.silence_max = options.hello_again = 1h;  // None of these tells.
+  Client client(options);
+  ASSERT_TRUE(client.connect(kLong).ok());
+  coordinator.silent = true;
+  Result<EmbedResult> result = Error{};
+  std::jthread asking([&] { result = client.embed(texts(10), {}, kLong); });
+  std::this_thread::sleep_for(100ms);
+  coordinator.stop();
+  coordinator.silent = false;
+  coordinator.start();
+  asking.join();
+  EXPECT_TRUE(result.ok());
+}
+
 TEST(Client, TakesAFreshSocketWhenTheCoordinatorIsSilent) {
   FakeCoordinator coordinator;
   Client client(options_for(coordinator));

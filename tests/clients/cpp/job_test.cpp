@@ -112,6 +112,23 @@ TEST(Job, GoesOnAfterLostAcknowledgementsAndResults) {
   run_whole_job(coordinator);
 }
 
+TEST(Job, WhatABrokenConnectionLostComesAgainAtOnce) {
+  FakeCoordinator coordinator;
+  coordinator.window_chunks = kChunks;
+  coordinator.lose_results = 3;
+  ClientOptions options{.coordinator = coordinator.address()};
+  options.ping = options.silence_max = options.hello_again = 1h;  // None of these tells.
+  Client client(options);
+  auto job = client.open_job({.job_key = "key"}, kLong);
+  ASSERT_TRUE(job.ok()) << job.error().message;
+  submit_all(*job, 0, kChunks);
+  std::map<std::uint32_t, int> seen;
+  take(*job, kChunks - 3, seen, true);
+  coordinator.restart();
+  take(*job, kChunks, seen, true);
+  EXPECT_TRUE(job->wait_done(kLong));
+}
+
 TEST(Job, SilenceAndAFreshSocketLoseNothing) {
   FakeCoordinator coordinator;
   run_whole_job(coordinator, [&] {

@@ -114,6 +114,76 @@ TEST_F(DispatcherTest, AWorkerThatCallsItselfSlowIsGivenItsTime) {
   EXPECT_EQ(dispatcher.batches_in_flight(), 1U) << "a time beyond all numbers is not the past";
 }
 
+// Serves jobs of many short texts by a worker that states `stated_s` a token and takes `true_s`,
+// and gives the seconds that its batches take in the end.
+double seconds_a_batch(double stated_s, double true_s) {
+  Dispatcher dispatcher{kModels, 5, {}};
+  Actions actions;
+  dispatcher.on_message("a",
+                        protocol::WorkerHello{.name = "a",
+                                              .model = "m",
+                                              .fingerprint = std::string(64, 'f'),
+                                              .tokenizer_hash = "t",
+                                              .hidden_size = kWidth,
+                                              .vocab_size = 1000,
+                                              .max_batch_tokens = 65'536,
+                                              .max_batch_sequences = 4096,
+                                              .max_seqlen = 100,
+                                              .cost_s = 50 * stated_s,
+                                              .cost_s_per_token = stated_s},
+                        0, actions);
+  std::vector<std::unique_ptr<Flight>> flights;
+  double taken_s = 0;
+  for (int turn = 0; turn < 200; ++turn) {
+    while (dispatcher.waiting_tokens() < 200'000) {
+      flights.push_back(std::make_unique<Flight>());
+      flights.back()->ids.assign(20, 7);
+      dispatcher.enqueue(flights.back().get(), 0);
+    }
+    actions.clear();
+    dispatcher.dispatch(0, actions);
+    for (Action& action : actions) {
+      const auto batch = std::get<protocol::Batch>(std::get<SendWorker>(action).message);
+      const auto tokens = static_cast<double>(batch.payload.size()) / 4;
+      taken_s = true_s * (50 + tokens);
+      protocol::BatchResult result{
+          .epoch = batch.epoch, .batch_id = batch.batch_id, .attempt = batch.attempt};
+      result.codes.assign(batch.lengths.size(), 0);
+      result.payload.resize(batch.lengths.size() * kWidth * 2, std::byte{1});
+      result.compute_us = static_cast<std::uint64_t>(taken_s * 1e6);
+      Actions answers;
+      dispatcher.on_message("a", std::move(result), 0, answers);
+    }
+    (void)dispatcher.take_ended();
+  }
+  return taken_s;
+}
+
+TEST_F(DispatcherTest, WhatBatchesTakeCorrectsWhatTheWorkerStated) {
+  constexpr double kTrueS = 2e-5;  // A bulk batch of 0.1 s has 4,950 tokens.
+  const double well_known_s = seconds_a_batch(kTrueS, kTrueS);
+  EXPECT_NEAR(well_known_s, 0.1, 0.01);
+  EXPECT_NEAR(seconds_a_batch(20 * kTrueS, kTrueS), well_known_s, 0.01) << "measured when loaded";
+  EXPECT_NEAR(seconds_a_batch(kTrueS / 5, kTrueS), well_known_s, 0.01) << "now loaded";
+  EXPECT_GT(seconds_a_batch(1000 * kTrueS, kTrueS), 0) << "beyond all reason: still served";
+}
+
+TEST(CostCorrection, OneOddBatchChangesLittle) {
+  CostCorrection correction;
+  EXPECT_EQ(correction.factor(), 1);
+  correction.on_batch(0, 5);
+  EXPECT_EQ(correction.factor(), 1) << "nothing was stated";
+  for (int i = 0; i < 100; ++i) {
+    correction.on_batch(0.1, 0.1);
+  }
+  correction.on_batch(0.1, 1e9);
+  EXPECT_LT(correction.factor(), 3);
+  for (int i = 0; i < 100; ++i) {
+    correction.on_batch(0.1, i % 2 == 0 ? 0.2 : 0.0);  // Two are answered together.
+  }
+  EXPECT_NEAR(correction.factor(), 1, 0.1);
+}
+
 TEST_F(DispatcherTest, ResultsThatDoNotBelongAreDropped) {
   hello("a");
   hello("b");
