@@ -8,20 +8,18 @@
 namespace tessera {
 namespace {
 
-constexpr std::size_t kBytes = 1'000'000;
-
-std::string repeated(std::string_view unit, std::string_view start = {}) {
+std::string repeated(std::size_t bytes, std::string_view unit, std::string_view start = {}) {
   std::string text(start);
-  while (text.size() < kBytes) {
+  while (text.size() < bytes) {
     text.append(unit);
   }
   return text;
 }
 
 // Units drawn until there are enough bytes.
-std::string drawn(const std::function<std::string()>& draw) {
+std::string drawn(std::size_t bytes, const std::function<std::string()>& draw) {
   std::string text;
-  while (text.size() < kBytes) {
+  while (text.size() < bytes) {
     text.append(draw());
   }
   return text;
@@ -39,7 +37,8 @@ bool all_letters(std::string_view piece) {
 
 }  // namespace
 
-std::vector<std::pair<std::string, std::string>> adversarial_texts(const Tokenizer& tokenizer) {
+std::vector<std::pair<std::string, std::string>> adversarial_texts(const Tokenizer& tokenizer,
+                                                                   std::size_t bytes) {
   std::mt19937 random(7);
   const auto below = [&random](unsigned count) { return static_cast<unsigned>(random() % count); };
   std::vector<std::string>
@@ -54,30 +53,33 @@ std::vector<std::pair<std::string, std::string>> adversarial_texts(const Tokeniz
     return std::string(1, static_cast<char>('a' + below(letters)));
   };
   return {
-      {"one letter", repeated("a")},
-      {"alternating pair", repeated("ab")},
-      {"alternating three", repeated("aab")},
-      {"English without spaces", repeated("thequickbrownfoxjumpsoverthelazydogwhile")},
-      {"random letters", drawn([&] { return letter(26); })},
-      {"random of two letters", drawn([&] { return letter(2); })},
+      {"one letter", repeated(bytes, "a")},
+      {"alternating pair", repeated(bytes, "ab")},
+      {"alternating three", repeated(bytes, "aab")},
+      {"English without spaces", repeated(bytes, "thequickbrownfoxjumpsoverthelazydogwhile")},
+      {"random letters", drawn(bytes, [&] { return letter(26); })},
+      {"random of two letters", drawn(bytes, [&] { return letter(2); })},
       {"random words, no spaces",
-       drawn([&] { return words[below(static_cast<unsigned>(words.size()))]; })},
-      {"random Han", drawn([&] { return utf8(0x4E00 + below(0x5000)); })},
-      {"random Hangul", drawn([&] { return utf8(0xAC00 + below(11172)); })},
-      {"letter and marks", repeated("\xCC\x81", "e")},
-      {"spaces", repeated(" ")},
-      {"line breaks", repeated("\r\n")},
-      {"equals signs", repeated("=")},
+       drawn(bytes, [&] { return words[below(static_cast<unsigned>(words.size()))]; })},
+      {"random Han", drawn(bytes, [&] { return utf8(0x4E00 + below(0x5000)); })},
+      {"random Hangul", drawn(bytes, [&] { return utf8(0xAC00 + below(11172)); })},
+      {"letter and marks", repeated(bytes, "\xCC\x81", "e")},
+      {"spaces", repeated(bytes, " ")},
+      {"line breaks", repeated(bytes, "\r\n")},
+      {"equals signs", repeated(bytes, "=")},
       {"random symbols",
-       drawn([&] { return std::string(1, "!#$%&()*+,-./:;=?@[]^_{|}~"[below(26)]); })},
-      {"digits", repeated("7")},
-      {"base64", drawn([&] {
-         constexpr std::string_view kAlphabet =
-             "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-         return std::string(1, kAlphabet[below(64)]);
-       })},
-      {"emoji", repeated("\xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x91\xA7")},
-      {"special-token openings", repeated("<|")},
+       drawn(bytes, [&] { return std::string(1, "!#$%&()*+,-./:;=?@[]^_{|}~"[below(26)]); })},
+      {"runs of equals signs",
+       drawn(bytes, [&] { return std::string(1 + below(200), '=') + "-"; })},
+      {"digits", repeated(bytes, "7")},
+      {"base64", drawn(bytes,
+                       [&] {
+                         constexpr std::string_view kAlphabet =
+                             "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+                         return std::string(1, kAlphabet[below(64)]);
+                       })},
+      {"emoji", repeated(bytes, "\xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x91\xA7")},
+      {"special-token openings", repeated(bytes, "<|")},
   };
 }
 

@@ -164,7 +164,7 @@ double measure(const Tokenizer& tokenizer, const std::string& name, const Argume
 }
 
 void measure_adversarial(const Tokenizer& tokenizer, double prose_rate, int rounds) {
-  for (const auto& [name, text] : adversarial_texts(tokenizer)) {
+  for (const auto& [name, text] : adversarial_texts(tokenizer, 1'000'000)) {
     EncodeScratch scratch;
     std::vector<double> seconds;
     std::size_t tokens = 0;

@@ -190,7 +190,9 @@ void Normalizer::append_composed(std::string_view stretch, std::vector<Char>& bu
   for (auto run = buffer.begin(); run != buffer.end();) {
     run = std::find_if_not(run, buffer.end(), is_starter);
     const auto run_end = std::find_if(run, buffer.end(), is_starter);
-    std::ranges::stable_sort(run, run_end, {}, &Char::combining_class);
+    if (!std::ranges::is_sorted(run, run_end, {}, &Char::combining_class)) {
+      std::ranges::stable_sort(run, run_end, {}, &Char::combining_class);
+    }
     run = run_end;
   }
   std::size_t kept = 0;

@@ -1,5 +1,7 @@
 #include "common/tokenizer/pretokenizer.hpp"
 
+#include "common/tokenizer/ascii_scan.hpp"
+
 namespace tessera::tokenizer {
 namespace {
 
@@ -32,6 +34,14 @@ std::size_t contraction_length(std::string_view text) {
 
 std::size_t Pretokenizer::skip(std::string_view text, std::size_t from, CharClass wanted) const {
   while (from < text.size()) {
+    const bool is_ascii = static_cast<unsigned char>(text[from]) < 0x80;
+    if (is_ascii && wanted == CharClass::kLetter && from + ByteChunk::kSize <= text.size()) {
+      const unsigned letters = run_length(ByteChunk(text.data() + from).letters(), 0);
+      from += letters;
+      if (letters == ByteChunk::kSize) {
+        continue;
+      }
+    }
     const Char next = at(text, from);
     if (next.char_class != wanted) {
       break;

@@ -128,10 +128,7 @@ inline PieceKey<4> long_key(const char* at, std::size_t length) {
 
 }  // namespace
 
-TextEncoder::TextEncoder(const TokenizerSpec& spec, Bpe bpe)
-    : vocabulary_(&spec.vocabulary), bpe_(std::move(bpe)), cuts_(spec) {
-  find_whole_tokens();
-}
+TextEncoder::TextEncoder(const TokenizerSpec& spec, Bpe bpe) : bpe_(std::move(bpe)), cuts_(spec) {}
 
 Result<TextEncoder> TextEncoder::make(const TokenizerSpec& spec) {
   Result<Bpe> bpe = Bpe::make(spec);
@@ -139,21 +136,6 @@ Result<TextEncoder> TextEncoder::make(const TokenizerSpec& spec) {
     return bpe.error();
   }
   return TextEncoder(spec, std::move(*bpe));
-}
-
-// A vocabulary may hold strings that merging never gives, so each is tried, once, at load.
-void TextEncoder::find_whole_tokens() {
-  is_whole_.resize(vocabulary_->id_end());
-  Bpe::Scratch scratch;
-  std::array<std::int32_t, LongWordCache::kMostBytes> ids{};
-  for (std::size_t id = 0; id < is_whole_.size(); ++id) {
-    const std::string_view piece = vocabulary_->piece(static_cast<std::int32_t>(id));
-    if (piece.empty() || piece.size() > LongWordCache::kMostBytes) {
-      continue;
-    }
-    const std::int32_t* const end = bpe_.encode(piece, scratch, ids.data());
-    is_whole_[id] = end == ids.data() + 1 && static_cast<std::size_t>(ids[0]) == id;
-  }
 }
 
 // Pieces wait here between the two steps of the encoder.
@@ -266,6 +248,12 @@ void TextEncoder::add_piece(std::string_view piece, Batch& batch) const {
   if (piece.size() > ShortWordCache::kMostBytes) {
     Decoded previous = decode_utf8(piece.data());
     for (std::size_t at = previous.length; at < piece.size();) {
+      if (previous.code_point < 0x80 && at + kChunk <= piece.size() &&
+          ByteChunk(piece.data() + at).beyond_ascii() == 0) {
+        at += kChunk;  // Nothing is cut between ASCII.
+        previous.code_point = static_cast<unsigned char>(piece[at - 1]);
+        continue;
+      }
       const Decoded next = decode_utf8(piece.data() + at);
       if (cuts_.safe(previous.code_point, next.code_point)) {
         batch.add_any(piece.substr(0, at));
@@ -283,13 +271,7 @@ template <typename Cache, typename Key>
 [[gnu::noinline]] std::int32_t* TextEncoder::encode_new(std::string_view piece, const Key& key,
                                                         Cache& cache, Scratch& scratch,
                                                         std::int32_t* out) const {
-  const std::int32_t id = vocabulary_->find(piece);
-  std::int32_t* after = out;
-  if (id != Vocabulary::kNone && is_whole_[static_cast<std::size_t>(id)]) {
-    *after++ = id;
-  } else {
-    after = bpe_.encode(piece, scratch.bpe, after);
-  }
+  std::int32_t* const after = bpe_.encode(piece, scratch.bpe, out);
   cache.insert(key, {out, after});
   return after;
 }

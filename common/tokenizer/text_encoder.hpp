@@ -1,9 +1,7 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string_view>
-#include <vector>
 
 #include "common/result.hpp"
 #include "common/tokenizer/bpe.hpp"
@@ -16,9 +14,8 @@
 namespace tessera::tokenizer {
 
 // Normalised text to ids: split into pieces, each piece to its ids by the cheapest exact way. Most
-// pieces of real text are short and seen before: one look-up in the word cache. A new one is a
-// whole token of the vocabulary, or is merged byte by byte. Long pieces are cut first where no
-// token can cross. Const after construction; any thread, each with its own scratch.
+// pieces of real text are short and seen before: one look-up in the word cache. Long pieces are cut
+// first where no token can cross. Const after construction; any thread, each with its own scratch.
 class TextEncoder {
  public:
   struct Scratch {
@@ -32,7 +29,7 @@ class TextEncoder {
     }
   };
 
-  // `spec` must outlive the encoder. kInvalidArgument as Bpe::make.
+  // kInvalidArgument as Bpe::make.
   static Result<TextEncoder> make(const TokenizerSpec& spec);
 
   // Appends the ids of `text`, which is valid UTF-8 without added tokens.
@@ -47,13 +44,10 @@ class TextEncoder {
   template <typename Cache, typename Key>
   std::int32_t* encode_new(std::string_view piece, const Key& key, Cache& cache, Scratch& scratch,
                            std::int32_t* out) const;
-  void find_whole_tokens();
 
-  const Vocabulary* vocabulary_;
   Bpe bpe_;
   Pretokenizer pretokenizer_;
   SafeCuts cuts_;
-  std::vector<bool> is_whole_;  // By id: merging the token's own bytes gives the token.
 };
 
 }  // namespace tessera::tokenizer

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "common/tokenizer/page_memory.hpp"
+#include "common/tokenizer/vocabulary.hpp"
+
+namespace tessera::tokenizer {
+
+// Finds the longest token that text starts with: a tree of the tokens' bytes in one array, where
+// the child of a node by a byte lies at the node's base ^ byte, so that a step is one load. No two
+// nodes have the same base, so a cell that carries the byte belongs to the node it was asked for.
+// Const after construction; any thread.
+class TokenTrie {
+ public:
+  static constexpr std::int32_t kNone = Vocabulary::kNone;
+
+  // A tree of the tokens `ids`, at least one, each with its piece in `vocabulary`. `shorter` has an
+  // entry for each id of the vocabulary; for those of `ids` it is set to the longest other one that
+  // the token starts with, kNone when there is none.
+  TokenTrie(const Vocabulary& vocabulary, std::span<const std::int32_t> ids,
+            std::span<std::int32_t> shorter);
+
+  // The longest token that the text [at, end), not empty, starts with; kNone when there is none.
+  std::int32_t longest(const char* at, const char* end) const {
+    const std::uint32_t first = static_cast<unsigned char>(*at);
+    if (end - at == 1) {
+      const Cell cell = cells_[root_base_ ^ first];
+      return cell.label() == first ? cell.token() - 1 : kNone;
+    }
+    const Start start = starts_[first << 8U | static_cast<unsigned char>(at[1])];
+    std::int32_t token = start.token;
+    std::uint32_t base = start.base;
+    for (const char* next = at + 2; base != 0 && next != end; ++next) {
+      const std::uint32_t byte = static_cast<unsigned char>(*next);
+      const Cell cell = cells_[base ^ byte];
+      if (cell.label() != byte) {
+        break;
+      }
+      token = cell.token() != 0 ? cell.token() - 1 : token;
+      base = cell.base();
+    }
+    return token;
+  }
+
+ private:
+  static constexpr std::uint64_t kNoNode = 256;
+
+  // 32 bits of base (0: no child), 23 of the token's id + 1, 9 of the byte (256: no node).
+  struct Cell {
+    std::uint64_t bits;
+
+    std::uint32_t base() const { return static_cast<std::uint32_t>(bits >> 32U); }
+    std::int32_t token() const { return static_cast<std::int32_t>(bits >> 9U & 0x7FFFFFU); }
+    std::uint32_t label() const { return static_cast<std::uint32_t>(bits & 0x1FFU); }
+  };
+  class Builder;
+
+  // By the first two bytes: the longest token that has no others, and the base of their node.
+  struct Start {
+    std::int32_t token;
+    std::uint32_t base;
+  };
+
+  Start start_of(std::uint32_t first_byte, std::uint32_t second_byte) const;
+
+  PageArray<Cell> cells_;
+  std::uint32_t root_base_;
+  PageArray<Start> starts_;
+};
+
+}  // namespace tessera::tokenizer
