@@ -69,9 +69,10 @@ class Communicator {
   // before they write, so calls must take turns with two `gathered` buffers.
   virtual void gather_rows(const GatherRows& operation) = 0;
 
-  // While rehearsing, operations do nothing, so that a rank can run alone. Where it is needed, all
-  // ranks rehearse before their first joint pass: a GPU that loads a kernel's code may first wait
-  // for what runs on it, and what runs may be waiting for another rank.
+  // While rehearsing, operations do nothing, so that a rank can run alone, and nothing is recorded.
+  // Where it is needed, all ranks rehearse whatever they may run before their first joint pass: a
+  // GPU that loads a kernel's code waits for what runs on it, and what runs may be waiting for
+  // another rank, which in turn waits to launch while code is loaded.
   virtual bool needs_rehearsal() const { return false; }
   virtual void rehearse(bool) {}
 };

@@ -1,5 +1,6 @@
 #include "worker/encoder.hpp"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -121,11 +122,17 @@ bool Encoder::forward_part(BatchSlot& slot, const PackedBatchView& part, int sta
   return false;
 }
 
+void Encoder::rehearse(BatchSlot& slot, const PackedBatchView& batch) {
+  std::array<Lane, 1> lanes = {Lane(*this, {&slot, batch}, {})};
+  pass(lanes, Depth::kFirstAndLast);
+}
+
 // Half a layer at a time, one lane after the other.
-void Encoder::pass(Lanes lanes) {
+void Encoder::pass(Lanes lanes, Depth depth) {
   for (Lane& lane : lanes) start(lane);
   const std::size_t last = weights_.layers.size() - 1;
-  for (std::size_t i = 0; i < last; ++i) {
+  const std::size_t end = depth == Depth::kAll ? last : std::min<std::size_t>(last, 1);
+  for (std::size_t i = 0; i < end; ++i) {
     const LayerWeights& weights = weights_.layers[i];
     for (Lane& lane : lanes) attend(lane, weights);
     for (Lane& lane : lanes) {

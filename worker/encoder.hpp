@@ -45,12 +45,16 @@ class Encoder {
   // given to Communicator::stage_rows. False: no tokens here, so the slot has nothing to wait for.
   bool forward_part(kernels::BatchSlot& slot, const kernels::PackedBatchView& part,
                     int staged_slot);
+  // Runs each operation that the batch needs, but on the first and the last layer only, so that
+  // the device has loaded their code; its vectors mean nothing. With the communicator rehearsing.
+  void rehearse(kernels::BatchSlot& slot, const kernels::PackedBatchView& batch);
 
  private:
   struct Lane;
   using Lanes = std::span<Lane>;
 
-  void pass(Lanes lanes);
+  enum class Depth : std::uint8_t { kAll, kFirstAndLast };
+  void pass(Lanes lanes, Depth depth = Depth::kAll);
   void start(Lane& lane);
   void attend(Lane& lane, const LayerWeights& weights);
   // Only k and v need all tokens here: nothing after the last layer looks at the others.

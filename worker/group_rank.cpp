@@ -10,6 +10,21 @@ namespace tessera {
 using kernels::BatchSlot;
 using kernels::PackedBatchView;
 
+namespace {
+
+// Multiples of 8 up to 64, then four to an octave, up to `most` and with it.
+std::vector<std::int64_t> kernel_sizes(std::int64_t most) {
+  std::vector<std::int64_t> sizes;
+  for (std::int64_t size = 8, step = 8; size < most; size += step) {
+    if (size >= 8 * step) step *= 2;
+    sizes.push_back(size);
+  }
+  sizes.push_back(most);
+  return sizes;
+}
+
+}  // namespace
+
 PackedBatchView GroupBatch::first_half() const {
   if (second_cu_seqlens.empty()) return view();
   const std::size_t sequences = cu_seqlens.size() - second_cu_seqlens.size();
@@ -46,24 +61,33 @@ GroupRank::GroupRank(std::unique_ptr<kernels::Backend> backend, kernels::Communi
   if (communicator_->needs_rehearsal()) rehearse();
 }
 
-// Short, long and many tokens, so that every kernel has run once on this device.
+// Every size for which the device may have a kernel of its own, which depends on the rows of a
+// product: tokens, and in the last layer sequences. The choice of kernels may come from a file, so
+// none need have run before.
 void GroupRank::rehearse() {
   communicator_->rehearse(true);
   const kernels::BatchLimits limits = rank_limits(options_.limits, options_.plan);
-  for (const std::int64_t longest : {std::int64_t{16}, std::int64_t{300}, limits.max_tokens}) {
-    const std::int64_t length = std::min({longest, limits.max_seqlen, limits.max_tokens / 2});
-    const std::vector<std::int32_t> ids(static_cast<std::size_t>(length + 2), 1);
-    const std::vector<std::int32_t> cu_seqlens = {0, 2, static_cast<std::int32_t>(length + 2)};
-    const PackedBatchView batch{.input_ids = ids, .cu_seqlens = cu_seqlens};
-    BatchSlot& slot = *slots_[0][0];
-    if (options_.plan.split == GroupSplit::kTensor) {
-      encoder_->forward(slot, batch);
-    } else {
-      encoder_->forward_part(slot, batch, 0);
-    }
-    backend_->wait(slot);
+  for (const std::int64_t tokens : kernel_sizes(limits.max_tokens)) rehearse(tokens, 2);
+  const std::int64_t sequences_max = std::min(limits.max_sequences, limits.max_tokens / 2);
+  for (const std::int64_t sequences : kernel_sizes(sequences_max)) {
+    rehearse(2 * sequences, sequences);
   }
   communicator_->rehearse(false);
+}
+
+// Texts of two tokens, and the last with what is left, or as much of it as a text may have.
+void GroupRank::rehearse(std::int64_t tokens, std::int64_t sequences) {
+  const kernels::BatchLimits limits = rank_limits(options_.limits, options_.plan);
+  std::vector<std::int32_t> cu_seqlens = {0};
+  for (std::int64_t i = 1; i <= limits.max_sequences && cu_seqlens.back() < tokens; ++i) {
+    const std::int64_t most = i < sequences ? 2 : limits.max_seqlen;
+    const std::int64_t length = std::min(most, tokens - cu_seqlens.back());
+    cu_seqlens.push_back(cu_seqlens.back() + static_cast<std::int32_t>(length));
+  }
+  const std::vector<std::int32_t> ids(static_cast<std::size_t>(cu_seqlens.back()), 1);
+  BatchSlot& slot = *slots_[0][0];
+  encoder_->rehearse(slot, {.input_ids = ids, .cu_seqlens = cu_seqlens});
+  backend_->wait(slot);
 }
 
 void GroupRank::enqueue(int slot, const GroupBatch& batch) {

@@ -48,6 +48,7 @@ class GroupRank {
 
  private:
   void rehearse();
+  void rehearse(std::int64_t tokens, std::int64_t sequences);
   void enqueue_tensor(int slot, const GroupBatch& batch);
   void enqueue_tokens(int slot, const GroupBatch& batch);
   void copy_out(kernels::BatchSlot& slot, std::int64_t from, std::int64_t to,

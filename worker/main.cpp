@@ -71,6 +71,6 @@ int main(int argc, char** argv) {
     return EXIT_SUCCESS;
   } catch (const FatalError& error) {
     log::error("{}", error.what());
-    return EXIT_FAILURE;
+    exit_now(EXIT_FAILURE);
   }
 }

@@ -20,6 +20,8 @@ std::string rank_name(int rank, std::size_t size, const std::string& device) {
   return "rank " + std::to_string(rank) + " of " + std::to_string(size) + " (" + device + ")";
 }
 
+constexpr std::chrono::milliseconds kSettleTime{100};
+
 template <typename Done>
 void spin_until(RankGroup::Clock::duration longest, Done done) {
   if (longest.count() == 0) return;
@@ -44,7 +46,26 @@ struct RankGroup::State {
   std::atomic<bool> failed = false;
   std::string failure;  // of the first rank that failed
   bool stopping = false;
+
+  std::string others_wait_for(int reporter) const;
 };
+
+// GPUs that reach each other's memory fail together, so the rank that hears of a failure first is
+// not always the one that caused it. That one is behind: it came to no further collective, and the
+// others, given the time to come to theirs, are all at the same one.
+std::string RankGroup::State::others_wait_for(int reporter) const {
+  std::this_thread::sleep_for(kSettleTime);
+  std::vector<std::uint64_t> at;
+  for (int rank = 0; rank < static_cast<int>(ranks.size()); ++rank) {
+    at.push_back(options.progress(rank));
+  }
+  const auto least = std::ranges::min_element(at);
+  const auto rank = static_cast<int>(least - at.begin());
+  if (rank == reporter || std::ranges::count(at, *least) != 1) return "";
+  return "; the others were waiting for " +
+         rank_name(rank, at.size(), options.names[static_cast<std::size_t>(rank)]) +
+         ", whose device is the likely cause";
+}
 
 RankGroup::RankGroup(Options options) : state_(std::make_shared<State>()) {
   state_->options = std::move(options);
@@ -104,8 +125,8 @@ void RankGroup::run(State& state, int rank) {
     try {
       task(rank);
     } catch (const std::exception& error) {
-      failure =
-          rank_name(rank, state.ranks.size(), state.options.names[index]) + ": " + error.what();
+      failure = rank_name(rank, state.ranks.size(), state.options.names[index]) + ": " +
+                error.what() + state.others_wait_for(rank);
     }
     task = nullptr;
     {

@@ -226,6 +226,17 @@ Candidate load(const Options& options, const std::string& kind, const std::strin
   return candidate;
 }
 
+void compare(Comparison& comparison, const Options& options, std::int64_t vocab) {
+  comparison.throughput(
+      make_batch("16,384 tokens of 256", std::vector<std::int32_t>(64, 256), vocab));
+  std::vector<std::int32_t> mixed(48, 200);
+  mixed.push_back(6000);
+  comparison.throughput(make_batch("48 texts of 200 and one of 6,000", mixed, vocab));
+  for (const std::string& length : words(options.lengths)) {
+    comparison.latency(make_batch("one text of " + length, {std::atoi(length.c_str())}, vocab));
+  }
+}
+
 void run(const Options& options) {
   log::init("tp_bench", "warn");
   if (!options.make.empty() && !std::filesystem::exists(options.model)) {
@@ -242,13 +253,12 @@ void run(const Options& options) {
   }
   const std::int64_t vocab = candidates[0].engine->info().vocab_size;
   Comparison comparison(std::move(candidates), options.rounds);
-  comparison.throughput(
-      make_batch("16,384 tokens of 256", std::vector<std::int32_t>(64, 256), vocab));
-  std::vector<std::int32_t> mixed(48, 200);
-  mixed.push_back(6000);
-  comparison.throughput(make_batch("48 texts of 200 and one of 6,000", mixed, vocab));
-  for (const std::string& length : words(options.lengths)) {
-    comparison.latency(make_batch("one text of " + length, {std::atoi(length.c_str())}, vocab));
+  try {
+    compare(comparison, options, vocab);
+  } catch (const FatalError& error) {
+    // The engines of a failed group cannot be taken apart.
+    std::fprintf(stderr, "tp_bench: %s\n", error.what());
+    std::_Exit(EXIT_FAILURE);
   }
 }
 

@@ -94,7 +94,7 @@ class CudaBackend final : public Backend {
   // `rows` rows of the active batch covers.
   cudaStream_t stream() const { return compute_.get(); }
   int device() const { return device_; }
-  void disable_graphs() { graphs_ = false; }  // every batch is then launched plainly
+  void use_graphs(bool on) { graphs_ = on; }  // or launch every batch plainly
   bool replaying() const { return mode_ == Mode::kReplay; }
   std::int64_t launch_rows(std::int64_t rows) const;
 

@@ -362,7 +362,7 @@ void CudaBackend::inject_fault() {
   const char* at = std::getenv("TESSERA_FAULT_AT_BATCH");
   const char* when = std::getenv("TESSERA_FAULT_WHEN");
   if (batches_ < 0 || (device != nullptr && std::atoi(device) != device_)) return;
-  ++batches_;
+  if (++batches_ == 1) load_failures();
   if ((at == nullptr || batches_ != std::atoll(at)) &&
       (when == nullptr || ::access(when, F_OK) != 0)) {
     return;

@@ -122,7 +122,10 @@ class NcclCommunicator final : public Communicator {
   void stage_rows(int, std::span<const std::int32_t>) override { refuse(); }
   void gather_rows(const GatherRows&) override { refuse(); }
   bool needs_rehearsal() const override { return true; }
-  void rehearse(bool on) override { rehearsing_ = on; }
+  void rehearse(bool on) override {
+    rehearsing_ = on;
+    backend_.use_graphs(!on);
+  }
 
  private:
   static constexpr std::size_t kShareAlignment = std::size_t{1} << 20;

@@ -152,7 +152,10 @@ class PeerCommunicator final : public Communicator {
   }
 
   bool needs_rehearsal() const override { return true; }
-  void rehearse(bool on) override { rehearsing_ = on; }
+  void rehearse(bool on) override {
+    rehearsing_ = on;
+    backend_.use_graphs(!on);
+  }
 
   void gather_rows(const GatherRows& op) override {
     if (backend_.replaying() || rehearsing_) return;

@@ -74,6 +74,12 @@ void launch_fault(cudaStream_t stream) {
   check_launch();
 }
 
+void load_failures() {
+  cudaFuncAttributes attributes{};
+  cuda_check(cudaFuncGetAttributes(&attributes, fault_kernel));
+  cuda_check(cudaFuncGetAttributes(&attributes, hang_kernel));
+}
+
 void launch_hang(cudaStream_t stream) {
   hang_kernel<<<1, 1, 0, stream>>>();
   check_launch();

@@ -18,5 +18,6 @@ void launch_count_different(unsigned* counter, const __nv_bfloat16* a, const __n
 // Only for tests of what follows: a write to an address that nobody owns; half a minute of nothing.
 void launch_fault(cudaStream_t stream);
 void launch_hang(cudaStream_t stream);
+void load_failures();  // their code, onto the current device
 
 }  // namespace tessera::kernels::cuda

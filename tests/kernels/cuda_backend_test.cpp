@@ -209,7 +209,7 @@ class CudaBatches : public GpuTest {};
 
 TEST_F(CudaBatches, GraphsGiveWhatPlainLaunchesGive) {
   SmallEncoder plain;
-  plain.backend.disable_graphs();
+  plain.backend.use_graphs(false);
   SmallEncoder graphs;
   for (const auto& lengths : std::vector<std::vector<int>>{{24},
                                                            {20},

@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 
+#include <atomic>
 #include <random>
 
 #include "common/model/synthetic_model.hpp"
@@ -180,6 +181,79 @@ TEST_F(GroupEngine, RefusesHeadsThatDoNotDivide) {
   demo.model_dir = "deploy/data/demo-model";
   EXPECT_THAT(failure_of([&] { Engine::create(demo); }),
               HasSubstr("2 key-value heads do not divide by 4"));
+}
+
+// Ranks that must run alone before they run together, as GPUs must.
+class RehearsingCommunicator final : public kernels::Communicator {
+ public:
+  RehearsingCommunicator(std::unique_ptr<kernels::Communicator> real, std::atomic<int>& skipped)
+      : real_(std::move(real)), skipped_(skipped) {}
+  int rank() const override { return real_->rank(); }
+  int size() const override { return real_->size(); }
+  std::unique_ptr<kernels::Buffer> allocate(std::size_t bytes, std::string_view what) override {
+    return real_->allocate(bytes, what);
+  }
+  void reduce_norm(const ReduceNorm& operation, int lane) override {
+    if (rehearsing_) {
+      ++skipped_;
+    } else {
+      real_->reduce_norm(operation, lane);
+    }
+  }
+  void wait(int lane) override {
+    if (!rehearsing_) real_->wait(lane);
+  }
+  void stage_rows(int slot, std::span<const std::int32_t> kv_rows) override {
+    real_->stage_rows(slot, kv_rows);
+  }
+  void gather_rows(const GatherRows& operation) override { real_->gather_rows(operation); }
+  bool needs_rehearsal() const override { return true; }
+  void rehearse(bool on) override { rehearsing_ = on; }
+
+ private:
+  std::unique_ptr<kernels::Communicator> real_;
+  std::atomic<int>& skipped_;
+  bool rehearsing_ = false;
+};
+
+class RehearsingCommunicators final : public kernels::CommunicatorGroup {
+ public:
+  RehearsingCommunicators(int size, std::atomic<int>& skipped)
+      : real_(kernels::make_thread_communicators(size)), skipped_(skipped) {}
+  int size() const override { return real_->size(); }
+  std::string_view transport() const override { return real_->transport(); }
+  std::unique_ptr<kernels::Communicator> join(int rank, kernels::Backend& backend,
+                                              const kernels::BatchLimits& limits,
+                                              int slots) override {
+    return std::make_unique<RehearsingCommunicator>(real_->join(rank, backend, limits, slots),
+                                                    skipped_);
+  }
+  void abort() override { real_->abort(); }
+  std::uint64_t progress(int rank) const override { return real_->progress(rank); }
+
+ private:
+  std::unique_ptr<kernels::CommunicatorGroup> real_;
+  std::atomic<int>& skipped_;
+};
+
+TEST_F(GroupEngine, RanksRehearseAloneAndThenGiveTheVectorsOfOneDevice) {
+  for (const GroupSplit split : {GroupSplit::kTensor, GroupSplit::kTokens}) {
+    std::atomic<int> skipped = 0;
+    EngineOptions small = options(split, 2);
+    small.max_batch_tokens = small.max_seqlen = 160;
+    const auto engine = make_group_engine(
+        small, {.names = {"host", "host"},
+                .make_backend = [](int) { return std::make_unique<testing::HostBackend>(); },
+                .communicators = std::make_unique<RehearsingCommunicators>(2, skipped),
+                .standstill_s = 20});
+    const int rehearsed = skipped;
+    EXPECT_EQ(rehearsed > 0, split == GroupSplit::kTensor);
+    for (const std::size_t i : {2U, 1U, 3U}) {
+      const auto alone = embed(*engine, {sequences()[i]});
+      EXPECT_LE(largest_difference(alone[0], (*expected_)[i]), 2e-6) << i;
+    }
+    EXPECT_EQ(skipped, rehearsed);
+  }
 }
 
 // Fails, or hangs until it is let go, in one of its operations.

@@ -63,6 +63,24 @@ TEST(RankGroup, AFailureNamesRankAndCauseAndWakesTheOthers) {
   EXPECT_EQ(failure_of([&] { group.post([](int) {}); }), failure);
 }
 
+// Where devices fail together, whichever notices first speaks.
+TEST(RankGroup, AFailureAlsoNamesTheRankThatTheOthersWaitFor) {
+  std::promise<void> woken;
+  auto released = std::make_shared<std::shared_future<void>>(woken.get_future());
+  const std::array<std::uint64_t, 3> progress = {8, 8, 7};
+  RankGroup group({.names = {"cuda:0", "cuda:1", "cuda:2"},
+                   .progress = [&](int rank) { return progress[static_cast<std::size_t>(rank)]; },
+                   .wake = [&woken] { woken.set_value(); }});
+  const std::uint64_t ticket = group.post([released](int rank) {
+    if (rank == 0) throw FatalError("the GPU failed");
+    released->wait();
+  });
+  EXPECT_EQ(
+      failure_of([&] { group.wait(ticket, kLong); }),
+      "rank 0 of 3 (cuda:0): the GPU failed; the others were waiting for rank 2 of 3 (cuda:2), "
+      "whose device is the likely cause");
+}
+
 TEST(RankGroup, AStandstillNamesTheRankThatIsBehind) {
   auto release = std::make_shared<std::promise<void>>();
   auto released = std::make_shared<std::shared_future<void>>(release->get_future());
