@@ -33,8 +33,15 @@ class LinearWeight {
 
 // One line of a printed memory sum.
 struct MemoryTerm {
-  std::string what;  // "2 slots: ids, positions, tiles, vectors"
+  std::string what;  // "2 slots: ids, positions, tiles"
   std::size_t bytes = 0;
+  bool page_locked = false;  // of the host, for a device's copies; else on the device
+};
+
+// Up to so many tokens in fewer than so many sequences.
+struct RecordedSize {
+  std::int64_t tokens = 0;
+  std::int64_t sequences = 0;
 };
 
 struct LinearSource {
@@ -58,7 +65,7 @@ class BatchSlot {
 // kernels/cuda the fast one. All calls come from the one thread that owns the device; operations
 // are queued in order and may run after the call returns, until `wait`. Activations are row-major
 // [rows, width] in `activation_type()`, except where float32 is said. Device failures throw
-// FatalError. Memory is taken only by allocate/load/make calls, at start.
+// FatalError. Memory is taken only at start: after `seal`, allocate, load and make calls are bugs.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -85,6 +92,16 @@ class Backend {
   // The first call also takes what all slots share; it comes after the weights.
   virtual std::unique_ptr<BatchSlot> make_slot(const BatchLimits& limits,
                                                const EncoderShape& shape) = 0;
+
+  // Sizes of small batches whose operations are recorded once and then replayed, which costs the
+  // host next to nothing; asked after make_slot. None where nothing is ever recorded.
+  virtual std::vector<RecordedSize> recorded_sizes() const { return {}; }
+  // While on, a pass over a batch of such a size is recorded for its slot and not run: nothing
+  // comes of it. Turned off, sizes without a recording are launched plainly for good. A backend
+  // that is never told records the second batch of a size while it serves.
+  virtual void record(bool /*on*/) {}
+  // Start is over.
+  void seal() { sealed_ = true; }
 
   // --- a batch's start and end -----------------------------------------------------------------
   // Copies ids and cu_seqlens in, derives position ids and attention tiles.
@@ -153,6 +170,12 @@ class Backend {
   // slot's vectors; finite flag 0 where any value is NaN or Inf or the norm is 0.
   virtual void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
                     float eps) = 0;
+
+ protected:
+  void check_start() const { CHECK(!sealed_); }
+
+ private:
+  bool sealed_ = false;
 };
 
 struct CpuOptions {

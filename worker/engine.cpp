@@ -1,15 +1,12 @@
 #include "worker/engine.hpp"
 
-#include <chrono>
 #include <utility>
-#include <vector>
 
 #include "common/log.hpp"
-#include "worker/cost_probe.hpp"
 #include "worker/device_choice.hpp"
-#include "worker/encoder.hpp"
 #include "worker/engine_plan.hpp"
 #include "worker/group_engine.hpp"
+#include "worker/single_engine.hpp"
 
 namespace tessera {
 namespace {
@@ -24,60 +21,9 @@ std::unique_ptr<kernels::Backend> make_backend(const EngineOptions& options) {
   return kernels::make_cuda_backend({.device = cuda_index(options.device)});
 }
 
-class SingleEngine final : public Engine {
- public:
-  explicit SingleEngine(const EngineOptions& options)
-      : config_(value_or_fatal(read_model_config(options.model_dir))),
-        backend_(make_backend(options)),
-        limits_(fit_limits(options, config_, *backend_, backend_->free_memory_bytes())) {
-    const auto folder = value_or_fatal(SafetensorsFolder::open(options.model_dir));
-    info_ = describe_engine(options, config_, folder, *backend_, limits_);
-    const MemoryPlan plan(config_, *backend_, limits_);
-    log::info("memory on {}:\n{}", backend_->name(), plan.text());
-    const auto start = std::chrono::steady_clock::now();
-    EncoderWeights weights = load_weights(*backend_, config_, folder);
-    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-    log::info("weights loaded in {:.2f} s", taken.count());
-    encoder_ = std::make_unique<Encoder>(*backend_, config_, std::move(weights),
-                                         allocate_workspace(*backend_, plan.workspace(config_)));
-    for (int i = 0; i < kEngineSlots; ++i) {
-      slots_.push_back(backend_->make_slot(limits_, encoder_shape(config_)));
-    }
-    if (options.measure_cost) {
-      info_.cost = measure_cost(*this);
-    }
-  }
-
-  const EngineInfo& info() const override { return info_; }
-  int slots() const override { return kEngineSlots; }
-
-  Result<void> check(const PackedBatchView& batch) const override {
-    return check_batch(batch, limits_, config_.vocab_size);
-  }
-
-  void enqueue(int slot, const PackedBatchView& batch) override {
-    CHECK(check(batch).ok());
-    encoder_->forward(at(slot), batch);
-  }
-  void wait(int slot) override { backend_->wait(at(slot)); }
-  std::span<const float> vectors(int slot) const override { return backend_->vectors(at(slot)); }
-  std::span<const std::uint8_t> finite(int slot) const override {
-    return backend_->finite(at(slot));
-  }
-
- private:
-  kernels::BatchSlot& at(int slot) const {
-    CHECK(slot >= 0 && slot < kEngineSlots);
-    return *slots_[static_cast<std::size_t>(slot)];
-  }
-
-  const ModelConfig config_;
-  const std::unique_ptr<kernels::Backend> backend_;
-  const kernels::BatchLimits limits_;
-  EngineInfo info_;
-  std::unique_ptr<Encoder> encoder_;
-  std::vector<std::unique_ptr<kernels::BatchSlot>> slots_;
-};
+std::unique_ptr<Engine> make_engine_on(const EngineOptions& options) {
+  return make_single_engine(options, make_backend(options));
+}
 
 }  // namespace
 
@@ -122,11 +68,10 @@ Result<void> check_batch(const PackedBatchView& batch, const kernels::BatchLimit
 std::unique_ptr<Engine> Engine::create(const EngineOptions& options) {
   if (options.device == "cpu" && options.devices.empty()) {
     const int ranks = value_or_fatal(choose_cpu_ranks(options.tp));
-    return ranks > 1 ? make_cpu_group_engine(options, ranks)
-                     : std::make_unique<SingleEngine>(options);
+    return ranks > 1 ? make_cpu_group_engine(options, ranks) : make_engine_on(options);
   }
   if (options.devices.empty() && options.tp == "auto") {
-    return std::make_unique<SingleEngine>(options);
+    return make_engine_on(options);
   }
   const DeviceChoice choice = value_or_fatal(choose_devices(
       options.devices.empty() ? "all" : options.devices, options.tp, kernels::cuda_device_count()));
@@ -134,7 +79,7 @@ std::unique_ptr<Engine> Engine::create(const EngineOptions& options) {
   if (choice.devices.size() > 1) return make_cuda_group_engine(options, choice.devices);
   EngineOptions single = options;
   single.device = "cuda:" + std::to_string(choice.devices.front());
-  return std::make_unique<SingleEngine>(single);
+  return make_engine_on(single);
 }
 
 }  // namespace tessera

@@ -29,6 +29,9 @@ struct EngineOptions {
   std::int64_t max_batch_tokens = 0;
   std::int64_t max_seqlen = 0;
   std::int64_t max_sequences = 0;
+  // Of the device's free memory the most that is taken. Where no max_batch_tokens is given, it is
+  // the largest useful number that stays within.
+  double mem_fraction = 0.9;
   // Of weights and activations. bfloat16 becomes float32 on a CPU without AVX512-BF16.
   kernels::DType weight_type = kernels::DType::kBFloat16;
   bool measure_cost = true;  // Takes about a second of passes at start; tests turn it off.
@@ -65,9 +68,9 @@ Result<void> check_batch(const kernels::PackedBatchView& batch, const kernels::B
                          std::int64_t vocab_size);
 
 // One copy of a model on one device: packed token ids in, unit vectors out, `slots()` batches in
-// flight. Owned and called by one thread. All memory is taken by `create`, which prints it as a sum
-// and throws FatalError with that sum when it does not fit, and when the folder or the device
-// cannot be used. A device failure later throws FatalError from any call.
+// flight. Owned and called by one thread. All device and page-locked memory is taken by `create`,
+// which prints it as a sum and throws FatalError with that sum when it does not fit, and when the
+// folder or the device cannot be used. A device failure later throws FatalError from any call.
 class Engine {
  public:
   static std::unique_ptr<Engine> create(const EngineOptions& options);

@@ -11,7 +11,10 @@ namespace tessera {
 namespace {
 
 constexpr std::int64_t kCpuSeqlenDefault = 8192;
+// More tokens in a batch make no product faster, and a query waits for the batch in front of it.
 constexpr std::int64_t kBatchTokensDefault = 32768;
+// Batches are made smaller in such steps, and no smaller than one of them.
+constexpr std::int64_t kTokensStep = 1024;
 // A rank of a group needs no more for its products to run at full speed.
 constexpr std::int64_t kRankTokensDefault = 16384;
 constexpr std::int64_t kSequencesMax = 1 << 16;
@@ -25,16 +28,30 @@ std::int64_t given_or(const char* name, std::int64_t given, std::int64_t fallbac
   return given == 0 ? std::min(fallback, max) : given;
 }
 
+bool on_cpu(const EngineOptions& options) {
+  return options.device == "cpu" && options.devices.empty();
+}
+
+// The batch before it has to fit: the longest text must have room in it.
+std::int64_t wanted_tokens(const EngineOptions& options, const ModelConfig& config,
+                           const RankPlan& rank) {
+  const std::int64_t longest = options.max_seqlen > 0 ? options.max_seqlen
+                               : on_cpu(options)      ? kCpuSeqlenDefault
+                                                      : config.max_position_embeddings;
+  const std::int64_t full = on_cpu(options)                     ? longest
+                            : rank.split == GroupSplit::kTokens ? kRankTokensDefault * rank.ranks
+                                                                : kBatchTokensDefault;
+  return std::max(full, std::min(longest, config.max_position_embeddings));
+}
+
+// Those asked for, and for the rest what a batch of `batch_tokens` allows.
 kernels::BatchLimits pick_limits(const EngineOptions& options, const ModelConfig& config,
-                                 std::int64_t batch_tokens_default) {
+                                 std::int64_t batch_tokens) {
   kernels::BatchLimits limits;
-  const bool cpu = options.device == "cpu";
   limits.max_seqlen = given_or("max-seqlen", options.max_seqlen,
-                               cpu ? kCpuSeqlenDefault : config.max_position_embeddings,
+                               on_cpu(options) ? kCpuSeqlenDefault : config.max_position_embeddings,
                                config.max_position_embeddings);
-  const std::int64_t tokens = cpu ? limits.max_seqlen : batch_tokens_default;
-  limits.max_tokens = given_or("max-batch-tokens", options.max_batch_tokens,
-                               std::max(tokens, limits.max_seqlen), 1 << 24);
+  limits.max_tokens = given_or("max-batch-tokens", options.max_batch_tokens, batch_tokens, 1 << 24);
   if (limits.max_tokens < limits.max_seqlen) {
     if (options.max_seqlen > 0) {
       throw FatalError("max-batch-tokens is below max-seqlen: the longest text would not fit");
@@ -46,6 +63,8 @@ kernels::BatchLimits pick_limits(const EngineOptions& options, const ModelConfig
                                   std::max<std::int64_t>(limits.max_tokens / 8, 1), kSequencesMax);
   return limits;
 }
+
+std::string megabytes(std::uint64_t bytes) { return std::to_string(bytes / 1'000'000) + " MB"; }
 
 }  // namespace
 
@@ -83,25 +102,32 @@ MemoryPlan::MemoryPlan(const ModelConfig& config, const kernels::Backend& backen
   // Under kTensor a slot stages the two halves of a batch apart.
   const int slots = rank.split == GroupSplit::kTensor ? 2 * kEngineSlots : kEngineSlots;
   for (auto& term : backend.own_memory(own, encoder_shape(config, share), slots)) {
-    items_.push_back({std::move(term.what), term.bytes});
+    items_.push_back({std::move(term.what), term.bytes, term.page_locked});
   }
 }
 
 kernels::BatchLimits fit_limits(const EngineOptions& options, const ModelConfig& config,
                                 const kernels::Backend& backend, std::size_t free_bytes,
                                 const RankPlan& rank) {
-  const std::int64_t start =
-      rank.split == GroupSplit::kTokens ? kRankTokensDefault * rank.ranks : kBatchTokensDefault;
-  for (std::int64_t tokens = start;; tokens /= 2) {
+  if (!(options.mem_fraction > 0 && options.mem_fraction <= 1)) {
+    throw FatalError("mem-fraction is not above 0 and at most 1");
+  }
+  const auto budget =
+      static_cast<std::uint64_t>(options.mem_fraction * static_cast<double>(free_bytes));
+  const bool fixed = on_cpu(options) || options.max_batch_tokens > 0;
+  const std::int64_t least = std::max(kTokensStep, options.max_seqlen);
+  for (std::int64_t tokens = wanted_tokens(options, config, rank);;
+       tokens = std::max(tokens - kTokensStep, least)) {
     const kernels::BatchLimits limits = pick_limits(options, config, tokens);
     const MemoryPlan plan(config, backend, limits, rank);
-    if (plan.bytes() <= free_bytes) {
+    if (plan.device_bytes() <= budget) {
       return limits;
     }
-    const bool fixed = options.device == "cpu" || options.max_batch_tokens > 0;
-    if (fixed || tokens <= limits.max_seqlen) {
-      throw FatalError("the model does not fit: " + std::to_string(free_bytes / 1'000'000) +
-                       " MB are free on " + backend.name() + ", needed are\n" + plan.text());
+    if (fixed || tokens <= least) {
+      throw FatalError("the model does not fit with batches of " +
+                       std::to_string(limits.max_tokens) + " tokens: " + megabytes(free_bytes) +
+                       " are free on " + backend.name() + ", of which this worker may take " +
+                       megabytes(budget) + "; needed are\n" + plan.text());
     }
   }
 }

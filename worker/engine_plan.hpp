@@ -41,13 +41,14 @@ int cuda_index(const std::string& device);
 // The part of a batch within the engine's limits that one rank may get.
 kernels::BatchLimits rank_limits(const kernels::BatchLimits& limits, const RankPlan& plan);
 
-// The memory of one device as a sum: weights, activations, and what the backend adds.
+// The memory of one device and the page-locked memory of its host as a sum: weights, activations,
+// and what the backend adds.
 class MemoryPlan {
  public:
   MemoryPlan(const ModelConfig& config, const kernels::Backend& backend,
              const kernels::BatchLimits& limits, const RankPlan& rank = {});
 
-  std::uint64_t bytes() const { return total_bytes(items_); }
+  std::uint64_t device_bytes() const { return tessera::device_bytes(items_); }
   std::string text() const { return format_memory(items_); }
   WorkspaceBytes workspace(const ModelConfig& config) const {
     return workspace_bytes(config, options_);
@@ -58,7 +59,8 @@ class MemoryPlan {
   std::vector<MemoryItem> items_;
 };
 
-// The limits asked for, or default ones with the batch halved until a rank's share fits into
+// The limits asked for, or default ones with the batch (and with it the longest text, where that
+// was not asked for) made smaller until a rank's share fits into options.mem_fraction of
 // `free_bytes`. Throws FatalError with the sum when nothing does.
 kernels::BatchLimits fit_limits(const EngineOptions& options, const ModelConfig& config,
                                 const kernels::Backend& backend, std::size_t free_bytes,

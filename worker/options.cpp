@@ -62,6 +62,11 @@ void add_engine_options(CLI::App& app, EngineOptions& engine) {
                  "Tokens of one batch; 0 picks from the device's memory")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  app.add_option("--mem-fraction", engine.mem_fraction,
+                 "Of the device's free memory the most that is taken; where it does not hold "
+                 "batches of the usual size they are made smaller")
+      ->check(CLI::Range(0.01, 1.0))
+      ->capture_default_str();
   app.add_option("--max-batch-sequences", engine.max_sequences, "Texts of one batch; 0 picks")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

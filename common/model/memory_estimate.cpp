@@ -25,12 +25,28 @@ std::uint64_t total_bytes(const std::vector<MemoryItem>& items) {
   return total;
 }
 
+std::uint64_t device_bytes(const std::vector<MemoryItem>& items) {
+  std::uint64_t total = 0;
+  for (const MemoryItem& item : items) {
+    total += item.page_locked ? 0 : item.bytes;
+  }
+  return total;
+}
+
 std::string format_memory(const std::vector<MemoryItem>& items) {
   std::string text;
   for (const MemoryItem& item : items) {
-    text += gigabytes(item.bytes) + item.what + "\n";
+    text +=
+        gigabytes(item.bytes) + (item.page_locked ? "page-locked host: " : "") + item.what + "\n";
   }
-  return text + gigabytes(total_bytes(items)) + "in all";
+  const std::uint64_t total = total_bytes(items);
+  const std::uint64_t device = device_bytes(items);
+  text += gigabytes(total) + "in all";
+  if (device == total) {
+    return text;
+  }
+  text += ":\n" + gigabytes(device) + "on the device\n";
+  return text + gigabytes(total - device) + "page-locked on the host";
 }
 
 WorkspaceBytes workspace_bytes(const ModelConfig& config, const MemoryEstimateOptions& options) {

@@ -12,10 +12,12 @@ namespace tessera {
 struct MemoryItem {
   std::string what;
   std::uint64_t bytes = 0;
+  bool page_locked = false;  // of the host; else on the device
 };
 
 std::uint64_t total_bytes(const std::vector<MemoryItem>& items);
-// "  1.19 GB  weights ..." a line each, and the total below.
+std::uint64_t device_bytes(const std::vector<MemoryItem>& items);
+// "  1.19 GB  weights ..." a line each, and the total below; page-locked memory is marked.
 std::string format_memory(const std::vector<MemoryItem>& items);
 
 struct MemoryEstimateOptions {

@@ -83,22 +83,26 @@ std::vector<MemoryTerm> CpuBackend::own_memory(const BatchLimits& limits, const 
 }
 
 std::unique_ptr<Buffer> CpuBackend::allocate(std::size_t bytes, std::string_view) {
+  check_start();
   return std::make_unique<CpuBuffer>(bytes);
 }
 
 std::unique_ptr<LinearWeight> CpuBackend::load_linear(const LinearSource& source) {
+  check_start();
   auto weight = CpuLinearWeight::load(source, rows_.activation, matmul_, team_);
   cols_max_ = std::max(cols_max_, weight->cols());
   return weight;
 }
 
 std::unique_ptr<Buffer> CpuBackend::load_vector(const MatrixSlice& source) {
+  check_start();
   auto buffer = std::make_unique<CpuBuffer>(static_cast<std::size_t>(source.cols) * sizeof(float));
   copy_rows(static_cast<std::byte*>(buffer->data()), DType::kFloat32, source, 0, 1);
   return buffer;
 }
 
 std::unique_ptr<Buffer> CpuBackend::load_table(const MatrixSlice& source) {
+  check_start();
   auto buffer = std::make_unique<CpuBuffer>(static_cast<std::size_t>(source.rows * source.cols) *
                                             size_of(rows_.activation));
   copy_rows(static_cast<std::byte*>(buffer->data()), rows_.activation, source, 0, source.rows);
@@ -117,6 +121,7 @@ void CpuBackend::finish_loading() {
 
 std::unique_ptr<BatchSlot> CpuBackend::make_slot(const BatchLimits& limits,
                                                  const EncoderShape& shape) {
+  check_start();
   if (shape.attention.head_dim != kHeadDim) {
     throw FatalError("head_dim is " + std::to_string(shape.attention.head_dim) +
                      "; attention is built for 128");

@@ -52,16 +52,13 @@ CudaSlot::CudaSlot(const BatchLimits& limits, const AttentionPlan& plan, std::in
       host_vectors_(finite_offset_, "a batch's vectors"),
       host_finite_(static_cast<std::size_t>(limits.max_sequences), "a batch's flags") {}
 
-std::size_t CudaSlot::device_bytes(const BatchLimits& limits, const AttentionPlan& plan,
-                                   std::int64_t hidden_size) {
-  return StagedLayout(largest(limits), plan).bytes +
-         vector_bytes(limits.max_sequences, hidden_size) +
-         static_cast<std::size_t>(limits.max_sequences);
+std::size_t CudaSlot::staged_bytes(const BatchLimits& limits, const AttentionPlan& plan) {
+  return StagedLayout(largest(limits), plan).bytes;
 }
 
-std::size_t CudaSlot::host_bytes(const BatchLimits& limits, const AttentionPlan& plan,
-                                 std::int64_t hidden_size) {
-  return device_bytes(limits, plan, hidden_size);
+std::size_t CudaSlot::result_bytes(const BatchLimits& limits, std::int64_t hidden_size) {
+  return vector_bytes(limits.max_sequences, hidden_size) +
+         static_cast<std::size_t>(limits.max_sequences);
 }
 
 BatchSize::Kind kind_of(const PackedBatchView& batch) {
@@ -143,11 +140,11 @@ void CudaSlot::stage_tiles() {
   const auto list =
       host_in_.as<std::byte>(layout_.tiles, attention_tiles_bytes(plan_, size_.tokens, runs));
   tile_counts_ = build_attention_tiles(plan_, cu_seqlens_, segments_, list);
-  staged_bytes_ = layout_.tiles + attention_tiles_bytes(tile_counts_);
+  staged_end_ = layout_.tiles + attention_tiles_bytes(tile_counts_);
 }
 
 void CudaSlot::copy_in(cudaStream_t stream) {
-  cuda_check(cudaMemcpyAsync(device_in_.data(), host_in_.data(), staged_bytes_,
+  cuda_check(cudaMemcpyAsync(device_in_.data(), host_in_.data(), staged_end_,
                              cudaMemcpyHostToDevice, stream));
 }
 

@@ -49,10 +49,9 @@ class CudaSlot final : public BatchSlot {
  public:
   CudaSlot(const BatchLimits& limits, const AttentionPlan& plan, std::int64_t hidden_size);
 
-  static std::size_t device_bytes(const BatchLimits& limits, const AttentionPlan& plan,
-                                  std::int64_t hidden_size);
-  static std::size_t host_bytes(const BatchLimits& limits, const AttentionPlan& plan,
-                                std::int64_t hidden_size);
+  // Of each the device has one copy and the host another one.
+  static std::size_t staged_bytes(const BatchLimits& limits, const AttentionPlan& plan);
+  static std::size_t result_bytes(const BatchLimits& limits, std::int64_t hidden_size);
 
   std::int64_t total_tokens() const override { return batch_.tokens; }
   std::int64_t num_sequences() const override { return batch_.sequences; }
@@ -111,7 +110,7 @@ class CudaSlot final : public BatchSlot {
   AttentionTileCounts tile_counts_;
   std::vector<std::int32_t> cu_seqlens_;  // of the launches, as are the segments
   std::vector<Segment> segments_;
-  std::size_t staged_bytes_ = 0;
+  std::size_t staged_end_ = 0;  // of what the batch uses
 };
 
 }  // namespace tessera::kernels::cuda

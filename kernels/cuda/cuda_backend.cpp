@@ -8,13 +8,16 @@
 
 #include "common/check.hpp"
 #include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/graph_sizes.hpp"
 #include "kernels/cuda/random.hpp"
 
 namespace tessera::kernels::cuda {
 namespace {
 
-// Left alone for what CUDA takes by itself: kernel code as it is first used, recorded graphs.
-constexpr std::size_t kReservedBytes = std::size_t{512} << 20;
+// What CUDA takes by itself, as measured on an H200: the code of our kernels and of the library's
+// that were chosen, and a recorded pass of a deep model.
+constexpr std::size_t kCodeBytes = std::size_t{384} << 20;
+constexpr std::size_t kGraphBytes = std::size_t{1} << 20;
 
 int checked_device(int device) {
   const int count = cuda_device_count();
@@ -75,23 +78,40 @@ std::size_t CudaBackend::free_memory_bytes() const {
   std::size_t total = 0;
   cuda_check(cudaSetDevice(device_));
   cuda_check(cudaMemGetInfo(&free, &total));
-  return free > kReservedBytes ? free - kReservedBytes : 0;
+  return free;
+}
+
+std::size_t CudaBackend::scratch_bytes() const {
+  const std::size_t free = free_memory_bytes();
+  return free > kCodeBytes ? free - kCodeBytes : 0;
 }
 
 std::vector<MemoryTerm> CudaBackend::own_memory(const BatchLimits& limits,
                                                 const EncoderShape& shape, int slots) const {
   const AttentionPlan plan = plan_for(shape.attention, properties_);
+  const auto count = static_cast<std::size_t>(slots);
+  const std::string many = std::to_string(slots) + " slots: ";
+  const std::size_t graphs = count * recorded_batches(limits).size();
+  const std::size_t staged = count * CudaSlot::staged_bytes(limits, plan);
+  const std::size_t results = count * CudaSlot::result_bytes(limits, shape.hidden_size);
   return {
       {.what = "gate and up before SwiGLU", .bytes = gate_up_bytes(limits, shape)},
       {.what = "RoPE table", .bytes = rope_table_bytes(limits)},
       {.what = "matrix-product workspace", .bytes = Gemm::kWorkspaceBytes},
-      {.what = std::to_string(slots) + " slots: ids, positions, attention tiles, vectors",
-       .bytes = static_cast<std::size_t>(slots) *
-                CudaSlot::device_bytes(limits, plan, shape.hidden_size)},
+      {.what = many + "ids, positions, attention tiles", .bytes = staged},
+      {.what = many + "vectors and flags", .bytes = results},
+      {.what = std::to_string(graphs) + " recorded passes, at most", .bytes = graphs * kGraphBytes},
+      {.what = "kernels' code, at most", .bytes = kCodeBytes},
+      {.what = many + "ids, positions, attention tiles", .bytes = staged, .page_locked = true},
+      {.what = many + "vectors and flags", .bytes = results, .page_locked = true},
+      {.what = "reading weights, until they are loaded",
+       .bytes = WeightLoader::page_locked_bytes(),
+       .page_locked = true},
   };
 }
 
 std::unique_ptr<Buffer> CudaBackend::allocate(std::size_t bytes, std::string_view what) {
+  check_start();
   cuda_check(cudaSetDevice(device_));
   auto buffer = std::make_unique<DeviceBuffer>(bytes, what);
   // Rows that no batch wrote yet must hold finite numbers.
@@ -100,6 +120,7 @@ std::unique_ptr<Buffer> CudaBackend::allocate(std::size_t bytes, std::string_vie
 }
 
 std::unique_ptr<LinearWeight> CudaBackend::load_linear(const LinearSource& source) {
+  check_start();
   cuda_check(cudaSetDevice(device_));
   CHECK(!source.slices.empty());
   const std::int64_t cols = source.slices.front().cols;
@@ -143,6 +164,7 @@ std::unique_ptr<LinearWeight> CudaBackend::load_linear(const LinearSource& sourc
 }
 
 std::unique_ptr<Buffer> CudaBackend::load_vector(const MatrixSlice& source) {
+  check_start();
   cuda_check(cudaSetDevice(device_));
   CHECK(source.rows == 1);
   std::vector<float> values(static_cast<std::size_t>(source.cols));
@@ -161,6 +183,7 @@ std::unique_ptr<Buffer> CudaBackend::load_vector(const MatrixSlice& source) {
 }
 
 std::unique_ptr<Buffer> CudaBackend::load_table(const MatrixSlice& source) {
+  check_start();
   cuda_check(cudaSetDevice(device_));
   auto buffer = std::make_unique<DeviceBuffer>(
       static_cast<std::size_t>(source.rows * source.cols) * sizeof(Bf16), "the embedding table");
@@ -180,6 +203,7 @@ void CudaBackend::finish_loading() {
 
 std::unique_ptr<BatchSlot> CudaBackend::make_slot(const BatchLimits& limits,
                                                   const EncoderShape& shape) {
+  check_start();
   cuda_check(cudaSetDevice(device_));
   if (!plan_) {
     take_shared_memory(limits, shape);
@@ -190,16 +214,18 @@ std::unique_ptr<BatchSlot> CudaBackend::make_slot(const BatchLimits& limits,
 void CudaBackend::take_shared_memory(const BatchLimits& limits, const EncoderShape& shape) {
   limits_ = limits;
   plan_ = plan_for(shape.attention, properties_);
-  tune(limits, shape);
+  const std::vector<Gemm::Tuning> products = tunings(limits, shape);
+  tune(limits, products);
   rope_table_ = std::make_unique<DeviceBuffer>(rope_table_bytes(limits), "the RoPE table");
   gate_up_ =
       std::make_unique<DeviceBuffer>(gate_up_bytes(limits, shape), "gate and up before SwiGLU");
   time_fused_products(limits, shape);
+  load_products(products);
 }
 
-// Times matrix products for every shape of the encoder, on scratch memory that is given back before
-// the activations that it stands for are taken.
-void CudaBackend::tune(const BatchLimits& limits, const EncoderShape& shape) {
+// The encoder's products: every weight loaded, and of qkv the parts that the last layer takes.
+std::vector<Gemm::Tuning> CudaBackend::tunings(const BatchLimits& limits,
+                                               const EncoderShape& shape) const {
   const AttentionShape& heads = shape.attention;
   std::vector<Gemm::Tuning> all;
   for (Gemm::Tuning tuning : to_tune_) {
@@ -213,6 +239,22 @@ void CudaBackend::tune(const BatchLimits& limits, const EncoderShape& shape) {
       all.push_back(tuning);
     }
   }
+  return all;
+}
+
+void CudaBackend::load_products(const std::vector<Gemm::Tuning>& products) {
+  constexpr std::int64_t kRows = 16;  // that Gemm::load touches
+  for (const Gemm::Tuning& t : products) {
+    DeviceBuffer in(static_cast<std::size_t>(kRows * t.k) * sizeof(Bf16), "loading products");
+    DeviceBuffer out(static_cast<std::size_t>(kRows * t.n) * sizeof(Bf16), "loading products");
+    gemm_.load(t, out.as<Bf16>(), in.as<Bf16>(), compute_.get());
+    cuda_check(cudaStreamSynchronize(compute_.get()));
+  }
+}
+
+// Times matrix products for every shape of the encoder, on scratch memory that is given back before
+// the activations that it stands for are taken.
+void CudaBackend::tune(const BatchLimits& limits, std::vector<Gemm::Tuning> all) {
   std::erase_if(all, [&](const Gemm::Tuning& tuning) { return gemm_.is_tuned(tuning); });
   if (all.empty()) {
     return;
@@ -225,7 +267,7 @@ void CudaBackend::tune(const BatchLimits& limits, const EncoderShape& shape) {
   }
   const auto row_bytes = static_cast<std::size_t>(widest_in + widest_out) * sizeof(Bf16);
   const auto rows = std::max<std::int64_t>(
-      64, std::min(limits.max_tokens, static_cast<std::int64_t>(free_memory_bytes() / row_bytes)));
+      64, std::min(limits.max_tokens, static_cast<std::int64_t>(scratch_bytes() / row_bytes)));
   DeviceBuffer in(static_cast<std::size_t>(rows * widest_in) * sizeof(Bf16), "timing products");
   DeviceBuffer out(static_cast<std::size_t>(rows * widest_out) * sizeof(Bf16), "timing products");
   // Products of constants draw less power and run faster than those of real numbers.

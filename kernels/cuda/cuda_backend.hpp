@@ -36,11 +36,11 @@ class Bf16Weight final : public LinearWeight {
 // One GPU. Activations and the residual stream are bf16, sums float32. Three streams: input copies,
 // kernels, output copies, so that the copies of one batch run under the kernels of another.
 //
-// Small batches run as graphs: the second batch of a size bucket is recorded while the encoder
-// calls the operations, and later batches of that bucket skip the operations and replay the
-// recording
-// (`begin` decides, the operations look at `mode_`). Weights, buffers and the order of
-// operations must therefore be the same for every batch, as they are in the encoder.
+// Small batches run as graphs: one batch of a size bucket is recorded while the encoder calls the
+// operations (all of them at start, or the second one that comes), and later batches of that bucket
+// skip the operations and replay the recording (`begin` decides, the operations look at `mode_`).
+// Weights, buffers and the order of operations must therefore be the same for every batch, as they
+// are in the encoder.
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const CudaOptions& options);
@@ -61,6 +61,8 @@ class CudaBackend final : public Backend {
   void finish_loading() override;
   std::unique_ptr<BatchSlot> make_slot(const BatchLimits& limits,
                                        const EncoderShape& shape) override;
+  std::vector<RecordedSize> recorded_sizes() const override;
+  void record(bool on) override;
 
   void begin(BatchSlot& slot, const PackedBatchView& batch) override;
   void end(BatchSlot& slot) override;
@@ -100,6 +102,7 @@ class CudaBackend final : public Backend {
 
  private:
   enum class Mode : std::uint8_t { kLaunch, kRecord, kReplay };
+  enum class Recording : std::uint8_t { kWhileServing, kNow, kDone };
   // Rows of a qkv weight and what becomes of the product: num_q and num_k heads are normalised and
   // rotated, the rest stays.
   struct HeadProjection {
@@ -111,10 +114,13 @@ class CudaBackend final : public Backend {
     const std::int32_t* positions = nullptr;
   };
 
-  std::optional<BatchSize> graph_size(const PackedBatchView& batch) const;
-  static Mode choose_mode(CudaSlot& slot, const std::optional<BatchSize>& size);
+  std::optional<BatchSize> graph_batch(const CudaSlot& slot, const PackedBatchView& batch) const;
+  Mode choose_mode(CudaSlot& slot, const std::optional<BatchSize>& size) const;
   void take_shared_memory(const BatchLimits& limits, const EncoderShape& shape);
-  void tune(const BatchLimits& limits, const EncoderShape& shape);
+  std::vector<Gemm::Tuning> tunings(const BatchLimits& limits, const EncoderShape& shape) const;
+  void tune(const BatchLimits& limits, std::vector<Gemm::Tuning> all);
+  void load_products(const std::vector<Gemm::Tuning>& products);
+  std::size_t scratch_bytes() const;  // free memory that timing may use for a while
   void time_fused_products(const BatchLimits& limits, const EncoderShape& shape);
   void time_fused_swiglu(const Gemm::Tuning& shape, Bf16* out, Bf16* in);
   void time_fused_heads(const Gemm::Tuning& shape, Bf16* out, Bf16* in,
@@ -145,6 +151,7 @@ class CudaBackend final : public Backend {
   CudaSlot* active_ = nullptr;                // between begin and end of a bucket's batch
   Mode mode_ = Mode::kLaunch;
   bool graphs_ = true;
+  Recording recording_ = Recording::kWhileServing;
   std::int64_t batches_ = 0;  // counted only where faults are injected
 };
 

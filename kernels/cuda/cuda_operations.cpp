@@ -12,20 +12,11 @@
 #include "kernels/cuda/cuda_check.hpp"
 #include "kernels/cuda/gemm_sm90.hpp"
 #include "kernels/cuda/gemm_small_sm90.hpp"
+#include "kernels/cuda/graph_sizes.hpp"
 #include "kernels/cuda/random.hpp"
 
 namespace tessera::kernels::cuda {
 namespace {
-
-// Above this many tokens the host queues launches faster than the GPU finishes them, and a graph
-// gains nothing.
-constexpr std::int64_t kGraphTokensMax = 1024;
-constexpr std::array<std::int64_t, 4> kGraphSequences = {4, 16, 64, 256};
-
-// The shortest batches are bound by their products' rows, in steps of eight.
-std::int64_t graph_tokens(std::int64_t tokens) {
-  return tokens <= kSmallGemmRowsMax ? (tokens + 7) / 8 * 8 : rows_bucket(tokens);
-}
 
 CudaSlot& cuda_slot(BatchSlot& slot) { return static_cast<CudaSlot&>(slot); }
 const CudaSlot& cuda_slot(const BatchSlot& slot) { return static_cast<const CudaSlot&>(slot); }
@@ -35,34 +26,45 @@ Bf16Weight& bf16_weight(LinearWeight& weight) { return static_cast<Bf16Weight&>(
 
 }  // namespace
 
-// The size of the graph that the batch runs as, if any. It leaves room for one sequence of filler
-// tokens. Where every sequence has one token, rows of tokens and rows of sequences cannot be told
-// apart, so that rare batch is launched plainly.
-std::optional<BatchSize> CudaBackend::graph_size(const PackedBatchView& batch) const {
-  const auto sequences = std::ranges::lower_bound(kGraphSequences, batch.num_sequences() + 1);
-  if (!graphs_ || batch.total_tokens() > kGraphTokensMax || sequences == kGraphSequences.end() ||
-      batch.total_tokens() == batch.num_sequences()) {
+// The size of the graph that the batch runs as, if any.
+std::optional<BatchSize> CudaBackend::graph_batch(const CudaSlot& slot,
+                                                  const PackedBatchView& batch) const {
+  const auto size = graph_size(batch.total_tokens(), batch.num_sequences(), limits_);
+  if (!graphs_ || !size) {
     return std::nullopt;
   }
-  const BatchSize size{.tokens = graph_tokens(batch.total_tokens()),
-                       .sequences = *sequences,
-                       .kind = kind_of(batch)};
-  if (size.tokens > limits_.max_tokens || size.sequences > limits_.max_sequences) {
+  const BatchSize whole{
+      .tokens = size->tokens, .sequences = size->sequences, .kind = kind_of(batch)};
+  if (recording_ == Recording::kDone && !slot.graphs.contains(whole)) {
     return std::nullopt;
   }
-  return size;
+  return whole;
 }
 
-// A size's first batch is launched plainly, which loads all kernels' code; the second is recorded.
-CudaBackend::Mode CudaBackend::choose_mode(CudaSlot& slot, const std::optional<BatchSize>& size) {
+// Unless all was recorded at start, a size's first batch is launched plainly, which loads all
+// kernels' code; the second is recorded.
+CudaBackend::Mode CudaBackend::choose_mode(CudaSlot& slot,
+                                           const std::optional<BatchSize>& size) const {
   if (!size) {
     return Mode::kLaunch;
   }
   const auto [graph, first] = slot.graphs.try_emplace(*size);
+  if (recording_ == Recording::kNow) {
+    return Mode::kRecord;
+  }
   if (first) {
     return Mode::kLaunch;
   }
   return graph->second.get() == nullptr ? Mode::kRecord : Mode::kReplay;
+}
+
+std::vector<RecordedSize> CudaBackend::recorded_sizes() const {
+  return graphs_ ? recorded_batches(limits_) : std::vector<RecordedSize>();
+}
+
+void CudaBackend::record(bool on) {
+  CHECK(active_ == nullptr && recording_ != Recording::kDone);
+  recording_ = on ? Recording::kNow : Recording::kDone;
 }
 
 void CudaBackend::begin(BatchSlot& slot, const PackedBatchView& batch) {
@@ -71,7 +73,7 @@ void CudaBackend::begin(BatchSlot& slot, const PackedBatchView& batch) {
   CHECK(active_ == nullptr);
   CHECK(batch.total_tokens() > 0 && batch.total_tokens() <= limits_.max_tokens);
   CHECK(batch.num_sequences() > 0 && batch.num_sequences() <= limits_.max_sequences);
-  const std::optional<BatchSize> bucket = graph_size(batch);
+  const std::optional<BatchSize> bucket = graph_batch(s, batch);
   s.stage(batch, bucket);
   s.copy_in(copy_in_.get());
   cuda_check(cudaEventRecord(s.staged_event.get(), copy_in_.get()));
@@ -99,7 +101,9 @@ void CudaBackend::end(BatchSlot& slot) {
     cuda_check(cudaGraphInstantiate(&executable, graph.get(), 0));
     s.graphs.at(s.size()) = GraphExec(executable);
   }
-  if (mode_ != Mode::kLaunch) {
+  if (recording_ == Recording::kNow && mode_ == Mode::kRecord) {
+    cuda_check(cudaGraphUpload(s.graphs.at(s.size()).get(), compute_.get()));
+  } else if (mode_ != Mode::kLaunch) {
     cuda_check(cudaGraphLaunch(s.graphs.at(s.size()).get(), compute_.get()));
   }
   cuda_check(cudaEventRecord(s.computed_event.get(), compute_.get()));
@@ -361,7 +365,10 @@ void CudaBackend::inject_fault() {
   const char* device = std::getenv("TESSERA_FAULT_DEVICE");
   const char* at = std::getenv("TESSERA_FAULT_AT_BATCH");
   const char* when = std::getenv("TESSERA_FAULT_WHEN");
-  if (batches_ < 0 || (device != nullptr && std::atoi(device) != device_)) return;
+  if (recording_ == Recording::kNow || batches_ < 0 ||
+      (device != nullptr && std::atoi(device) != device_)) {
+    return;
+  }
   if (++batches_ == 1) load_failures();
   if ((at == nullptr || batches_ != std::atoll(at)) &&
       (when == nullptr || ::access(when, F_OK) != 0)) {

@@ -20,7 +20,7 @@ void CudaBackend::time_fused_products(const BatchLimits& limits, const EncoderSh
     }
     const auto row_bytes = static_cast<std::size_t>(t.k + t.n) * sizeof(Bf16);
     t.max_rows =
-        std::min(limits.max_tokens, static_cast<std::int64_t>(free_memory_bytes() / row_bytes));
+        std::min(limits.max_tokens, static_cast<std::int64_t>(scratch_bytes() / row_bytes));
     const auto rows = static_cast<std::size_t>(t.max_rows);
     DeviceBuffer in(rows * static_cast<std::size_t>(t.k) * sizeof(Bf16), "timing products");
     DeviceBuffer out(rows * static_cast<std::size_t>(t.n) * sizeof(Bf16), "timing products");

@@ -260,4 +260,20 @@ void Gemm::tune(const Tuning& t, __nv_bfloat16* out, const __nv_bfloat16* in, cu
   }
 }
 
+void Gemm::load(const Tuning& t, __nv_bfloat16* out, const __nv_bfloat16* in, cudaStream_t stream) {
+  constexpr std::int64_t kRows = 16;
+  for (const std::int64_t rows : buckets_of(t)) {
+    MatmulArguments arguments{.out = out,
+                              .in = in,
+                              .weight = t.weight,
+                              .rows = rows,
+                              .n = t.n,
+                              .k = t.k,
+                              .accumulate = t.accumulate};
+    const cublasLtMatmulAlgo_t& algorithm = choice(arguments);
+    arguments.rows = std::min(rows, kRows);
+    (void)run(arguments, algorithm, stream);  // not every algorithm takes few rows
+  }
+}
+
 }  // namespace tessera::kernels::cuda

@@ -54,6 +54,9 @@ class Gemm {
   // Whether the file knows all that `tune` would time.
   bool is_tuned(const Tuning& tuning) const;
   void save() { cache_.save(); }
+  // Runs what `multiply` takes for each of these buckets once on a few rows (16 at most), so that
+  // its code is on the device.
+  void load(const Tuning& tuning, __nv_bfloat16* out, const __nv_bfloat16* in, cudaStream_t stream);
 
   static constexpr std::int64_t kCanonicalRows = 4096;
   static constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;

@@ -68,11 +68,18 @@ void place_rows(const std::byte* packed, const MatrixSlice& rows, const RowPlace
                                cudaMemcpyHostToDevice, stream));
 }
 
+unsigned num_threads() { return std::clamp(std::thread::hardware_concurrency(), 2U, kMaxThreads); }
+
+constexpr std::size_t kBuffersPerThread = 2;
+
 }  // namespace
 
+std::size_t WeightLoader::page_locked_bytes() {
+  return num_threads() * kBuffersPerThread * static_cast<std::size_t>(kPieceBytes);
+}
+
 WeightLoader::WeightLoader(int device) : device_(device) {
-  const unsigned count = std::clamp(std::thread::hardware_concurrency(), 2U, kMaxThreads);
-  for (unsigned i = 0; i < count; ++i) {
+  for (unsigned i = 0; i < num_threads(); ++i) {
     threads_.emplace_back([this] { work(); });
   }
 }
@@ -124,10 +131,10 @@ void WeightLoader::copy_pieces() {
     PinnedBuffer buffer{static_cast<std::size_t>(kPieceBytes), "the weight loader"};
     Event copied = make_event();
   };
-  std::array<Half, 2> halves;
+  std::array<Half, kBuffersPerThread> halves;
   Piece piece;
   for (std::size_t i = 0; next(piece); ++i) {
-    Half& half = halves[i % 2];
+    Half& half = halves[i % kBuffersPerThread];
     CHECK(piece.source.rows * piece.source.cols * kBf16Bytes <= kPieceBytes);
     cuda_check(cudaEventSynchronize(half.copied.get()));
     copy_rows(half.buffer.data(), piece.source);

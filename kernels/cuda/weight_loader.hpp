@@ -28,7 +28,8 @@ struct RowPlacement {
 class WeightLoader {
  public:
   explicit WeightLoader(int device);
-  ~WeightLoader();  // abandons what is not copied yet
+  static std::size_t page_locked_bytes();  // while it lives
+  ~WeightLoader();                         // abandons what is not copied yet
   WeightLoader(const WeightLoader&) = delete;
   WeightLoader& operator=(const WeightLoader&) = delete;
 

@@ -16,7 +16,7 @@ namespace tessera::testing {
 
 // The operations of Backend in plain loops over float32, done when the call returns: slow, for
 // reading and for tests of what is built on backends. Takes parts of sequences, and any number of
-// batches in turns.
+// batches in turns. Counts what asks for memory.
 class HostBackend : public kernels::Backend {
  public:
   using Buffer = kernels::Buffer;
@@ -31,15 +31,20 @@ class HostBackend : public kernels::Backend {
   DType residual_type() const override { return DType::kFloat32; }
   std::size_t free_memory_bytes() const override { return free_memory; }
   std::size_t free_memory = std::size_t{1} << 33;
+  int taken = 0;  // calls that took memory
 
   std::vector<kernels::MemoryTerm> own_memory(const kernels::BatchLimits&,
                                               const kernels::EncoderShape&, int) const override {
     return {};
   }
   std::unique_ptr<Buffer> allocate(std::size_t bytes, std::string_view) override {
+    check_start();
+    ++taken;
     return std::make_unique<Memory>(bytes);
   }
   std::unique_ptr<LinearWeight> load_linear(const kernels::LinearSource& source) override {
+    check_start();
+    ++taken;
     auto weight = std::make_unique<Weight>();
     for (const kernels::MatrixSlice& slice : source.slices) {
       weight->cols_ = slice.cols;
@@ -55,6 +60,8 @@ class HostBackend : public kernels::Backend {
     return load_table(source);
   }
   std::unique_ptr<Buffer> load_table(const kernels::MatrixSlice& source) override {
+    check_start();
+    ++taken;
     auto memory = std::make_unique<Memory>(static_cast<std::size_t>(source.rows * source.cols) * 4);
     for (std::int64_t i = 0; i < source.rows * source.cols; ++i) {
       memory->values[static_cast<std::size_t>(i)] =
@@ -65,6 +72,8 @@ class HostBackend : public kernels::Backend {
   void finish_loading() override {}
   std::unique_ptr<BatchSlot> make_slot(const kernels::BatchLimits&,
                                        const kernels::EncoderShape&) override {
+    check_start();
+    ++taken;
     return std::make_unique<Slot>();
   }
 
