@@ -30,4 +30,27 @@ inline double median_us(const std::function<void(int, cudaStream_t)>& launch, in
   return times[static_cast<std::size_t>(batches / 2)];
 }
 
+// Sorted times of functions that take turns, so that a clock that falls as the chip warms favours
+// none; the first three rounds are not counted.
+inline std::vector<std::vector<double>> times_in_turns_us(
+    const std::vector<std::function<void(cudaStream_t)>>& functions, int rounds,
+    cudaStream_t stream) {
+  using namespace kernels::cuda;
+  constexpr int kWarmups = 3;
+  const Event from = make_event(Timing::kOn);
+  const Event to = make_event(Timing::kOn);
+  std::vector<std::vector<double>> times(functions.size());
+  for (int round = 0; round < kWarmups + rounds; ++round) {
+    for (std::size_t i = 0; i < functions.size(); ++i) {
+      cuda_check(cudaEventRecord(from.get(), stream));
+      functions[i](stream);
+      cuda_check(cudaEventRecord(to.get(), stream));
+      const double us = static_cast<double>(elapsed_ms(from, to)) * 1000;
+      if (round >= kWarmups) times[i].push_back(us);
+    }
+  }
+  for (auto& of_one : times) std::ranges::sort(of_one);
+  return times;
+}
+
 }  // namespace tessera::bench

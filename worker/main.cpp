@@ -64,7 +64,7 @@ int main(int argc, char** argv) {
         exit_now(EXIT_SUCCESS);
       }
     } catch (const FatalError& error) {
-      log::error("{}", error.what());
+      log::error("{}; {} batches are left to other workers", error.what(), runner.held());
       exit_now(EXIT_FAILURE);
     }
     log::info("stopped");

@@ -1,21 +1,25 @@
-"""Attention: our kernels beside torch's, on the same shapes in the same call, on one GPU.
+"""torch's attention on the workloads that attention_bench --compare hands over.
 
-python3 bench/compare/attention.py [--ours build/release/bin/attention_bench]
+python3 bench/compare/attention.py --workloads FILE     (a line each: name, q heads, kv heads,
+                                                         lengths; tabs between, spaces in lengths)
 
-Peers: torch's varlen flash attention (FlashAttention-2) on the packed batch, with and without
-repeated key/value heads, and cuDNN's SDPA through torch on equal lengths, causal, with repeated
-heads and with enable_gqa, whichever is faster. TFLOP/s count the lower triangle.
+Prints "peer<TAB>name<TAB>who<TAB>microseconds": cuDNN's SDPA through torch where all lengths are
+equal, causal, with repeated heads and with enable_gqa; torch's varlen flash attention
+(FlashAttention-2) on the packed batch, likewise; whichever way is faster.
 """
 
 import argparse
-import random
+import inspect
 import statistics
-import subprocess
+import sys
 
-import torch
-import torch.nn.functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.varlen import varlen_attn
+try:
+    import torch
+    import torch.nn.functional as F
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError as error:
+    sys.exit(f"torch is needed for the peers: {error}")
 
 DIM = 128
 
@@ -46,8 +50,7 @@ def fastest(functions):
     return min(times) if times else float("nan")
 
 
-def dense(seqlen, q_heads, kv_heads, tokens=32768):
-    batch = max(1, tokens // seqlen)
+def dense(batch, seqlen, q_heads, kv_heads):
     draw = lambda heads: torch.randn(batch, heads, seqlen, DIM, device="cuda", dtype=torch.bfloat16)
     q, k, v = draw(q_heads), draw(kv_heads), draw(kv_heads)
     repeated = [x.repeat_interleave(q_heads // kv_heads, 1) for x in (k, v)]
@@ -64,58 +67,32 @@ def varlen(seqlens, q_heads, kv_heads):
     q, k, v = draw(q_heads), draw(kv_heads), draw(kv_heads)
     repeated = [x.repeat_interleave(q_heads // kv_heads, 1).contiguous() for x in (k, v)]
     bounds = torch.tensor([0] + seqlens, device="cuda").cumsum(0).to(torch.int32)
-    call = lambda k, v: varlen_attn(q, k, v, bounds, bounds, longest, longest, **CAUSAL)
-    grouped = lambda: varlen_attn(q, k, v, bounds, bounds, longest, longest, enable_gqa=True,
-                                  **CAUSAL)
-    return fastest([lambda: call(*repeated), grouped])
+    call = lambda k, v, **more: varlen_attn(q, k, v, bounds, bounds, longest, longest, **CAUSAL,
+                                            **more)
+    return fastest([lambda: call(*repeated), lambda: call(k, v, enable_gqa=True)])
 
 
-def causal_argument():
-    import inspect
-    names = inspect.signature(varlen_attn).parameters
-    return {"is_causal": True} if "is_causal" in names else {"window_size": (-1, 0)}
-
-
-def random_seqlens(tokens, shortest, longest):
-    generator = random.Random(1)
-    seqlens = []
-    while sum(seqlens) < tokens:
-        seqlens.append(min(tokens - sum(seqlens), generator.randint(shortest, longest)))
-    return seqlens
-
-
-def triangle_flops(seqlens, q_heads):
-    return 4 * q_heads * DIM * sum(n * (n + 1) / 2 for n in seqlens)
-
-
-def row(name, peer, seqlens, q_heads, kv_heads, us):
-    rate = triangle_flops(seqlens, q_heads) / us / 1e6
-    print(f"{name:11} q{q_heads} kv{kv_heads}  {peer:15} {us:9.1f} us  {rate:5.0f} TF/s", flush=True)
-
-
-CAUSAL = causal_argument()
+CAUSAL = ({"is_causal": True} if "is_causal" in inspect.signature(varlen_attn).parameters
+          else {"window_size": (-1, 0)})
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--ours", default="build/release/bin/attention_bench")
+    parser.add_argument("--workloads", required=True)
     arguments = parser.parse_args()
     print(torch.cuda.get_device_name(), "torch", torch.__version__, "cuDNN",
           torch.backends.cudnn.version(), flush=True)
-    subprocess.run([arguments.ours], check=False)
-    for q_heads, kv_heads, lengths, tokens in (
-            (32, 8, (128, 512, 2048, 8192, 32768), 32768), (16, 8, (8192,), 16384),
-            (8, 2, (2048,), 16384)):
-        for seqlen in lengths:
-            seqlens = [seqlen] * (tokens // seqlen)
-            row(f"L{seqlen}", "cuDNN", seqlens, q_heads, kv_heads,
-                dense(seqlen, q_heads, kv_heads, tokens))
-            row(f"L{seqlen}", "flash varlen", seqlens, q_heads, kv_heads,
-                varlen(seqlens, q_heads, kv_heads))
-    for name, shortest, longest in (("mix16-128", 16, 128), ("mix6-96", 6, 96),
-                                    ("mix16-1024", 16, 1024)):
-        seqlens = random_seqlens(16384, shortest, longest)
-        row(name, "flash varlen", seqlens, 32, 8, varlen(seqlens, 32, 8))
+    with open(arguments.workloads, encoding="utf-8") as file:
+        lines = [line.rstrip("\n").split("\t") for line in file]
+    for name, q_heads, kv_heads, lengths in lines:
+        q_heads, kv_heads = int(q_heads), int(kv_heads)
+        seqlens = [int(n) for n in lengths.split()]
+        if len(set(seqlens)) == 1:
+            us = dense(len(seqlens), seqlens[0], q_heads, kv_heads)
+            print(f"peer\t{name}\tcuDNN\t{us:.2f}", flush=True)
+        us = varlen(seqlens, q_heads, kv_heads)
+        print(f"peer\t{name}\tflash\t{us:.2f}", flush=True)
+        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

@@ -2,18 +2,19 @@
 // the matrix products and attention alone set, measured in the same run.
 //
 //   engine_bench --model DIR [--device cuda:0] [--max-batch-tokens 16384] [--lengths FILE]
-//                [--workloads query,passage] [--no-limit] [--make 4b]
+//                [--workloads query,passage] [--no-limit] [--make 4b] [--compare]
 //   engine_bench --model DIR --ids FILE --vectors FILE [--alone]
 //
 // --make first writes a model of that shape with random weights where the folder does not exist.
+// --compare runs transformers and packed torch on the same lengths behind it (about --peer-seconds
+// for each of them and each workload) and prints a table.
 // The second form writes vectors for texts given as int32 numbers (how many, their lengths, their
 // ids), all packed or each alone, for a comparison with another implementation.
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -21,7 +22,8 @@
 
 #include "bench/engine/limit.hpp"
 #include "bench/engine/workload.hpp"
-#include "common/check.hpp"
+#include "bench/peers.hpp"
+#include "bench/program.hpp"
 #include "common/log.hpp"
 #include "common/model/synthetic_model.hpp"
 #include "worker/engine.hpp"
@@ -37,50 +39,41 @@ double seconds_since(Clock::time_point start) {
 
 struct Options {
   EngineOptions engine;
-  std::string lengths, ids, vectors, make;
-  std::string workloads = "query,passage,doc2k,long8k,long32k";
+  std::string lengths, ids, vectors, make, workloads, peer_seconds;
   bool alone = false;
   bool limit = true;
+  bool compare = false;
 };
 
 Options parse(int argc, char** argv) {
+  const Flags flags(argc, argv,
+                    {"--model", "--device", "--max-batch-tokens", "--make", "--lengths",
+                     "--workloads", "--ids", "--vectors", "--peer-seconds"},
+                    {"--alone", "--no-limit", "--compare"});
   Options options;
-  options.engine.device = "cuda:0";
+  options.engine.model_dir = flags.text("--model");
+  options.engine.device = flags.text("--device", "cuda:0");
+  options.engine.max_batch_tokens = flags.number("--max-batch-tokens", 0);
   options.engine.measure_cost = false;
-  for (int i = 1; i < argc; ++i) {
-    const std::string flag = argv[i];
-    if (flag == "--alone") {
-      options.alone = true;
-      continue;
-    }
-    if (flag == "--no-limit") {
-      options.limit = false;
-      continue;
-    }
-    if (i + 1 == argc) throw FatalError("no value after " + flag);
-    const std::string value = argv[++i];
-    if (flag == "--model") {
-      options.engine.model_dir = value;
-    } else if (flag == "--device") {
-      options.engine.device = value;
-    } else if (flag == "--max-batch-tokens") {
-      options.engine.max_batch_tokens = std::atoll(value.c_str());
-    } else if (flag == "--make") {
-      options.make = value;
-    } else if (flag == "--lengths") {
-      options.lengths = value;
-    } else if (flag == "--workloads") {
-      options.workloads = value;
-    } else if (flag == "--ids") {
-      options.ids = value;
-    } else if (flag == "--vectors") {
-      options.vectors = value;
-    } else {
-      throw FatalError("unknown flag " + flag);
-    }
-  }
+  options.lengths = flags.text("--lengths");
+  options.ids = flags.text("--ids");
+  options.vectors = flags.text("--vectors");
+  options.make = flags.text("--make");
+  options.workloads = flags.text("--workloads", "query,passage,doc2k,long8k,long32k");
+  options.peer_seconds = flags.text("--peer-seconds", "10");
+  options.alone = flags.has("--alone");
+  options.limit = !flags.has("--no-limit");
+  options.compare = flags.has("--compare");
   return options;
 }
+
+// A workload's tokens a second.
+struct Rate {
+  Workload workload;
+  double ours = 0;
+  double limit = NAN;
+  bool right = false;  // all finite, and the same bits twice
+};
 
 // All batches once, the next one enqueued while one runs. Returns the seconds taken.
 double run(Engine& engine, const std::vector<PackedBatch>& batches) {
@@ -108,28 +101,29 @@ bool check(Engine& engine, const PackedBatch& batch) {
   return false;
 }
 
-void throughput(Engine& engine, const Workload& workload, const LimitProbe* probe) {
+Rate throughput(Engine& engine, const Workload& workload, const LimitProbe* probe) {
+  constexpr int kPasses = 5;
   const EngineInfo& info = engine.info();
   const std::vector<PackedBatch> batches =
       pack(workload, info.max_batch_tokens, info.max_sequences, info.vocab_size);
-  const bool right = check(engine, batches.front());
-  double best_s = run(engine, batches);
-  double worst_s = 0;
-  for (int pass = 0; pass < 2; ++pass) {
-    const double taken_s = run(engine, batches);
-    best_s = std::min(best_s, taken_s);
-    worst_s = std::max(worst_s, taken_s);
-  }
+  Rate rate{.workload = workload, .right = check(engine, batches.front())};
+  run(engine, batches);
+  std::vector<double> times_s;
+  for (int pass = 0; pass < kPasses; ++pass) times_s.push_back(run(engine, batches));
+  std::ranges::sort(times_s);
+  const double median_s = times_s[kPasses / 2];
   const auto tokens = static_cast<double>(workload.tokens());
+  rate.ours = tokens / median_s;
   std::printf("%-8s %2zu batches  %8.0f tok/s (spread %.1f %%)", workload.name.c_str(),
-              batches.size(), tokens / best_s, 100 * (worst_s / best_s - 1));
+              batches.size(), rate.ours, 100 * (times_s.back() / times_s.front() - 1));
   if (probe != nullptr) {
     const PassLimit limit = probe->limit(batches);
-    std::printf("  limit %8.0f tok/s (attention %.0f %%)  %3.0f %% of it", tokens / limit.seconds(),
-                100 * limit.attention_s / limit.seconds(), 100 * limit.seconds() / best_s);
+    rate.limit = tokens / limit.seconds();
+    std::printf("  limit %8.0f tok/s (attention %.0f %%)  %3.0f %% of it", rate.limit,
+                100 * limit.attention_s / limit.seconds(), 100 * limit.seconds() / median_s);
   }
-  std::printf("%s\n", right ? "" : "  WRONG: not finite or not repeatable");
-  std::fflush(stdout);
+  std::printf("%s\n", rate.right ? "" : "  WRONG: not finite or not repeatable");
+  return rate;
 }
 
 void latency(Engine& engine, std::int32_t length, const LimitProbe* probe) {
@@ -196,7 +190,7 @@ bool wanted(const Options& options, const std::string& name) {
   return list.find(std::string(",").append(name).append(",")) != std::string::npos;
 }
 
-void measure(Engine& engine, const Options& options) {
+std::vector<Rate> measure(Engine& engine, const Options& options) {
   std::unique_ptr<LimitProbe> probe;
   if (options.limit) {
     const auto config = read_model_config(options.engine.model_dir);
@@ -206,42 +200,77 @@ void measure(Engine& engine, const Options& options) {
   }
   const auto workloads =
       options.lengths.empty() ? standard_workloads() : read_workloads(options.lengths);
+  std::vector<Rate> rates;
   for (const Workload& workload : workloads) {
     const bool fits = std::ranges::max(workload.lengths) <= engine.info().max_seqlen;
-    if (fits && wanted(options, workload.name)) throughput(engine, workload, probe.get());
+    if (fits && wanted(options, workload.name)) {
+      rates.push_back(throughput(engine, workload, probe.get()));
+    }
   }
   for (const std::int32_t length : {24, 128, 512}) latency(engine, length, probe.get());
+  return rates;
 }
 
-int main_or_throw(int argc, char** argv) {
+// The peers on the same lengths, now that our memory is free again.
+void compare(const std::vector<Rate>& rates, const Options& options) {
+  const auto file = std::filesystem::temp_directory_path() / "tessera-engine-workloads";
+  {
+    std::ofstream out(file);
+    for (const Rate& rate : rates) {
+      out << rate.workload.name;
+      for (const std::int32_t n : rate.workload.lengths) out << " " << n;
+      out << "\n";
+    }
+  }
+  const Peers peers = Peers::run("encoder.py", {options.engine.model_dir.string(), "--lengths",
+                                                file.string(), "--seconds", options.peer_seconds});
+  std::filesystem::remove(file);
+  if (!peers.empty()) {
+    std::printf("tokens/s       ours      limit      transformers (ours)   packed torch (ours)\n");
+  }
+  for (const Rate& rate : rates) {
+    if (peers.empty()) break;
+    const double plain = peers.find(rate.workload.name, "transformers");
+    const double packed = peers.find(rate.workload.name, "packed");
+    std::printf("%-8s %10.0f %10.0f    %s    %s\n", rate.workload.name.c_str(), rate.ours,
+                rate.limit, beside(plain, rate.ours / plain).c_str(),
+                beside(packed, rate.ours / packed).c_str());
+  }
+  for (const Rate& rate : rates) {  // the same for other programs
+    std::printf("table %s %.0f %.0f %.0f %.0f\n", rate.workload.name.c_str(), rate.ours, rate.limit,
+                peers.find(rate.workload.name, "transformers"),
+                peers.find(rate.workload.name, "packed"));
+  }
+}
+
+bool run(int argc, char** argv) {
   const Options options = parse(argc, argv);
-  std::setvbuf(stdout, nullptr, _IOLBF, 0);
   log::init("engine_bench", "warn");
   if (!options.make.empty() && !std::filesystem::exists(options.engine.model_dir)) {
     make_model(options.engine.model_dir, options.make, 1);
   }
-  const auto start = Clock::now();
-  const std::unique_ptr<Engine> engine = Engine::create(options.engine);
-  const EngineInfo& info = engine->info();
-  std::printf("%s on %s, batches of at most %ld tokens; started in %.2f s\n",
-              info.model_name.c_str(), info.device.c_str(), info.max_batch_tokens,
-              seconds_since(start));
-  if (!options.ids.empty()) {
-    write_vectors(*engine, options);
-  } else {
-    measure(*engine, options);
+  std::vector<Rate> rates;
+  {
+    const auto start = Clock::now();
+    const std::unique_ptr<Engine> engine = Engine::create(options.engine);
+    const EngineInfo& info = engine->info();
+    std::printf("%s on %s, batches of at most %ld tokens; started in %.2f s\n",
+                info.model_name.c_str(), info.device.c_str(), info.max_batch_tokens,
+                seconds_since(start));
+    if (!options.ids.empty()) {
+      write_vectors(*engine, options);
+      return true;
+    }
+    rates = measure(*engine, options);
   }
-  return EXIT_SUCCESS;
+  if (options.compare) compare(rates, options);
+  return std::ranges::all_of(rates, &Rate::right);
 }
 
 }  // namespace
 }  // namespace tessera::bench
 
 int main(int argc, char** argv) {
-  try {
-    return tessera::bench::main_or_throw(argc, argv);
-  } catch (const tessera::FatalError& error) {
-    std::fprintf(stderr, "engine_bench: %s\n", error.what());
-    return EXIT_FAILURE;
-  }
+  return tessera::bench::run_program("engine_bench",
+                                     [&] { return tessera::bench::run(argc, argv); });
 }

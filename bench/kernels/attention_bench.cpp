@@ -1,17 +1,22 @@
 // Attention on one GPU: checks every workload against double precision, then times it.
-//   attention_bench [--form mma|wgmma] [--repeats N] [--short-max TOKENS]
+//   attention_bench [--form mma|wgmma] [--repeats N] [--short-max TOKENS] [--compare]
 // Prints a line a workload: name, head counts, worst relative error of a row, median and spread in
 // microseconds, TFLOP/s over the lower triangle and GB/s of q, k, v and out read or written once.
-// bench/compare/attention.py runs it beside its peers.
+// --compare times torch's cuDNN and FlashAttention-2 on the same lengths behind it and prints a
+// table.
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
 #include <random>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "bench/gpu_timer.hpp"
+#include "bench/peers.hpp"
+#include "bench/program.hpp"
 #include "tests/kernels/attention_case.hpp"
 
 namespace tessera::bench {
@@ -19,7 +24,6 @@ namespace {
 
 using kernels::cuda::AttentionPlan;
 using testing::AttentionCase;
-using testing::require;
 
 struct Options {
   std::string form;
@@ -31,6 +35,11 @@ struct Workload {
   std::string name;
   int q_heads, kv_heads;
   std::vector<std::int32_t> seqlens;
+  std::string label() const {
+    std::string text = name;
+    text.append(" q").append(std::to_string(q_heads));
+    return text.append(" kv").append(std::to_string(kv_heads));
+  }
 };
 
 std::vector<std::int32_t> random_seqlens(int tokens, int shortest, int longest) {
@@ -61,27 +70,8 @@ std::vector<Workload> workloads() {
   return all;
 }
 
-std::vector<double> time_us(AttentionCase& batch, int repeats) {
-  cudaEvent_t start{}, stop{};
-  require(cudaEventCreate(&start));
-  require(cudaEventCreate(&stop));
-  std::vector<double> times;
-  for (int i = 0; i < repeats + 3; ++i) {
-    require(cudaEventRecord(start));
-    batch.launch();
-    require(cudaEventRecord(stop));
-    require(cudaEventSynchronize(stop));
-    float ms = 0;
-    require(cudaEventElapsedTime(&ms, start, stop));
-    if (i >= 3) times.push_back(ms * 1e3);
-  }
-  require(cudaEventDestroy(start));
-  require(cudaEventDestroy(stop));
-  std::sort(times.begin(), times.end());
-  return times;
-}
-
-bool measure(const Workload& workload, const Options& options) {
+// The median in `median_us`; false where the result is wrong.
+bool measure(const Workload& workload, const Options& options, double& median_us) {
   AttentionPlan plan = testing::device_plan(workload.q_heads, workload.kv_heads);
   if (options.form == "mma") plan = kernels::cuda::plan_attention(plan.shape, 80, plan.num_sms);
   if (options.short_max >= 0) plan.short_max_seqlen = options.short_max;
@@ -89,37 +79,58 @@ bool measure(const Workload& workload, const Options& options) {
   const std::vector<std::uint16_t> out = batch.run();
   const double error = batch.worst_error(out, 2e5);
   const bool same = batch.run() == out;
-  const std::vector<double> times = time_us(batch, options.repeats);
-  const double median = times[times.size() / 2];
-  std::printf("%-11s q%d kv%d  error %.1e%s  %9.1f us (%.1f..%.1f)  %5.0f TF/s  %5.0f GB/s\n",
-              workload.name.c_str(), workload.q_heads, workload.kv_heads, error,
-              same ? "" : " NOT THE SAME TWICE", median, times.front(), times.back(),
-              batch.flops() / median / 1e6, batch.bytes() / median / 1e3);
-  std::fflush(stdout);
+  const kernels::cuda::Stream stream = kernels::cuda::make_stream();
+  const std::vector<double> times = times_in_turns_us({[&](cudaStream_t on) { batch.launch(on); }},
+                                                      options.repeats, stream.get())[0];
+  median_us = times[times.size() / 2];
+  std::printf("%-20s error %.1e%s  %9.1f us (%.1f..%.1f)  %5.0f TF/s  %5.0f GB/s\n",
+              workload.label().c_str(), error, same ? "" : " NOT THE SAME TWICE", median_us,
+              times.front(), times.back(), batch.flops() / median_us / 1e6,
+              batch.bytes() / median_us / 1e3);
   return error < 1e-2 && same;
 }
 
-int run(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string_view flag = argv[i];
-    if (flag == "--form") options.form = argv[i + 1];
-    if (flag == "--short-max") options.short_max = std::atoi(argv[i + 1]);
-    if (flag == "--repeats") options.repeats = std::atoi(argv[i + 1]);
+// The same lengths for the peers, and both in one table.
+void compare(const std::map<std::string, double>& ours) {
+  const auto file = std::filesystem::temp_directory_path() / "tessera-attention-workloads";
+  {
+    std::ofstream out(file);
+    for (const Workload& w : workloads()) {
+      out << w.label() << "\t" << w.q_heads << "\t" << w.kv_heads << "\t";
+      for (const std::int32_t n : w.seqlens) out << n << " ";
+      out << "\n";
+    }
   }
-  bool right = true;
-  for (const Workload& workload : workloads()) right = measure(workload, options) && right;
-  return right ? 0 : 1;
+  const Peers peers = Peers::run("attention.py", {"--workloads", file.string()});
+  std::filesystem::remove(file);
+  if (peers.empty()) return;
+  std::printf("us (times ours)            ours             cuDNN    FlashAttention-2\n");
+  for (const Workload& w : workloads()) {
+    const double us = ours.at(w.label());
+    const double cudnn = peers.find(w.label(), "cuDNN");
+    const double flash = peers.find(w.label(), "flash");
+    std::printf("%-20s %10.1f %s %s\n", w.label().c_str(), us, beside(cudnn, cudnn / us).c_str(),
+                beside(flash, flash / us).c_str());
+  }
+}
+
+bool run(int argc, char** argv) {
+  const Flags flags(argc, argv, {"--form", "--short-max", "--repeats"});
+  const Options options{.form = flags.text("--form"),
+                        .repeats = static_cast<int>(flags.number("--repeats", 20)),
+                        .short_max = static_cast<int>(flags.number("--short-max", -1))};
+  std::map<std::string, double> medians_us;
+  const bool right = measure_all(workloads(), [&](const Workload& workload) {
+    return measure(workload, options, medians_us[workload.label()]);
+  });
+  if (flags.has("--compare")) compare(medians_us);
+  return right;
 }
 
 }  // namespace
 }  // namespace tessera::bench
 
 int main(int argc, char** argv) {
-  try {
-    return tessera::bench::run(argc, argv);
-  } catch (const tessera::FatalError& error) {
-    std::fprintf(stderr, "attention_bench: %s\n", error.what());
-    return 2;
-  }
+  return tessera::bench::run_program("attention_bench",
+                                     [&] { return tessera::bench::run(argc, argv); });
 }

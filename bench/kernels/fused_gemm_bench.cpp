@@ -1,23 +1,23 @@
 // Matrix products with fused epilogues beside cuBLASLt's product and the kernel that would follow.
-//   fused_gemm_bench [--rows N,N,...] [--repeats N] [--tune 0]
+//   fused_gemm_bench [--rows N,N,...] [--repeats N] [--tune 0] [--compare]
 // Each shape of the three models: checks chosen outputs against double precision, counts those
 // whose bits differ from cuBLASLt's (plain / fused), then prints microseconds (medians) and TFLOP/s
 // of
 //   ours plain | cuBLASLt plain | ours fused | cuBLASLt + kernel
-// cuBLASLt's algorithm is the fastest of its proposals, or with --tune 0 its first one.
+// cuBLASLt's algorithm is the fastest of its proposals, or with --tune 0 its first one. --compare
+// times torch's product with the compiled kernel behind it as well and prints a table.
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <functional>
+#include <map>
 #include <random>
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include "common/check.hpp"
+#include "bench/gpu_timer.hpp"
+#include "bench/peers.hpp"
+#include "bench/program.hpp"
 #include "kernels/cuda/cuda_check.hpp"
 #include "kernels/cuda/gemm.hpp"
 #include "kernels/cuda/gemm_sm90.hpp"
@@ -237,84 +237,76 @@ class Case {
   std::vector<std::int32_t> host_positions_;
 };
 
-// Medians of functions that take turns, so that a clock that falls as the chip warms favours none.
-template <std::size_t kCount>
-std::array<double, kCount> medians_us(const std::array<std::function<void()>, kCount>& functions,
-                                      int repeats, cudaStream_t stream) {
-  const Event start = make_event(Timing::kOn), stop = make_event(Timing::kOn);
-  std::array<std::vector<double>, kCount> times;
-  for (int i = 0; i < repeats + 2; ++i) {
-    for (std::size_t f = 0; f < kCount; ++f) {
-      cuda_check(cudaEventRecord(start.get(), stream));
-      functions[f]();
-      cuda_check(cudaEventRecord(stop.get(), stream));
-      const double us = elapsed_ms(start, stop) * 1e3;
-      if (i >= 2) times[f].push_back(us);
-    }
-  }
-  std::array<double, kCount> medians{};
-  for (std::size_t f = 0; f < kCount; ++f) {
-    std::sort(times[f].begin(), times[f].end());
-    medians[f] = times[f][times[f].size() / 2];
-  }
-  return medians;
+struct Options {
+  std::vector<std::int64_t> rows;
+  int repeats = 10;
+  bool tune = true;
+};
+
+std::string label(const Shape& shape, std::int64_t rows) {
+  return std::string(shape.name).append(" M").append(std::to_string(rows));
 }
 
-bool measure(const Shape& shape, std::int64_t rows, int repeats, bool tune) {
+// The fused product's median in `fused_us`; false where it is wrong.
+bool measure(const Shape& shape, std::int64_t rows, const Options& options, double& fused_us) {
   cudaDeviceProp properties{};
   cuda_check(cudaGetDeviceProperties(&properties, 0));
   const Stream stream = make_stream();
   Gemm gemm("");
   Case c(shape, rows, gemm, properties.multiProcessorCount, stream.get());
-  if (tune) c.tune();
+  if (options.tune) c.tune();
   const auto [plain_bits, fused_bits] = c.differing();
   const double error = c.error();
-  const std::array<std::function<void()>, 4> functions{
-      [&] { c.run_plain(); }, [&] { c.run_cublas(c.product()); }, [&] { c.run_fused(); },
-      [&] { c.run_unfused(); }};
-  const auto [plain, cublas, fused, unfused] = medians_us(functions, repeats, stream.get());
+  const auto times = times_in_turns_us(
+      {[&](cudaStream_t) { c.run_plain(); }, [&](cudaStream_t) { c.run_cublas(c.product()); },
+       [&](cudaStream_t) { c.run_fused(); }, [&](cudaStream_t) { c.run_unfused(); }},
+      options.repeats, stream.get());
+  const auto median = [&](std::size_t i) { return times[i][times[i].size() / 2]; };
+  const double plain = median(0), cublas = median(1), unfused = median(3);
+  fused_us = median(2);
   const double flops = 2e-6 * static_cast<double>(rows * shape.n * shape.k);
   std::printf(
-      "%-12s M%-6ld error %.1e  other bits %zu / %zu  plain %7.1f us %4.0f TF/s | cuBLASLt %7.1f "
+      "%-20s error %.1e  other bits %zu / %zu  plain %7.1f us %4.0f TF/s | cuBLASLt %7.1f "
       "%4.0f | fused %7.1f %4.0f | cuBLASLt + kernel %7.1f  saved %4.1f %%\n",
-      shape.name, static_cast<long>(rows), error, plain_bits, fused_bits, plain, flops / plain,
-      cublas, flops / cublas, fused, flops / fused, unfused, 100 * (1 - fused / unfused));
-  std::fflush(stdout);
+      label(shape, rows).c_str(), error, plain_bits, fused_bits, plain, flops / plain, cublas,
+      flops / cublas, fused_us, flops / fused_us, unfused, 100 * (1 - fused_us / unfused));
   return error < 1e-2;
 }
 
-int run(int argc, char** argv) {
-  std::vector<std::int64_t> all_rows{16384, 8192, 4096, 2048, 1000};
-  int repeats = 10;
-  bool tune = true;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string_view flag = argv[i];
-    if (flag == "--rows") {
-      all_rows.clear();
-      for (const char* at = argv[i + 1]; *at != '\0'; at += *at == ',') {
-        char* end = nullptr;  // of the number
-        all_rows.push_back(std::strtoll(at, &end, 10));
-        at = end;
-      }
-    }
-    if (flag == "--repeats") repeats = std::atoi(argv[i + 1]);
-    if (flag == "--tune") tune = std::atoi(argv[i + 1]) != 0;
+void compare(const Options& options, const std::map<std::string, double>& ours) {
+  std::string list;
+  for (const std::int64_t rows : options.rows) {
+    if (!list.empty()) list += ",";
+    list += std::to_string(rows);
   }
-  bool right = true;
-  for (const Shape& shape : kShapes) {
-    for (const std::int64_t rows : all_rows) right = measure(shape, rows, repeats, tune) && right;
+  const Peers peers = Peers::run("kernels.py", {"--fused", list});
+  if (peers.empty()) return;
+  std::printf("us (times ours)            ours     torch.compile\n");
+  for (const auto& [name, us] : ours) {
+    const double torch = peers.find(name, "torch");
+    std::printf("%-20s %10.1f %s\n", name.c_str(), us, beside(torch, torch / us).c_str());
   }
-  return right ? 0 : 1;
+}
+
+bool run(int argc, char** argv) {
+  const Flags flags(argc, argv, {"--rows", "--repeats", "--tune"});
+  const Options options{.rows = flags.numbers("--rows", {16384, 8192, 4096, 2048, 1000}),
+                        .repeats = static_cast<int>(flags.number("--repeats", 10)),
+                        .tune = flags.number("--tune", 1) != 0};
+  std::map<std::string, double> fused_us;
+  const bool right = measure_all(kShapes, [&](const Shape& shape) {
+    return measure_all(options.rows, [&](std::int64_t rows) {
+      return measure(shape, rows, options, fused_us[label(shape, rows)]);
+    });
+  });
+  if (flags.has("--compare")) compare(options, fused_us);
+  return right;
 }
 
 }  // namespace
 }  // namespace tessera::bench
 
 int main(int argc, char** argv) {
-  try {
-    return tessera::bench::run(argc, argv);
-  } catch (const tessera::FatalError& error) {
-    std::fprintf(stderr, "fused_gemm_bench: %s\n", error.what());
-    return 2;
-  }
+  return tessera::bench::run_program("fused_gemm_bench",
+                                     [&] { return tessera::bench::run(argc, argv); });
 }

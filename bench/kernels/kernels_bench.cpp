@@ -2,17 +2,19 @@
 // beside the rates that the GPU itself reaches: a device-to-device copy and the largest product.
 // Each kernel's result is checked on sampled rows first.
 //
-//   kernels_bench [--tokens 16384] [--models 0.6B,4B,8B] [--cache FILE] [--products 1]
+//   kernels_bench [--tokens 16384] [--models 0.6B,4B,8B] [--cache FILE] [--products 1] [--compare]
+//
+// --compare times torch.compile's kernels and torch's products as well and prints a table.
 
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/gpu_timer.hpp"
-#include "common/check.hpp"
+#include "bench/peers.hpp"
+#include "bench/program.hpp"
 #include "kernels/cuda/gemm.hpp"
 #include "kernels/cuda/gemm_small_sm90.hpp"
 #include "kernels/cuda/operations.hpp"
@@ -49,6 +51,7 @@ struct Options {
   std::string models = "0.6B,4B,8B";
   std::string cache;
   bool products = true;
+  bool compare = false;
 };
 
 // Random activations that rotate.
@@ -89,18 +92,20 @@ class Kernels {
   explicit Kernels(const Options& options)
       : options_(options), tokens_(options.tokens), gemm_(options.cache) {}
 
-  int run() {
+  bool run() {
     copy_ceiling();
     const std::string list = std::string(",").append(options_.models).append(",");
     for (const Model& model : kModels) {
       if (list.find(std::string(",").append(model.name).append(",")) != std::string::npos) {
+        model_ = model.name;
         memory_bound(model);
         if (options_.products) products(model);
         small(model);
       }
     }
     std::printf("%s\n", wrong_ == 0 ? "all checks passed" : "SOME CHECKS FAILED");
-    return wrong_ == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    if (options_.compare) compare();
+    return wrong_ == 0;
   }
 
  private:
@@ -110,7 +115,11 @@ class Kernels {
       ++wrong_;
     }
   }
-  void report(const char* what, double us, double bytes) const {
+  void keep(const std::string& what, double us) {
+    figures_.emplace_back(std::string(model_).append(" ").append(what), us);
+  }
+  void report(const char* what, double us, double bytes) {
+    keep(what, us);
     const double rate = bytes / us / 1e6;
     std::printf("  %-22s %8.1f us  %5.2f TB/s  %3.0f %% of the copy\n", what, us, rate,
                 100 * rate / copy_rate_);
@@ -277,6 +286,7 @@ class Kernels {
         const double flops = 2.0 * static_cast<double>(rows * p.n * p.k);
         const double plain = time(first);
         const double tuned = time(gemm_);
+        keep(std::string(p.name).append(", ").append(std::to_string(rows)).append(" rows"), tuned);
         std::printf(" | %5ld: %6.1f us %3.0f>%3.0f", rows, tuned, flops / plain / 1e6,
                     flops / tuned / 1e6);
       }
@@ -340,21 +350,37 @@ class Kernels {
     }
   }
 
+  // Of what the peers have too.
+  void compare() const {
+    const Peers peers = Peers::run(
+        "kernels.py", {"--tokens", std::to_string(tokens_), "--models", options_.models});
+    if (peers.empty()) return;
+    std::printf("us (times ours)                  ours             torch\n");
+    for (const auto& [what, us] : figures_) {
+      const double torch = peers.find(what, "torch");
+      if (torch > 0) {
+        std::printf("%-26s %10.1f %s\n", what.c_str(), us, beside(torch, torch / us).c_str());
+      }
+    }
+  }
+
   Options options_;
   std::int64_t tokens_;
+  std::string model_;                                    // being measured
+  std::vector<std::pair<std::string, double>> figures_;  // microseconds
   Gemm gemm_;
   double copy_rate_ = 1;
   int wrong_ = 0;
 };
 
 Options parse(int argc, char** argv) {
+  const Flags flags(argc, argv, {"--tokens", "--models", "--cache", "--products"});
   Options options;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    if (std::strcmp(argv[i], "--tokens") == 0) options.tokens = std::atoll(argv[i + 1]);
-    if (std::strcmp(argv[i], "--models") == 0) options.models = argv[i + 1];
-    if (std::strcmp(argv[i], "--cache") == 0) options.cache = argv[i + 1];
-    if (std::strcmp(argv[i], "--products") == 0) options.products = argv[i + 1][0] == '1';
-  }
+  options.tokens = flags.number("--tokens", options.tokens);
+  options.models = flags.text("--models", options.models);
+  options.cache = flags.text("--cache");
+  options.products = flags.number("--products", 1) != 0;
+  options.compare = flags.has("--compare");
   return options;
 }
 
@@ -362,10 +388,6 @@ Options parse(int argc, char** argv) {
 }  // namespace tessera::bench
 
 int main(int argc, char** argv) {
-  try {
-    return tessera::bench::Kernels(tessera::bench::parse(argc, argv)).run();
-  } catch (const tessera::FatalError& error) {
-    std::fprintf(stderr, "kernels_bench: %s\n", error.what());
-    return EXIT_FAILURE;
-  }
+  using namespace tessera::bench;
+  return run_program("kernels_bench", [&] { return Kernels(parse(argc, argv)).run(); });
 }
