@@ -1,6 +1,7 @@
 #include "worker/batch_runner.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <deque>
 #include <vector>
@@ -15,6 +16,8 @@ using Clock = std::chrono::steady_clock;
 // A coordinator sends at most `slots` batches; after a lost connection those of the old one may
 // still be held beside those of the new one.
 constexpr std::size_t kHeldMax = 16;
+// More sequences than this without a finite vector in one batch are the model's doing.
+constexpr std::size_t kRetriedMax = 64;
 
 std::int64_t to_ns(Clock::time_point time) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
@@ -156,7 +159,6 @@ bool BatchRunner::start(Engine& engine, int slot, Running& running) {
     running_since_ns_ = to_ns(running.start);  // Some devices compute inside enqueue.
   }
   engine.enqueue(slot, ids.view());
-  running.task.batch.payload.clear();
   return true;
 }
 
@@ -164,27 +166,57 @@ void BatchRunner::finish(Engine& engine, Running running) {
   engine.wait(running.slot);
   const protocol::Batch& batch = running.task.batch;
   const auto width = static_cast<std::size_t>(engine.info().hidden_size);
-  const std::span<const float> vectors = engine.vectors(running.slot);
-  const std::span<const std::uint8_t> finite = engine.finite(running.slot);
-  protocol::BatchResult result = answer_to(batch, ErrorCode::kOk);
-  std::vector<std::uint16_t> rounded(width);
+  protocol::BatchResult result = answer_to(batch, ErrorCode::kNotFinite);
   result.payload.resize(batch.lengths.size() * width * sizeof(std::uint16_t));
+  std::vector<std::size_t> not_finite;
   for (std::size_t i = 0; i < batch.lengths.size(); ++i) {
-    if (finite[i] == 0) {
-      result.codes[i] = static_cast<std::uint8_t>(ErrorCode::kNotFinite);
-      continue;
+    if (!take_vector(engine, running.slot, i, result, i)) {
+      not_finite.push_back(i);
     }
-    to_float16(vectors.subspan(i * width, width), rounded);
-    std::memcpy(result.payload.data() + i * width * sizeof(std::uint16_t), rounded.data(),
-                width * sizeof(std::uint16_t));
   }
   // While the batch before was computing, this one only waited.
-  const auto end = Clock::now();
-  const auto taken = end - std::max(running.start, last_end_);
-  last_end_ = end;
+  const auto taken = Clock::now() - std::max(running.start, last_end_);
   result.compute_us = static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::microseconds>(taken).count());
+  if (batch.lengths.size() > 1 && not_finite.size() <= kRetriedMax) {
+    retry_alone(engine, running, not_finite, result);
+  }
+  last_end_ = Clock::now();
   deliver({std::move(result), running.task.tag});
+}
+
+// Vector `from` of the slot as the result's row `to`, unless it is not finite.
+bool BatchRunner::take_vector(const Engine& engine, int slot, std::size_t from,
+                              protocol::BatchResult& result, std::size_t to) {
+  if (engine.finite(slot)[from] == 0) {
+    return false;
+  }
+  const auto width = static_cast<std::size_t>(engine.info().hidden_size);
+  std::vector<std::uint16_t> rounded(width);
+  to_float16(engine.vectors(slot).subspan(from * width, width), rounded);
+  const std::size_t row_bytes = width * sizeof(std::uint16_t);
+  std::memcpy(result.payload.data() + to * row_bytes, rounded.data(), row_bytes);
+  result.codes[to] = static_cast<std::uint8_t>(ErrorCode::kOk);
+  return true;
+}
+
+// A sequence with NaN can spoil those beside it, whose tiles of keys reach into its own: alone each
+// shows what it is itself.
+void BatchRunner::retry_alone(Engine& engine, const Running& running,
+                              const std::vector<std::size_t>& sequences,
+                              protocol::BatchResult& result) {
+  const PackedIds ids(running.task.batch);
+  for (const std::size_t i : sequences) {
+    const auto begin = static_cast<std::size_t>(ids.cu_seqlens[i]);
+    const std::int32_t length = ids.cu_seqlens[i + 1] - ids.cu_seqlens[i];
+    const std::array<std::int32_t, 2> cu_seqlens = {0, length};
+    engine.enqueue(
+        running.slot,
+        {.input_ids = std::span(ids.input_ids).subspan(begin, static_cast<std::size_t>(length)),
+         .cu_seqlens = cu_seqlens});
+    engine.wait(running.slot);
+    take_vector(engine, running.slot, 0, result, i);
+  }
 }
 
 void BatchRunner::deliver(Outcome outcome) {

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <thread>
+#include <vector>
 
 #include "common/bounded_queue.hpp"
 #include "common/net/zmq_socket.hpp"
@@ -67,6 +68,10 @@ class BatchRunner {
   // Validates and enqueues; a batch that cannot run is answered at once and gives false.
   bool start(Engine& engine, int slot, Running& running);
   void finish(Engine& engine, Running running);
+  static bool take_vector(const Engine& engine, int slot, std::size_t from,
+                          protocol::BatchResult& result, std::size_t to);
+  static void retry_alone(Engine& engine, const Running& running,
+                          const std::vector<std::size_t>& sequences, protocol::BatchResult& result);
   void deliver(Outcome outcome);
 
   const net::WakeUp& wake_up_;

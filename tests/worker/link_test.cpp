@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::int64_t kWidth = 4;
 constexpr std::int32_t kNanId = 77;    // A sequence that starts with it gives NaN.
+constexpr std::int32_t kSpoilId = 78;  // So does one with it, and the one in front of it.
 constexpr std::int32_t kFaultId = 88;  // A batch that holds it makes the device fail.
 
 // An engine whose vectors are known: row i is the sum of sequence i's ids in every column.
@@ -45,7 +46,8 @@ class FakeEngine : public Engine {
         throw FatalError("the fake device failed");
       }
       vectors.insert(vectors.end(), kWidth, static_cast<float>(std::accumulate(begin, end, 0)));
-      finite.push_back(*begin == kNanId ? 0 : 1);
+      finite.push_back(*begin == kNanId || *begin == kSpoilId ? 0 : 1);
+      if (*begin == kSpoilId && i > 0) finite[static_cast<std::size_t>(i) - 1] = 0;
     }
   }
   void wait(int) override {}
@@ -167,6 +169,17 @@ TEST_F(LinkTest, ARowThatIsNotFiniteIsAnErrorAndItsNeighboursAreNot) {
   send(batch_of(1, {{1}, {kNanId, 1}, {2}}));
   const auto result = std::get<protocol::BatchResult>(next());
   EXPECT_EQ(result.codes[0], 0);
+  EXPECT_EQ(static_cast<ErrorCode>(result.codes[1]), ErrorCode::kNotFinite);
+  EXPECT_EQ(row(result, 1), std::vector<float>(kWidth, 0.0F));
+  EXPECT_EQ(row(result, 2), std::vector<float>(kWidth, 2.0F));
+}
+
+TEST_F(LinkTest, ANeighbourThatIsSpoiltIsComputedAlone) {
+  register_worker();
+  send(batch_of(1, {{4, 4}, {kSpoilId, 1}, {2}}));
+  const auto result = std::get<protocol::BatchResult>(next());
+  EXPECT_EQ(result.codes[0], 0);
+  EXPECT_EQ(row(result, 0), std::vector<float>(kWidth, 8.0F));
   EXPECT_EQ(static_cast<ErrorCode>(result.codes[1]), ErrorCode::kNotFinite);
   EXPECT_EQ(row(result, 1), std::vector<float>(kWidth, 0.0F));
   EXPECT_EQ(row(result, 2), std::vector<float>(kWidth, 2.0F));
