@@ -88,8 +88,8 @@ class Engine {
   // Blocks until the slot's batch is done.
   virtual void wait(int slot) = 0;
   // Of the slot's last batch, after `wait` and until the next `enqueue` on it: row-major
-  // [num_sequences, hidden_size] unit vectors, and 1 where a row is finite. 0: do not use the row; it
-  // may be a neighbour's NaN, so only a sequence that ran alone is known to have none itself.
+  // [num_sequences, hidden_size] unit vectors, and 1 where a row is finite. 0: do not use the row;
+  // it may be a neighbour's NaN, so only a sequence that ran alone is known to give it by itself.
   virtual std::span<const float> vectors(int slot) const = 0;
   virtual std::span<const std::uint8_t> finite(int slot) const = 0;
 };
