@@ -50,10 +50,6 @@ struct ToCommand {
                 {std::to_string(epoch), op.job, op.job_key, op.tenant, op.spec,
                  std::to_string(op.priority)});
   }
-  RedisCommand operator()(ledger::PinFingerprint& op) const {
-    return make(kSet, {kEpochKey, job_key(op.job)},
-                {std::to_string(epoch), "fingerprint", op.fingerprint});
-  }
   RedisCommand operator()(ledger::AcceptChunk& op) const {
     RedisCommand command =
         make(kAccept,
@@ -69,6 +65,7 @@ struct ToCommand {
                                  in_key(op.job, op.chunk), out_key(op.job, op.chunk)},
                                 numbers(epoch, op.chunk, op.items, op.items_failed, op.tokens,
                                         op.cache_hits, op.cache_joins, op.cache_misses));
+    command.args.push_back(std::move(op.fingerprint));
     command.tail = std::move(op.content);
     command.has_tail = true;
     return command;
@@ -140,8 +137,9 @@ const std::vector<std::string>& ledger_scripts() {
              "return 'OK'"),
       // kStore
       fenced("if redis.call('SETBIT', KEYS[3], ARGV[2], 1) == 0 then\n"
-             "  redis.call('SET', KEYS[5], ARGV[9])\n"
+             "  redis.call('SET', KEYS[5], ARGV[10])\n"
              "  redis.call('DEL', KEYS[4])\n"
+             "  redis.call('HSETNX', KEYS[2], 'fingerprint', ARGV[9])\n"
              "  local names = {'items_done', 'items_failed', 'tokens_done', 'cache_hits',\n"
              "                 'cache_joins', 'cache_misses'}\n"
              "  for i = 1, 6 do redis.call('HINCRBY', KEYS[2], names[i], ARGV[i + 2]) end\n"

@@ -24,6 +24,7 @@ using namespace std::chrono_literals;
 constexpr std::size_t kSocketPathBytesMax = 100;  // sun_path holds 108 with its end.
 constexpr auto kLockPatience = 30s;
 constexpr auto kStopPatience = 20s;
+constexpr auto kRestartPause = 1s;  // From start to start.
 
 // The one beside this program, as in a bundle, or the system's.
 std::string redis_program() {
@@ -106,6 +107,7 @@ void PrivateRedis::start() {
     argv.push_back(word.data());
   }
   argv.push_back(nullptr);
+  started_at_ = std::chrono::steady_clock::now();
   const pid_t parent = getpid();
   pid_ = fork();
   if (pid_ == 0) {
@@ -129,6 +131,9 @@ void PrivateRedis::restart_if_ended() {
   int status = 0;
   if (pid_ > 0 && waitpid(pid_, &status, WNOHANG) == pid_) {
     log::warn("the private redis-server has ended; it is started again");
+    pid_ = -1;
+  }
+  if (pid_ < 0 && std::chrono::steady_clock::now() - started_at_ >= kRestartPause) {
     start();
   }
 }

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <filesystem>
 #include <string>
 
@@ -19,7 +20,8 @@ class PrivateRedis {
   PrivateRedis& operator=(const PrivateRedis&) = delete;
 
   const std::string& url() const { return url_; }
-  // Starts it again when it has ended; its file has all that was answered.
+  // Starts it again when it has ended; its file has all that was answered. One that ends soon after
+  // its start (its disk is full, its memory wanted elsewhere) is given a pause. Call often.
   void restart_if_ended();
 
  private:
@@ -31,6 +33,7 @@ class PrivateRedis {
   std::string url_;
   int lock_fd_ = -1;
   pid_t pid_ = -1;
+  std::chrono::steady_clock::time_point started_at_;
 };
 
 }  // namespace tessera::coordinator

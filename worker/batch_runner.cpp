@@ -142,6 +142,10 @@ void BatchRunner::serve(Engine& engine) {
 }
 
 bool BatchRunner::start(Engine& engine, int slot, Running& running) {
+  if (running.task.tag < oldest_wanted_) {
+    deliver({answer_to(running.task.batch, ErrorCode::kCancelled), running.task.tag});
+    return false;
+  }
   const PackedIds ids(running.task.batch);
   running.start = Clock::now();
   const std::size_t answer_bytes = running.task.batch.lengths.size() *

@@ -39,6 +39,9 @@ class BatchRunner {
   // `tag` comes back with the result. False when more batches are held than any coordinator that
   // keeps to `slots` can send.
   bool submit(protocol::Batch batch, std::uint64_t tag);
+  // Batches of smaller tags that have not begun are not computed any more; they are answered with
+  // kCancelled. Their coordinator has given them to others.
+  void drop_before(std::uint64_t tag) { oldest_wanted_ = tag; }
 
   struct Outcome {
     protocol::BatchResult result;
@@ -65,7 +68,8 @@ class BatchRunner {
 
   void run(const EngineFactory& factory);
   void serve(Engine& engine);
-  // Validates and enqueues; a batch that cannot run is answered at once and gives false.
+  // Validates and enqueues; a batch that cannot run, or that nobody wants any more, is answered at
+  // once and gives false.
   bool start(Engine& engine, int slot, Running& running);
   void finish(Engine& engine, Running running);
   static bool take_vector(const Engine& engine, int slot, std::size_t from,
@@ -82,6 +86,7 @@ class BatchRunner {
   int slots_ = 0;
   std::size_t held_ = 0;                            // Link's thread only.
   std::chrono::steady_clock::time_point last_end_;  // Of a batch; engine's thread only.
+  std::atomic<std::uint64_t> oldest_wanted_{0};
   std::atomic<std::int64_t> running_since_ns_{0};
   std::exception_ptr failure_;  // Written before failed_, read after it.
   std::atomic<bool> failed_{false};

@@ -89,6 +89,7 @@ bool Link::drain(net::PollSet& poll, const StopSignal& stop) {
 void Link::connect() {
   socket_ = std::make_unique<net::DealerSocket>(context_, options_.coordinator);
   ++connection_;
+  runner_.drop_before(connection_);
   welcomed_ = false;
   last_received_ = Clock::now();
   log::info("registering at {}", options_.coordinator);

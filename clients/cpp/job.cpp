@@ -111,7 +111,9 @@ Result<protocol::JobProgress> Job::cancel(milliseconds timeout) {
     return reply.error();
   }
   const auto* update = std::get_if<protocol::JobUpdate>(&*reply);
-  CHECK(update != nullptr);
+  if (update == nullptr) {
+    return Error{ErrorCode::kInternal, "the coordinator gave an unexpected answer"};
+  }
   return update->progress;
 }
 

@@ -8,6 +8,7 @@ namespace {
 
 // What got no answer for so long is sent again; sending twice is harmless.
 constexpr std::chrono::seconds kAnswerWait{10};
+constexpr std::uint32_t kJobChunksMax = 1U << 22;  // Of any coordinator's jobs.
 
 }  // namespace
 
@@ -32,6 +33,13 @@ void JobState::on_disconnected(TimePoint now) {
 
 void JobState::on_opened(const protocol::JobOpened& opened, TimePoint now, Outbox& outbox) {
   if (failure_) {
+    return;
+  }
+  // A range of four billion chunks would be four billion entries below.
+  const auto within = [](const auto& range) { return range.second < kJobChunksMax; };
+  if (!std::ranges::all_of(opened.accepted, within) ||
+      !std::ranges::all_of(opened.delivered, within)) {
+    fail({ErrorCode::kInternal, "the coordinator's answer is broken: too many chunks"});
     return;
   }
   state_ = opened.state;

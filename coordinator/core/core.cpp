@@ -12,6 +12,7 @@ namespace {
 constexpr std::size_t kListedMax = 500;  // Jobs and workers of one StatusReply.
 constexpr std::size_t kClientsMax = 100'000;
 constexpr Micros kClientForgottenUs = 3600LL * 1'000'000;
+constexpr Micros kClientSweepUs = 60LL * 1'000'000;
 constexpr std::uint32_t kRetryMsMin = 50;
 constexpr std::uint32_t kRetryMsMax = 10'000;
 constexpr std::uint32_t kRetryMsUnknown = 500;
@@ -171,9 +172,12 @@ void Core::on(Tick& /*event*/, Micros now, Actions& actions) {
   }
   queries_.tick(now, actions);
   jobs_.tick(now, actions);
-  std::erase_if(clients_, [&](const auto& entry) {
-    return now - entry.second.heard_at > kClientForgottenUs;
-  });
+  if (now - clients_swept_at_ >= kClientSweepUs) {
+    clients_swept_at_ = now;
+    std::erase_if(clients_, [&](const auto& entry) {
+      return now - entry.second.heard_at > kClientForgottenUs;
+    });
+  }
 }
 
 void Core::on(StopRequested& /*event*/, Micros /*now*/, Actions& /*actions*/) {

@@ -83,6 +83,7 @@ class Core {
   QueryDesk queries_;
   JobDesk jobs_;
   std::unordered_map<std::string, Client> clients_;  // By peer.
+  Micros clients_swept_at_ = 0;
   bool stopping_ = false;
   bool stopped_ = false;
 };

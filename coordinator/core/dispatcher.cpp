@@ -340,7 +340,7 @@ std::uint64_t Dispatcher::waiting_tokens() const {
 double Dispatcher::drain_rate() const {
   double rate = 0;
   for (const auto& [peer, worker] : registry_.all()) {
-    rate += worker.tokens_per_second;
+    rate += worker.drain_rate;
   }
   return rate;
 }

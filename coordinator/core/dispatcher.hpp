@@ -61,7 +61,7 @@ class Dispatcher {
   std::size_t batches_in_flight() const { return batches_.size(); }
   std::uint64_t waiting_tokens() const;
   std::uint64_t tokens_done() const { return tokens_done_; }
-  // Smoothed tokens per second of all workers; 0 before any was measured.
+  // Smoothed tokens per second of all workers when they are busy; 0 before any was measured.
   double drain_rate() const;
   const WorkerRegistry& workers() const { return registry_; }
 

@@ -79,7 +79,6 @@ Result<Job> Job::restore(const ledger::StoredJob& stored, std::span<const Served
           .priority = stored.priority,
           .state = stored.state,
           .fingerprint = stored.fingerprint,
-          .fingerprint_durable = !stored.fingerprint.empty(),
           .created = true,
           .closed = stored.closed,
           .chunks_total = stored.chunks_total,

@@ -30,6 +30,7 @@ struct Chunk {
   };
   Stage stage = Stage::kJournalling;
   std::uint32_t items_count = 0;
+  std::string submitter;  // Who gets the ChunkAck: the client that sent it last.
   std::optional<protocol::ItemBlock> items;
   UnitId unit = 0;
   std::optional<protocol::ChunkResult> result;
@@ -52,8 +53,7 @@ struct Job {
   std::shared_ptr<const ResolvedSpec> resolved;
   std::uint32_t priority = 1;
   protocol::JobState state = protocol::JobState::kOpen;
-  std::string fingerprint;  // Empty until its first items went into work.
-  bool fingerprint_durable = false;
+  std::string fingerprint;               // Empty until its first items went into work.
   bool created = false;                  // In the ledger.
   bool end_durable = false;              // The end, in the ledger.
   bool end_refused = false;              // By the ledger;

@@ -75,7 +75,9 @@ std::uint32_t JobDesk::pump(Micros now, Actions& actions) {
     const auto waiting = std::ranges::find_if(
         job->chunks, [](const auto& entry) { return entry.second.stage == Stage::kWaiting; });
     CHECK(waiting != job->chunks.end());
-    pin(*job, actions);
+    if (job->fingerprint.empty()) {
+      job->fingerprint = dispatcher_.fingerprint(job->resolved->model);
+    }
     if (waiting->second.items) {
       started += waiting->second.items_count;
       activate(*job, waiting->first, waiting->second, now, actions);
@@ -89,21 +91,6 @@ std::uint32_t JobDesk::pump(Micros now, Actions& actions) {
     }
   }
   return started;
-}
-
-void JobDesk::pin(Job& job, Actions& actions) {
-  if (!job.fingerprint.empty()) {
-    return;
-  }
-  job.fingerprint = dispatcher_.fingerprint(job.resolved->model);
-  run(
-      ledger::PinFingerprint{.job = job.id, .fingerprint = job.fingerprint},
-      [this, id = job.id](const ledger::Reply& reply, Micros, Actions&) {
-        if (Job* pinned = find_job(id)) {
-          pinned->fingerprint_durable = reply.status == Status::kDone;
-        }
-      },
-      actions);
 }
 
 void JobDesk::activate(Job& job, std::uint32_t number, Chunk& chunk, Micros now, Actions& actions) {
@@ -174,6 +161,7 @@ bool JobDesk::on_finished(FinishedUnit& finished, Actions& actions) {
                    .cache_hits = finished.results.cache_hits,
                    .cache_joins = finished.results.cache_joins,
                    .cache_misses = finished.results.cache_misses,
+                   .fingerprint = job->fingerprint,
                    .content = {}};
   chunk->result = {.job_id = id, .chunk = number, .results = std::move(finished.results)};
   resident_bytes_ += chunk->resident_bytes();

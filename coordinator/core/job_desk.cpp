@@ -1,6 +1,7 @@
 #include "coordinator/core/job_desk.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/check.hpp"
 #include "common/log.hpp"
@@ -76,7 +77,13 @@ void JobDesk::on_ledger_reply(LedgerReply reply, Micros now, Actions& actions) {
     return;
   }
   if (reply.reply.status == Status::kFailed) {
-    log::error("the ledger refused an operation: {}", reply.reply.message);
+    ++refusals_;
+    if (now - refusals_logged_at_ >= limits_.ledger_retry_us) {
+      log::error("the ledger refused {} operations; the last one: {}", refusals_,
+                 reply.reply.message);
+      refusals_ = 0;
+      refusals_logged_at_ = now;
+    }
   }
   const Continuation done = std::move(found->second.done);
   pending_bytes_ -= found->second.bytes;
@@ -250,8 +257,9 @@ void JobDesk::on_chunk(const std::string& peer, protocol::SubmitChunk chunk,
     ack.message = "no job has this id";
   } else if (job->accepted.contains(chunk.chunk)) {
     ack.code = ErrorCode::kOk;  // Sent again because our first answer was late or lost.
-  } else if (job->chunks.contains(chunk.chunk)) {
-    return;  // Its journal entry is being written; the answer follows.
+  } else if (const auto known = job->chunks.find(chunk.chunk); known != job->chunks.end()) {
+    known->second.submitter = peer;  // Its journal entry is being written; the answer follows.
+    return;
   } else if (auto refused = refusal(*job, chunk)) {
     ack.code = refused->code;
     ack.message = refused->message;
@@ -268,6 +276,7 @@ void JobDesk::accept(const std::string& peer, Job& job, protocol::SubmitChunk ch
                      Actions& actions) {
   Chunk& entry = job.chunks[chunk.chunk];
   entry.items_count = static_cast<std::uint32_t>(chunk.items.sizes.size());
+  entry.submitter = peer;
   ledger::AcceptChunk operation{.job = job.id,
                                 .chunk = chunk.chunk,
                                 .items = entry.items_count,
@@ -278,21 +287,21 @@ void JobDesk::accept(const std::string& peer, Job& job, protocol::SubmitChunk ch
   }
   run(
       std::move(operation),
-      [this, peer, id = job.id, number = chunk.chunk](const ledger::Reply& reply, Micros,
-                                                      Actions& out) {
-        accepted(peer, id, number, reply, out);
+      [this, id = job.id, number = chunk.chunk](const ledger::Reply& reply, Micros, Actions& out) {
+        accepted(id, number, reply, out);
       },
       actions);
 }
 
-void JobDesk::accepted(const std::string& peer, const JobId& id, std::uint32_t number,
-                       const ledger::Reply& reply, Actions& actions) {
+void JobDesk::accepted(const JobId& id, std::uint32_t number, const ledger::Reply& reply,
+                       Actions& actions) {
   Job* job = find_job(id);
   Chunk* chunk = find_chunk(id, number);
   if (chunk == nullptr || chunk->stage != Stage::kJournalling) {
     return;  // Cancelled meanwhile.
   }
   protocol::ChunkAck ack{.job_id = id, .chunk = number};
+  const std::string peer = std::exchange(chunk->submitter, {});
   if (reply.status == Status::kFailed) {
     ack.code = ErrorCode::kUnavailable;
     ack.message = "the ledger refused the chunk";

@@ -84,10 +84,9 @@ class JobDesk {
   Chunk* find_chunk(const JobId& id, std::uint32_t chunk);
   std::optional<Error> refusal(const Job& job, const protocol::SubmitChunk& chunk) const;
   void accept(const std::string& peer, Job& job, protocol::SubmitChunk chunk, Actions& actions);
-  void accepted(const std::string& peer, const JobId& id, std::uint32_t number,
-                const ledger::Reply& reply, Actions& actions);
+  void accepted(const JobId& id, std::uint32_t number, const ledger::Reply& reply,
+                Actions& actions);
   void answer_open(const std::string& peer, std::uint64_t request_id, Job& job, Actions& actions);
-  void pin(Job& job, Actions& actions);
   void activate(Job& job, std::uint32_t number, Chunk& chunk, Micros now, Actions& actions);
   void fetch_items(Job& job, std::uint32_t number, Chunk& chunk, Actions& actions);
   void items_fetched(const JobId& id, std::uint32_t number, const ledger::Reply& reply, Micros now,
@@ -131,6 +130,8 @@ class JobDesk {
                                                                // acknowledge.
   std::unordered_map<UnitId, std::pair<JobId, std::uint32_t>> units_;
   std::uint64_t next_operation_ = 1;
+  std::uint64_t refusals_ = 0;  // By the ledger, since they were logged.
+  Micros refusals_logged_at_ = 0;
   std::size_t resident_bytes_ = 0;
   bool ledger_up_ = true;
   bool stopping_ = false;

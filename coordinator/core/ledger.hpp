@@ -23,12 +23,6 @@ struct CreateJob {
   std::uint32_t priority = 1;
 };
 
-// The vectors of a job are all of this fingerprint.
-struct PinFingerprint {
-  JobId job;
-  std::string fingerprint;
-};
-
 // From here on the chunk's items will each have an end.
 struct AcceptChunk {
   JobId job;
@@ -37,7 +31,8 @@ struct AcceptChunk {
   protocol::Bytes content;  // journal_chunk()
 };
 
-// Puts the result in the place of the chunk's items. The first result stays.
+// Puts the result in the place of the chunk's items. The first result stays. The job's vectors are
+// all of the fingerprint of its first result.
 struct StoreResult {
   JobId job;
   std::uint32_t chunk = 0;
@@ -47,6 +42,7 @@ struct StoreResult {
   std::uint32_t cache_hits = 0;
   std::uint32_t cache_joins = 0;
   std::uint32_t cache_misses = 0;
+  std::string fingerprint;
   protocol::Bytes content;  // journal_result()
 };
 
@@ -84,8 +80,8 @@ struct FetchResult {
   std::uint32_t chunk = 0;
 };
 
-using Operation = std::variant<CreateJob, PinFingerprint, AcceptChunk, StoreResult, AckResult,
-                               CloseJob, EndJob, ForgetJob, FetchChunk, FetchResult>;
+using Operation = std::variant<CreateJob, AcceptChunk, StoreResult, AckResult, CloseJob, EndJob,
+                               ForgetJob, FetchChunk, FetchResult>;
 
 enum class Status : std::uint8_t {
   kDone,      // Durable; for the fetches, `content` is what was found (empty: nothing).

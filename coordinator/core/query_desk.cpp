@@ -54,7 +54,7 @@ void QueryDesk::on_request(const std::string& peer, const std::string& tenant,
   if (flow_.can_start(query.waiting.spec->model)) {
     start(id, query, now, actions);
   } else {
-    not_started_.push_back(id);
+    not_started_[query.waiting.spec->model].insert(id);
   }
 }
 
@@ -64,18 +64,15 @@ void QueryDesk::start(QueryId id, Query& query, Micros now, Actions& actions) {
 }
 
 void QueryDesk::pump(Micros now, Actions& actions) {
-  for (std::size_t left = not_started_.size(); left > 0; --left) {
-    const QueryId id = not_started_.front();
-    not_started_.pop_front();
-    const auto found = queries_.find(id);
-    if (found == queries_.end()) {
+  for (auto it = not_started_.begin(); it != not_started_.end();) {
+    if (!flow_.can_start(it->first)) {
+      ++it;
       continue;
     }
-    if (flow_.can_start(found->second.waiting.spec->model)) {
-      start(id, found->second, now, actions);
-    } else {
-      not_started_.push_back(id);
+    for (const QueryId id : it->second) {
+      start(id, queries_.at(id), now, actions);
     }
+    it = not_started_.erase(it);
   }
 }
 
@@ -88,6 +85,9 @@ void QueryDesk::forget(QueryId id) {
   const auto client = open_by_client_.find(query.peer);
   if (--client->second == 0) {
     open_by_client_.erase(client);
+  }
+  if (query.unit == 0) {
+    not_started_[query.waiting.spec->model].erase(id);
   }
   units_.erase(query.unit);
   queries_.erase(found);

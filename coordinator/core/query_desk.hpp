@@ -1,7 +1,7 @@
 #pragma once
 
-#include <deque>
 #include <map>
+#include <set>
 #include <unordered_map>
 
 #include "coordinator/core/events.hpp"
@@ -56,7 +56,7 @@ class QueryDesk {
   const QueryLimits limits_;
   std::map<QueryId, Query> queries_;
   std::unordered_map<UnitId, QueryId> units_;
-  std::deque<QueryId> not_started_;
+  std::map<ModelId, std::set<QueryId>> not_started_;
   std::unordered_map<std::string, std::uint32_t> open_by_client_;
   QueryId next_query_ = 1;
   std::uint64_t items_ = 0;

@@ -8,6 +8,7 @@ namespace tessera::coordinator {
 namespace {
 
 constexpr Micros kSampleUs = 1'000'000;
+constexpr Micros kAwayUs = 1'000'000;  // Ticks come about every 50 ms.
 constexpr double kSampleWeight = 0.3;
 constexpr std::uint32_t kSlotsMax = 16;
 constexpr std::uint32_t kBatchTokensMax = 4U << 20;     // 16 MiB of ids in one message
@@ -72,11 +73,21 @@ void WorkerRegistry::heard(const std::string& peer, Micros now) {
 
 WorkerRegistry::Due WorkerRegistry::tick(Micros now) {
   Due due;
+  const Micros away_us = ticked_at_ == 0 ? 0 : now - ticked_at_;
+  const bool was_away = away_us >= std::max(options_.heartbeat_us, kAwayUs);
+  ticked_at_ = now;
   for (auto& [peer, worker] : workers_) {
+    if (was_away) {
+      worker.heard_at = std::min(now, worker.heard_at + away_us);
+    }
     if (now - worker.sampled_at >= kSampleUs) {
       const double rate = static_cast<double>(worker.tokens_done - worker.tokens_at_sample) * 1e6 /
                           static_cast<double>(now - worker.sampled_at);
       worker.tokens_per_second += kSampleWeight * (rate - worker.tokens_per_second);
+      if (rate > 0 || !worker.batches.empty()) {
+        const double weight = worker.drain_rate == 0 ? 1 : kSampleWeight;
+        worker.drain_rate += weight * (rate - worker.drain_rate);
+      }
       worker.tokens_at_sample = worker.tokens_done;
       worker.sampled_at = now;
     }

@@ -26,7 +26,8 @@ struct Worker {
   bool exclusive = false;              // Runs an item alone: nothing beside it.
   std::uint64_t batches_done = 0;
   std::uint64_t tokens_done = 0;
-  double tokens_per_second = 0;  // Smoothed over some seconds.
+  double tokens_per_second = 0;  // Smoothed over some seconds,
+  double drain_rate = 0;         // the same without the time that it had nothing to do.
   std::uint64_t tokens_at_sample = 0;
   Micros sampled_at = 0;
   CostCorrection cost_correction;
@@ -40,7 +41,8 @@ struct Worker {
 };
 
 // The workers that are there. Any message is a sign of life; who is silent for a heartbeat is
-// pinged, who is silent for three is dead. Pure: the moment is an argument.
+// pinged, who is silent for three is dead. When it is this process that was away (paused, starved),
+// that time is nobody's silence. Pure: the moment is an argument.
 class WorkerRegistry {
  public:
   explicit WorkerRegistry(const RegistryOptions& options = {}) : options_(options) {}
@@ -76,6 +78,7 @@ class WorkerRegistry {
  private:
   const RegistryOptions options_;
   std::map<std::string, Worker> workers_;  // By peer.
+  Micros ticked_at_ = 0;
 };
 
 }  // namespace tessera::coordinator

@@ -70,12 +70,12 @@ TEST_F(LedgerScriptsTest, AJobFromCreationToItsEnd) {
   EXPECT_EQ(call(list_jobs_command()).items.at(0).text, "id");
   for (int again = 0; again < 2; ++again) {
     run(ledger::AcceptChunk{"id", 9, 3, bytes(again == 0 ? kContent : "another")});
-    run(ledger::PinFingerprint{"id", "finger"});
   }
   EXPECT_EQ(run(ledger::FetchChunk{"id", 9}).content, bytes(kContent));
   EXPECT_EQ(load().items_accepted, 3U);
   for (int again = 0; again < 2; ++again) {
-    run(ledger::StoreResult{"id", 9, 3, 1, 50, 1, 1, 1, bytes(again == 0 ? "result" : "late")});
+    run(ledger::StoreResult{"id", 9, 3, 1, 50, 1, 1, 1, again == 0 ? "finger" : "another",
+                            bytes(again == 0 ? "result" : "late")});
   }
   EXPECT_EQ(run(ledger::FetchResult{"id", 9}).content, bytes("result")) << "the first stays";
   EXPECT_TRUE(run(ledger::FetchChunk{"id", 9}).content.empty());
@@ -143,7 +143,6 @@ TEST_F(LedgerScriptsTest, AnOlderLeaderChangesNothing) {
   call(increment_epoch_command());
   const ledger::Operation operations[] = {
       ledger::CreateJob{"other", "key", "", "spec", 1},
-      ledger::PinFingerprint{"id", "f"},
       ledger::AcceptChunk{"id", 0, 1, bytes("x")},
       ledger::StoreResult{.job = "id", .chunk = 0, .content = bytes("x")},
       ledger::AckResult{"id", 0},

@@ -21,7 +21,6 @@ class FakeLedger {
 
  private:
   void apply(const ledger::CreateJob& op);
-  void apply(const ledger::PinFingerprint& op) { jobs_.at(op.job).fingerprint = op.fingerprint; }
   void apply(const ledger::AcceptChunk& op);
   void apply(const ledger::StoreResult& op);
   void apply(const ledger::AckResult& op);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cmath>
 #include <csignal>
 #include <cstring>
@@ -18,6 +19,9 @@ constexpr std::int64_t kWidth = 4;
 constexpr std::int32_t kNanId = 77;    // A sequence that starts with it gives NaN.
 constexpr std::int32_t kSpoilId = 78;  // So does one with it, and the one in front of it.
 constexpr std::int32_t kFaultId = 88;  // A batch that holds it makes the device fail.
+constexpr std::int32_t kSlowId = 99;   // A batch that holds it computes until slow_may_end is set.
+
+std::atomic<bool> slow_may_end{false};
 
 // An engine whose vectors are known: row i is the sum of sequence i's ids in every column.
 class FakeEngine : public Engine {
@@ -44,6 +48,9 @@ class FakeEngine : public Engine {
       const auto end = batch.input_ids.begin() + batch.cu_seqlens[static_cast<std::size_t>(i) + 1];
       if (std::find(begin, end, kFaultId) != end) {
         throw FatalError("the fake device failed");
+      }
+      while (std::find(begin, end, kSlowId) != end && !slow_may_end) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
       }
       vectors.insert(vectors.end(), kWidth, static_cast<float>(std::accumulate(begin, end, 0)));
       finite.push_back(*begin == kNanId || *begin == kSpoilId ? 0 : 1);
@@ -129,6 +136,20 @@ class LinkTest : public testing::Test {
     EXPECT_EQ(hello.model, "fake");
     EXPECT_EQ(hello.slots, 2U);
     send(protocol::WorkerWelcome{.epoch = 5, .heartbeat_ms = 100});
+  }
+
+  // Ends the server's socket; there is a new one on the same port.
+  void break_connection() {
+    const std::string endpoint = server_->endpoint();
+    server_.reset();
+    for (int i = 0; i < 500 && !server_; ++i) {
+      try {
+        server_.emplace(context_, endpoint);
+      } catch (const FatalError&) {  // The old one's port is not free yet.
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+    }
+    ASSERT_TRUE(server_);
   }
 
   StopSignal stop_;
@@ -219,18 +240,23 @@ TEST_F(LinkTest, ABrokenConnectionBringsAFreshOneAtOnce) {
   send(batch_of(1, {{1}}));
   EXPECT_EQ(std::get<protocol::BatchResult>(next()).batch_id, 1U);
   const std::string old_peer = peer_;
-  const std::string endpoint = server_->endpoint();
-  server_.reset();
-  for (int i = 0; i < 500 && !server_; ++i) {
-    try {
-      server_.emplace(context_, endpoint);
-    } catch (const FatalError&) {  // The old one's port is not free yet.
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-  }
-  ASSERT_TRUE(server_);
+  break_connection();
   EXPECT_TRUE(std::holds_alternative<protocol::WorkerHello>(next()));
   EXPECT_NE(peer_, old_peer);
+}
+
+TEST_F(LinkTest, WhatWaitsFromABrokenConnectionIsNotComputed) {
+  slow_may_end = false;
+  (void)next();
+  send(protocol::WorkerWelcome{.epoch = 5, .heartbeat_ms = 60'000});
+  send(batch_of(1, {{kSlowId}}));
+  send(batch_of(2, {{kFaultId}}));  // Would end the worker.
+  break_connection();
+  EXPECT_TRUE(std::holds_alternative<protocol::WorkerHello>(next()));
+  slow_may_end = true;
+  send(protocol::WorkerWelcome{.epoch = 5, .heartbeat_ms = 60'000});
+  send(batch_of(3, {{3}}));
+  EXPECT_EQ(std::get<protocol::BatchResult>(next()).batch_id, 3U);
 }
 
 TEST_F(LinkTest, ASignalSaysGoodbyeAndFinishesWhatIsHeld) {

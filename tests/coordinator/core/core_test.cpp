@@ -73,6 +73,31 @@ TEST(Core, AResultThatTheLedgerRefusesIsTriedAgainWithPatience) {
   EXPECT_EQ(harness.got<protocol::ChunkResult>("c").size(), 1U);
 }
 
+TEST(Core, QueriesWaitForTheFirstWorkerUntilTheirDeadline) {
+  CoreHarness harness;
+  harness.from_client("c", request_of(1, {"text 1"}));
+  harness.pass(61 * kSecond);
+  const auto late = harness.got<protocol::ErrorReply>("c");
+  ASSERT_EQ(late.size(), 1U);
+  EXPECT_EQ(late[0].code, ErrorCode::kUnavailable);
+  harness.from_client("c", request_of(2, {"text 2"}));
+  harness.from_client("c", request_of(3, {"text 3"}));
+  harness.add_worker("w");
+  harness.work();
+  EXPECT_EQ(harness.got<protocol::EmbedReply>("c").size(), 2U);
+  EXPECT_EQ(harness.got<protocol::ErrorReply>("c").size(), 1U);
+}
+
+TEST(Core, AJobsFingerprintIsThatOfItsFirstResult) {
+  CoreHarness harness;
+  harness.add_worker("w");
+  const JobId job = harness.open_job("c", "key");
+  harness.submit("c", job, 0, {"text 1"});
+  EXPECT_TRUE(harness.ledger.load()[0].fingerprint.empty());
+  harness.work();
+  EXPECT_EQ(harness.ledger.load()[0].fingerprint, std::string(64, 'f'));
+}
+
 // A client takes its results one after the other, as fast as they come.
 std::set<std::uint32_t> acknowledge_all(CoreHarness& harness, const std::string& peer) {
   std::set<std::uint32_t> chunks;
@@ -131,6 +156,19 @@ TEST(Core, AClientThatOpensItsJobAgainGetsWhatItDidNotAcknowledge) {
   EXPECT_EQ(acknowledge_all(harness, "c, on a new connection"),
             (std::set<std::uint32_t>{0, 1, 3, 4}));
   EXPECT_EQ(harness.core.unacknowledged_bytes("c"), 0U);
+}
+
+TEST(Core, AChunkIsAcknowledgedToTheConnectionThatSentItLast) {
+  CoreHarness harness;
+  const JobId job = harness.open_job("c", "key");
+  harness.ledger_answers = false;
+  harness.submit("c", job, 0, {"text"});
+  harness.open_job("c, on a new connection", "key");
+  harness.submit("c, on a new connection", job, 0, {"text"});
+  const RunLedger accept = harness.operations.back();
+  harness.step(LedgerReply{accept.id, harness.ledger.run(accept.operation, 1)});
+  EXPECT_EQ(harness.got<protocol::ChunkAck>("c, on a new connection").size(), 1U);
+  EXPECT_TRUE(harness.got<protocol::ChunkAck>("c").empty());
 }
 
 TEST(Core, AnEndedJobIsKnownUntilTheLedgerHasForgottenIt) {

@@ -73,9 +73,36 @@ TEST(WorkerRegistry, AnyMessageIsASignOfLifeAndThreeMissedBeatsAreDeath) {
   EXPECT_EQ(registry.tick(kSecond).to_ping, (std::vector<std::string>{"a", "b"}));
   EXPECT_TRUE(registry.tick(kSecond + 10).to_ping.empty()) << "one ping a heartbeat";
   registry.heard("b", kSecond * 2);
+  for (Micros now = kSecond + 20; now < kSecond * 3; now += kSecond / 2) {
+    EXPECT_TRUE(registry.tick(now).dead.empty());
+  }
   const auto due = registry.tick(kSecond * 3);
   EXPECT_EQ(due.dead, std::vector<std::string>{"a"});
   EXPECT_EQ(due.to_ping, std::vector<std::string>{"b"});
+}
+
+TEST(WorkerRegistry, APauseOfThisProcessIsNobodysSilence) {
+  WorkerRegistry registry({.heartbeat_us = kSecond});
+  registry.add("a", hello(), 0, 0);
+  registry.tick(kSecond / 2);
+  EXPECT_TRUE(registry.tick(100 * kSecond).dead.empty());
+  Micros now = 100 * kSecond;
+  while (registry.tick(now += kSecond / 2).dead.empty() && now < 200 * kSecond) {
+  }
+  EXPECT_EQ(now, 102 * kSecond + kSecond / 2) << "silence before and after the pause adds up";
+}
+
+TEST(WorkerRegistry, TheDrainRateKeepsWhatABusyWorkerReached) {
+  WorkerRegistry registry;
+  Worker& worker = registry.add("a", hello(), 0, 0);
+  worker.tokens_done = 5000;
+  registry.tick(kSecond);
+  for (int second = 2; second < 100; ++second) {
+    registry.heard("a", second * kSecond);
+    registry.tick(second * kSecond);
+  }
+  EXPECT_EQ(worker.drain_rate, 5000);
+  EXPECT_LT(worker.tokens_per_second, 1);
 }
 
 TEST(WorkerRegistry, GivesWorkToTheLeastLoadedThatTakesAny) {
