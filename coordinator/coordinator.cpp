@@ -23,6 +23,7 @@ constexpr auto kPrivateRedisPatience = 60s;  // Our own may have a long file to 
 constexpr std::chrono::milliseconds kCachePatience{5000};
 constexpr int kMessagesPerTurn = 128;
 constexpr std::size_t kCacheWritesMax = 20'000;  // Beyond this, vectors are not cached in Redis.
+constexpr std::size_t kCacheWriteBytesMax = 128U << 20;
 // What one client that does not read may have waiting for it; more than one message of any size.
 constexpr int kClientQueueMessages = 4000;
 constexpr std::size_t kClientQueueBytes = 128U << 20;
@@ -289,7 +290,9 @@ void Coordinator::perform(CacheGet& action) {
 void Coordinator::perform(CachePut& action) {
   const std::int64_t ttl_ms = std::int64_t{options_.cache_ttl_h} * 3600 * 1000;
   for (const auto& [key, embedding] : action.entries) {
-    if (cache_->ready() && cache_->open_commands() < kCacheWritesMax) {
+    const std::size_t open = cache_->open_commands();
+    if (cache_->ready() && open < kCacheWritesMax &&
+        open * embedding->values.size() * sizeof(std::uint16_t) < kCacheWriteBytesMax) {
       cache_->run(cache_put_command(key, *embedding, ttl_ms), [](const RedisValue&) {});
     }
   }

@@ -1,7 +1,6 @@
 #include "coordinator/core/fair_lane.hpp"
 
 #include <algorithm>
-#include <vector>
 
 #include "common/check.hpp"
 
@@ -13,17 +12,6 @@ constexpr int kAgeScanMax = 64;
 // How many tokens are put in order of length together.
 constexpr std::uint64_t kClassTokens = 32'768;
 
-template <typename Map>
-std::vector<typename Map::iterator> least_served_first(Map& map) {
-  std::vector<typename Map::iterator> order;
-  order.reserve(map.size());
-  for (auto it = map.begin(); it != map.end(); ++it) {
-    order.push_back(it);
-  }
-  std::ranges::stable_sort(order, {}, [](const auto& it) { return it->second.served; });
-  return order;
-}
-
 }  // namespace
 
 FairLane::Order FairLane::order_of(const Flight& flight) const {
@@ -34,18 +22,15 @@ void FairLane::add(Flight* flight) {
   auto [tenant, tenant_is_new] = tenants_.try_emplace(flight->stream.tenant);
   if (tenant_is_new) {
     tenant->second.served = served_floor_;
+    order_.emplace(served_floor_, tenant->first);
   }
-  auto& streams = tenant->second.streams;
-  double floor = 0;
-  if (!streams.empty()) {
-    floor = std::ranges::min_element(streams, {}, [](const auto& s) {
-              return s.second.served;
-            })->second.served;
-  }
+  auto& [served, streams, order] = tenant->second;
+  const double floor = order.empty() ? 0 : order.begin()->first;
   auto [stream, stream_is_new] = streams.try_emplace(flight->stream.job);
   if (stream_is_new) {
     stream->second.weight = flight->weight;
     stream->second.served = floor;
+    order.emplace(floor, stream->first);
   }
   stream->second.arrived_tokens += flight->length();
   flight->age_class = stream->second.arrived_tokens / kClassTokens;
@@ -66,9 +51,11 @@ void FairLane::remove(Flight* flight) {
     classes.erase(waiting);
   }
   if (classes.empty()) {
+    tenant->second.order.erase({stream->second.served, stream->first});
     tenant->second.streams.erase(stream);
   }
   if (tenant->second.streams.empty()) {
+    order_.erase({tenant->second.served, tenant->first});
     tenants_.erase(tenant);
   }
   --items_;
@@ -102,11 +89,8 @@ Flight* FairLane::best(Stream& stream, const LengthWindow& window) const {
 }
 
 Flight* FairLane::take_from(Tenant& tenant, const LengthWindow& window) {
-  if (tenant.streams.size() == 1) {
-    return best(tenant.streams.begin()->second, window);
-  }
-  for (const auto& stream : least_served_first(tenant.streams)) {
-    if (Flight* flight = best(stream->second, window)) {
+  for (const auto& [served, job] : tenant.order) {
+    if (Flight* flight = best(tenant.streams.at(job), window)) {
       return flight;
     }
   }
@@ -115,25 +99,31 @@ Flight* FairLane::take_from(Tenant& tenant, const LengthWindow& window) {
 
 Flight* FairLane::take(const LengthWindow& window) {
   Flight* taken = nullptr;
-  if (tenants_.size() == 1) {
-    taken = take_from(tenants_.begin()->second, window);
-  } else {
-    for (const auto& tenant : least_served_first(tenants_)) {
-      taken = take_from(tenant->second, window);
-      if (taken != nullptr) {
-        break;
-      }
+  for (const auto& [served, name] : order_) {
+    taken = take_from(tenants_.at(name), window);
+    if (taken != nullptr) {
+      break;
     }
   }
   if (taken != nullptr) {
-    Tenant& tenant = tenants_.at(taken->stream.tenant);
-    Stream& stream = tenant.streams.at(taken->stream.job);
-    served_floor_ = std::max(served_floor_, tenant.served);
-    tenant.served += taken->length();
-    stream.served += taken->length() / stream.weight;
+    count_as_served(*taken);
     remove(taken);
   }
   return taken;
+}
+
+void FairLane::count_as_served(const Flight& flight) {
+  const std::string& name = flight.stream.tenant;
+  const JobId& job = flight.stream.job;
+  Tenant& tenant = tenants_.at(name);
+  Stream& stream = tenant.streams.at(job);
+  order_.erase({tenant.served, name});
+  tenant.order.erase({stream.served, job});
+  served_floor_ = std::max(served_floor_, tenant.served);
+  tenant.served += flight.length();
+  stream.served += flight.length() / stream.weight;
+  order_.emplace(tenant.served, name);
+  tenant.order.emplace(stream.served, job);
 }
 
 }  // namespace tessera::coordinator

@@ -2,7 +2,9 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
+#include <utility>
 
 #include "coordinator/core/flight.hpp"
 
@@ -51,18 +53,23 @@ class FairLane {
     std::uint64_t arrived_tokens = 0;
     std::map<std::uint64_t, Class> waiting;  // By age class; none is empty.
   };
+  // Names by what they were given, least first: whoever is next is found without looking at all.
+  using ServedOrder = std::set<std::pair<double, std::string>>;
   struct Tenant {
     double served = 0;  // tokens
     std::map<JobId, Stream> streams;
+    ServedOrder order;  // Of the streams.
   };
 
   Order order_of(const Flight& flight) const;
+  void count_as_served(const Flight& flight);
   Flight* take_from(Tenant& tenant, const LengthWindow& window);
   Flight* best(Stream& stream, const LengthWindow& window) const;
   Flight* best_of_class(Class& waiting, const LengthWindow& window) const;
 
   const bool by_age_;
   std::map<std::string, Tenant> tenants_;  // Only those with something waiting.
+  ServedOrder order_;                      // Of the tenants.
   double served_floor_ = 0;  // What the last tenant served had got; newcomers start there.
   std::size_t items_ = 0;
   std::uint64_t tokens_ = 0;

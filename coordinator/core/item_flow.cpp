@@ -120,8 +120,9 @@ void ItemFlow::start_text(Starting& starting, std::uint32_t index, std::string_v
   if (answer_or_join(starting, index, key)) {
     return;
   }
-  Flight* flight = new_flight(starting, index, key, 1 + text.size() / kBytesPerTokenGuess);
-  flight->text.reserve(starting.unit.spec->prefix.size() + text.size());
+  const std::size_t bytes = starting.unit.spec->prefix.size() + text.size();
+  Flight* flight = new_flight(starting, index, key, 1 + bytes / kBytesPerTokenGuess);
+  flight->text.reserve(bytes);
   flight->text.append(starting.unit.spec->prefix).append(text);
 }
 

@@ -21,7 +21,8 @@ void QueryDesk::on_request(const std::string& peer, const std::string& tenant,
   if (auto fits = check_answer_fits(*resolved, items); !fits) {
     return reply_error(peer, request.request_id, fits.error(), actions);
   }
-  const std::size_t bytes = request.items.payload.size();
+  // What its texts take with the template before each.
+  const std::size_t bytes = request.items.payload.size() + items * resolved->prefix.size();
   const bool full = items_ + items > limits_.items_max || bytes_ + bytes > limits_.bytes_max ||
                     open_by_client_[peer] >= limits_.client_requests_max;
   if (full && open_by_client_[peer] == 0) {

@@ -11,7 +11,7 @@ namespace tessera::coordinator {
 
 struct QueryLimits {
   std::uint32_t items_max = 65'536;    // Of all requests that are not answered.
-  std::size_t bytes_max = 128U << 20;  // Of their items.
+  std::size_t bytes_max = 128U << 20;  // Of their items, templates included.
   std::uint32_t client_requests_max = 1024;
   Micros default_deadline_us = 60'000'000;
   Micros deadline_us_max = 3600LL * 1'000'000;

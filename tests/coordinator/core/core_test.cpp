@@ -88,6 +88,20 @@ TEST(Core, QueriesWaitForTheFirstWorkerUntilTheirDeadline) {
   EXPECT_EQ(harness.got<protocol::ErrorReply>("c").size(), 1U);
 }
 
+TEST(Core, TheTemplateBeforeEachTextCountsForTheBound) {
+  CoreHarness harness;
+  protocol::EmbedRequest request = request_of(1, std::vector<std::string>(4096, "x"));
+  request.spec.query = true;
+  request.spec.instruction.assign(protocol::kInstructionBytesMax, 'i');  // 32 MiB of texts.
+  for (; request.request_id <= 5; ++request.request_id) {
+    harness.from_client("c", request);
+  }
+  const auto refused = harness.got<protocol::ErrorReply>("c");
+  ASSERT_GE(refused.size(), 1U);
+  EXPECT_LE(refused.size(), 2U);
+  EXPECT_EQ(refused[0].code, ErrorCode::kResourceExhausted);
+}
+
 TEST(Core, AJobsFingerprintIsThatOfItsFirstResult) {
   CoreHarness harness;
   harness.add_worker("w");

@@ -263,5 +263,27 @@ TEST(Scheduler, StoppedBulkStaysAndQueriesGo) {
   EXPECT_TRUE(queue.scheduler.pick(worker(), 10 * kSecond).empty());
 }
 
+TEST(FairLane, ServesThousandsOfTenantsInTurns) {
+  FairLane lane(true);
+  std::vector<std::unique_ptr<Flight>> flights;
+  constexpr int kTenants = 20'000;
+  for (int i = 0; i < 2 * kTenants; ++i) {
+    auto flight = std::make_unique<Flight>();
+    flight->ids.assign(10, 1);
+    flight->order = static_cast<std::uint64_t>(i) + 1;
+    flight->stream = {.tenant = std::to_string(i % kTenants), .job = {}};
+    lane.add(flight.get());
+    flights.push_back(std::move(flight));
+  }
+  for (const std::uint64_t round : {0U, 1U}) {
+    for (int i = 0; i < kTenants; ++i) {
+      const Flight* taken = lane.take({.min = 0, .max = 100});
+      ASSERT_NE(taken, nullptr);
+      ASSERT_EQ((taken->order - 1) / kTenants, round) << "everybody's first before any second";
+    }
+  }
+  EXPECT_TRUE(lane.empty());
+}
+
 }  // namespace
 }  // namespace tessera::coordinator
