@@ -59,6 +59,7 @@ GroupRank::GroupRank(std::unique_ptr<kernels::Backend> backend, kernels::Communi
     }
   }
   if (communicator_->needs_rehearsal()) rehearse();
+  backend_->seal();
 }
 
 // Every size for which the device may have a kernel of its own, which depends on the rows of a

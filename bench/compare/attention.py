@@ -69,7 +69,10 @@ def varlen(seqlens, q_heads, kv_heads):
     bounds = torch.tensor([0] + seqlens, device="cuda").cumsum(0).to(torch.int32)
     call = lambda k, v, **more: varlen_attn(q, k, v, bounds, bounds, longest, longest, **CAUSAL,
                                             **more)
-    return fastest([lambda: call(*repeated), lambda: call(k, v, enable_gqa=True)])
+    ways = [lambda: call(*repeated)]
+    if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+        ways.append(lambda: call(k, v, enable_gqa=True))
+    return fastest(ways)
 
 
 CAUSAL = ({"is_causal": True} if "is_causal" in inspect.signature(varlen_attn).parameters

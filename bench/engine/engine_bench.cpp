@@ -102,16 +102,20 @@ bool check(Engine& engine, const PackedBatch& batch) {
 }
 
 Rate throughput(Engine& engine, const Workload& workload, const LimitProbe* probe) {
-  constexpr int kPasses = 5;
+  constexpr std::size_t kPassesMin = 3, kPassesMax = 5;
+  constexpr double kEnoughS = 6;
   const EngineInfo& info = engine.info();
   const std::vector<PackedBatch> batches =
       pack(workload, info.max_batch_tokens, info.max_sequences, info.vocab_size);
   Rate rate{.workload = workload, .right = check(engine, batches.front())};
   run(engine, batches);
   std::vector<double> times_s;
-  for (int pass = 0; pass < kPasses; ++pass) times_s.push_back(run(engine, batches));
+  double total_s = 0;
+  while (times_s.size() < kPassesMin || (times_s.size() < kPassesMax && total_s < kEnoughS)) {
+    total_s += times_s.emplace_back(run(engine, batches));
+  }
   std::ranges::sort(times_s);
-  const double median_s = times_s[kPasses / 2];
+  const double median_s = times_s[times_s.size() / 2];
   const auto tokens = static_cast<double>(workload.tokens());
   rate.ours = tokens / median_s;
   std::printf("%-8s %2zu batches  %8.0f tok/s (spread %.1f %%)", workload.name.c_str(),
