@@ -138,12 +138,13 @@ std::int32_t* LongestMatch::encode_window(std::string_view text, Scratch& scratc
   std::int32_t* after = out;
   const char* at = begin;
   std::uint32_t limit = kNoLimit;  // For the token at `at`.
-  std::int32_t id = trie_->longest(at, end);
+  TokenTrie::Match match = trie_->longest(at, end);
+  std::int32_t id = match.token;
+  const char* next = at + match.length;
   std::uint64_t tried = 0;
   while (true) {
     ++tried;
     const Token& candidate = token(id);
-    const char* const next = at + candidate.length();
     const std::uint32_t next_limit = next == end ? kNoLimit : limit_after(candidate, next);
     // Two conditions on bytes alone, which rule out nearly all that does not fit.
     const bool may_fit = static_cast<unsigned>(candidate.first_taken() < limit) &
@@ -155,7 +156,9 @@ std::int32_t* LongestMatch::encode_window(std::string_view text, Scratch& scratc
       }
       at = next;
       limit = next_limit;
-      id = trie_->longest(at, end);
+      match = trie_->longest(at, end);
+      id = match.token;
+      next = at + match.length;
       continue;
     }
     id = candidate.shorter();
@@ -167,6 +170,7 @@ std::int32_t* LongestMatch::encode_window(std::string_view text, Scratch& scratc
       id = token(*after).shorter();
       limit = after == out ? kNoLimit : limit_after(token(after[-1]), at);
     }
+    next = at + token(id).length();
   }
   scratch.tried += tried;
   return after;

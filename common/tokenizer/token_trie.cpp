@@ -222,13 +222,14 @@ TokenTrie::TokenTrie(const Vocabulary& vocabulary, std::span<const std::int32_t>
 TokenTrie::Start TokenTrie::start_of(std::uint32_t first_byte, std::uint32_t second_byte) const {
   const Cell first = cells_[root_base_ ^ first_byte];
   if (first.label() != first_byte) {
-    return {kNone, 0};
+    return {kNone, 0, 0};
   }
   const Cell second = cells_[first.base() ^ second_byte];  // The first block has no node.
   if (second.label() != second_byte) {
-    return {first.token() - 1, 0};
+    return {first.token() - 1, 0, 1};
   }
-  return {(second.token() != 0 ? second : first).token() - 1, second.base()};
+  return {(second.token() != 0 ? second : first).token() - 1, second.base(),
+          second.token() != 0 ? 2U : 1U};
 }
 
 }  // namespace tessera::tokenizer

@@ -24,15 +24,19 @@ class TokenTrie {
   TokenTrie(const Vocabulary& vocabulary, std::span<const std::int32_t> ids,
             std::span<std::int32_t> shorter);
 
+  struct Match {
+    std::int32_t token;
+    std::uint32_t length;
+  };
   // The longest token that the text [at, end), not empty, starts with; kNone when there is none.
-  std::int32_t longest(const char* at, const char* end) const {
+  Match longest(const char* at, const char* end) const {
     const std::uint32_t first = static_cast<unsigned char>(*at);
     if (end - at == 1) {
       const Cell cell = cells_[root_base_ ^ first];
-      return cell.label() == first ? cell.token() - 1 : kNone;
+      return {cell.label() == first ? cell.token() - 1 : kNone, 1};
     }
     const Start start = starts_[first << 8U | static_cast<unsigned char>(at[1])];
-    std::int32_t token = start.token;
+    Match match{start.token, start.length};
     std::uint32_t base = start.base;
     for (const char* next = at + 2; base != 0 && next != end; ++next) {
       const std::uint32_t byte = static_cast<unsigned char>(*next);
@@ -40,10 +44,12 @@ class TokenTrie {
       if (cell.label() != byte) {
         break;
       }
-      token = cell.token() != 0 ? cell.token() - 1 : token;
+      if (cell.token() != 0) {
+        match = {cell.token() - 1, static_cast<std::uint32_t>(next + 1 - at)};
+      }
       base = cell.base();
     }
-    return token;
+    return match;
   }
 
  private:
@@ -63,6 +69,7 @@ class TokenTrie {
   struct Start {
     std::int32_t token;
     std::uint32_t base;
+    std::uint32_t length;
   };
 
   Start start_of(std::uint32_t first_byte, std::uint32_t second_byte) const;
