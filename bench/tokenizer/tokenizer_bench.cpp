@@ -1,25 +1,35 @@
 // Speed of the tokenizer on texts of a JSON Lines file, one JSON string a line:
 //
-//   tokenizer_bench TOKENIZER_JSON FILE.jsonl... [--rounds N] [--threads N] [--adversarial]
+//   tokenizer_bench TOKENIZER_JSON [FILE.jsonl...] [--rounds N] [--threads N] [--adversarial]
+//                   [--lengths] [--pieces FOLDER]
 //
 // First checked: every text encodes, and to the same ids with a used word cache and a fresh one.
 // Then printed per file: MB/s with a fresh scratch (cold word cache) and with a used one (warm),
-// tokens/s, bytes per token, and how many times one thread's rate N threads reach. CPU time, median
-// of the rounds. --adversarial adds single texts of 1 MB that tokenizers have been slow on, each
-// with its time per byte as a multiple of the first file's warm one.
+// tokens/s, bytes per token, instructions per byte where the machine counts them (instructions.py
+// otherwise), and how many times one thread's rate N threads reach. CPU time, median of the rounds.
+//
+// --adversarial adds single texts of 1 MB that tokenizers have been slow on, each encoded with a
+// fresh scratch and then again, with the time per byte as a multiple of the first file's, warm and
+// cold. --lengths prints their time per byte at four lengths. --pieces writes, for the peers that
+// only merge, the vocabulary and the pieces of all these texts: records of a 32-bit length and
+// bytes.
 #include <simdjson.h>
 #include <time.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "bench/tokenizer/adversarial.hpp"
+#include "bench/tokenizer/instruction_counter.hpp"
+#include "bench/tokenizer/pieces.hpp"
 #include "common/check.hpp"
 #include "common/tokenizer/tokenizer.hpp"
 
@@ -32,6 +42,8 @@ struct Arguments {
   int rounds = 7;
   int threads = 2;
   bool adversarial = false;
+  bool lengths = false;
+  std::string pieces;
 };
 
 struct Corpus {
@@ -49,14 +61,18 @@ Arguments parse(int argc, char** argv) {
       arguments.threads = std::stoi(argv[++i]);
     } else if (word == "--adversarial") {
       arguments.adversarial = true;
+    } else if (word == "--lengths") {
+      arguments.lengths = true;
+    } else if (word == "--pieces" && i + 1 < argc) {
+      arguments.pieces = argv[++i];
     } else if (arguments.tokenizer.empty()) {
       arguments.tokenizer = word;
     } else {
       arguments.files.emplace_back(word);
     }
   }
-  if (arguments.files.empty() || arguments.rounds < 1) {
-    throw FatalError("usage: tokenizer_bench TOKENIZER_JSON FILE.jsonl... [--rounds N]");
+  if (arguments.tokenizer.empty() || arguments.rounds < 1) {
+    throw FatalError("usage: tokenizer_bench TOKENIZER_JSON [FILE.jsonl...] [--rounds N]");
   }
   return arguments;
 }
@@ -138,8 +154,13 @@ double threaded_seconds(const Tokenizer& tokenizer, const Corpus& corpus, int co
   return count == 0 ? 0 : std::ranges::max(seconds);
 }
 
-// Returns the warm rate in MB/s.
-double measure(const Tokenizer& tokenizer, const std::string& name, const Arguments& arguments) {
+struct Rates {
+  double warm = 0;
+  double cold = 0;
+};
+
+// Returns MB/s.
+Rates measure(const Tokenizer& tokenizer, const std::string& name, const Arguments& arguments) {
   const Corpus corpus = read_corpus(name);
   check(tokenizer, corpus);
   std::vector<double> cold;
@@ -152,29 +173,80 @@ double measure(const Tokenizer& tokenizer, const std::string& name, const Argume
     warm.push_back(seconds_of([&] { tokens = encode_all(tokenizer, corpus, scratch); }));
     threaded.push_back(threaded_seconds(tokenizer, corpus, arguments.threads));
   }
+  EncodeScratch scratch;
+  encode_all(tokenizer, corpus, scratch);
+  const auto instructions =
+      InstructionCounter().count([&] { encode_all(tokenizer, corpus, scratch); });
   const double megabytes = static_cast<double>(corpus.bytes) / 1e6;
   const std::string_view leaf = std::string_view(name).substr(name.rfind('/') + 1);
-  std::printf(
-      "%-18.*s %6.1f MB %8.1f cold %8.1f warm MB/s %7.1f Mtok/s %5.2f B/tok  %d threads x%.2f\n",
-      static_cast<int>(leaf.size()), leaf.data(), megabytes, megabytes / median(cold),
-      megabytes / median(warm), static_cast<double>(tokens) / 1e6 / median(warm),
-      static_cast<double>(corpus.bytes) / static_cast<double>(tokens), arguments.threads,
-      arguments.threads * median(cold) / median(threaded));
-  return megabytes / median(warm);
+  std::printf("%-18.*s %6.1f MB %8.1f cold %8.1f warm MB/s %7.1f Mtok/s %5.2f B/tok",
+              static_cast<int>(leaf.size()), leaf.data(), megabytes, megabytes / median(cold),
+              megabytes / median(warm), static_cast<double>(tokens) / 1e6 / median(warm),
+              static_cast<double>(corpus.bytes) / static_cast<double>(tokens));
+  if (instructions) {
+    std::printf(" %5.1f instr/B", *instructions / static_cast<double>(corpus.bytes));
+  }
+  if (arguments.threads > 0) {
+    std::printf("  %d threads x%.2f", arguments.threads,
+                arguments.threads * median(cold) / median(threaded));
+  }
+  std::printf("\n");
+  return {megabytes / median(warm), megabytes / median(cold)};
 }
 
-void measure_adversarial(const Tokenizer& tokenizer, double prose_rate, int rounds) {
-  for (const auto& [name, text] : adversarial_texts(tokenizer, 1'000'000)) {
+struct AdversarialRates {
+  double first = 0;  // MB/s with a fresh scratch,
+  double again = 0;  // and with the one that has just encoded the text.
+  std::size_t tokens = 0;
+};
+
+AdversarialRates rates_of(const Tokenizer& tokenizer, const std::string& text, int rounds) {
+  AdversarialRates rates;
+  std::vector<double> first;
+  std::vector<double> again;
+  for (int round = 0; round < rounds; ++round) {
     EncodeScratch scratch;
-    std::vector<double> seconds;
-    std::size_t tokens = 0;
-    for (int round = 0; round < rounds; ++round) {
-      seconds.push_back(
-          seconds_of([&] { tokens = tokenizer.encode(text, {}, scratch)->ids.size(); }));
+    for (std::vector<double>* seconds : {&first, &again}) {
+      seconds->push_back(
+          seconds_of([&] { rates.tokens = tokenizer.encode(text, {}, scratch)->ids.size(); }));
     }
-    const double rate = static_cast<double>(text.size()) / 1e6 / median(seconds);
-    std::printf("%-26s %8.1f MB/s %7.1f Mtok/s  x%.2f of prose per byte\n", name.c_str(), rate,
-                static_cast<double>(tokens) / 1e6 / median(seconds), prose_rate / rate);
+  }
+  const double megabytes = static_cast<double>(text.size()) / 1e6;
+  rates.first = megabytes / median(first);
+  rates.again = megabytes / median(again);
+  return rates;
+}
+
+void measure_adversarial(const Tokenizer& tokenizer, const Rates& prose, int rounds) {
+  std::printf("%-26s %8s %8s %9s   %s\n", "", "first", "again", "Mtok/s",
+              "time per byte against prose: first/warm again/warm first/cold");
+  for (const auto& [name, text] : adversarial_texts(tokenizer, 1'000'000)) {
+    const AdversarialRates rates = rates_of(tokenizer, text, rounds);
+    std::printf("%-26s %8.1f %8.1f %9.1f   x%.2f x%.2f x%.2f\n", name.c_str(), rates.first,
+                rates.again,
+                static_cast<double>(rates.tokens) / static_cast<double>(text.size()) * rates.first,
+                prose.warm / rates.first, prose.warm / rates.again, prose.cold / rates.first);
+  }
+}
+
+// Flat rows: time is linear in the text.
+void measure_lengths(const Tokenizer& tokenizer, int rounds) {
+  constexpr std::size_t kSizes[] = {1U << 16U, 1U << 18U, 1U << 20U, 1U << 22U};
+  std::vector<std::string> rows;
+  for (const std::size_t size : kSizes) {
+    const auto texts = adversarial_texts(tokenizer, size);
+    rows.resize(texts.size());
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      char cell[64];
+      std::snprintf(cell, sizeof cell, rows[i].empty() ? "%-26s %8.2f" : "%.0s %8.2f",
+                    texts[i].first.c_str(),
+                    1e3 / rates_of(tokenizer, texts[i].second, rounds).first);
+      rows[i] += cell;
+    }
+  }
+  std::printf("%-26s %8s %8s %8s %8s\n", "ns per byte, first", "64 KB", "256 KB", "1 MB", "4 MB");
+  for (const std::string& row : rows) {
+    std::printf("%s\n", row.c_str());
   }
 }
 
@@ -186,13 +258,26 @@ int run(int argc, char** argv) {
   }
   const Result<Tokenizer> tokenizer = Tokenizer::load(arguments.tokenizer);
   std::printf("load %.0f ms\n", 1e3 * median(loads));
-  double first_rate = 0;
+  Rates prose;
   for (const std::string& file : arguments.files) {
-    const double rate = measure(*tokenizer, file, arguments);
-    first_rate = first_rate > 0 ? first_rate : rate;
+    const Rates rates = measure(*tokenizer, file, arguments);
+    prose = prose.warm > 0 ? prose : rates;
   }
   if (arguments.adversarial) {
-    measure_adversarial(*tokenizer, first_rate, arguments.rounds);
+    measure_adversarial(*tokenizer, prose, arguments.rounds);
+  }
+  if (arguments.lengths) {
+    measure_lengths(*tokenizer, arguments.rounds);
+  }
+  if (!arguments.pieces.empty()) {
+    std::vector<std::pair<std::string, std::vector<std::string>>> sets;
+    for (const std::string& file : arguments.files) {
+      sets.emplace_back(std::filesystem::path(file).stem(), read_corpus(file).texts);
+    }
+    for (auto& [name, text] : adversarial_texts(*tokenizer, 1'000'000)) {
+      sets.push_back({name, {std::move(text)}});
+    }
+    write_pieces(*tokenizer, sets, arguments.pieces);
   }
   return 0;
 }
