@@ -24,7 +24,8 @@ void write_pieces(const Tokenizer& tokenizer,
                   const std::filesystem::path& folder) {
   std::filesystem::create_directories(folder);
   std::ofstream vocabulary(folder / "vocabulary", std::ios::binary);
-  for (std::int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+  const std::int32_t first_added = tokenizer.suffix_ids().front();  // As in Qwen's files.
+  for (std::int32_t id = 0; id < first_added; ++id) {
     put(vocabulary, tokenizer.piece(id));
   }
   const tokenizer::Pretokenizer pretokenizer;

@@ -9,7 +9,8 @@
 
 namespace tessera {
 
-// Writes what a peer that only merges needs: `vocabulary`, the tokens by id, and for each named set
+// Writes what a peer that only merges needs: `vocabulary`, the tokens
+// by id up to the first added one, and for each named set
 // of texts a file of that name, with _ for spaces, of the normalised and split pieces. Each is a
 // record of a little-endian 32-bit length and so many bytes.
 void write_pieces(const Tokenizer& tokenizer,

@@ -95,15 +95,23 @@ Corpus read_corpus(const std::string& name) {
   return corpus;
 }
 
-// Not inlined, so that callgrind can collect inside it alone:
-//   valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*encode_all*' ...
-[[gnu::noinline]] std::size_t encode_all(const Tokenizer& tokenizer, const Corpus& corpus,
-                                         EncodeScratch& scratch) {
+std::size_t encode_all(const Tokenizer& tokenizer, const Corpus& corpus, EncodeScratch& scratch) {
   std::size_t tokens = 0;
   for (const std::string& text : corpus.texts) {
     tokens += tokenizer.encode(text, {}, scratch)->ids.size();
   }
   return tokens;
+}
+
+// Not inlined, so that callgrind can collect inside one of them alone, see instructions.py.
+[[gnu::noinline]] std::size_t encode_cold(const Tokenizer& tokenizer, const Corpus& corpus,
+                                          EncodeScratch& scratch) {
+  scratch = EncodeScratch();
+  return encode_all(tokenizer, corpus, scratch);
+}
+[[gnu::noinline]] std::size_t encode_warm(const Tokenizer& tokenizer, const Corpus& corpus,
+                                          EncodeScratch& scratch) {
+  return encode_all(tokenizer, corpus, scratch);
 }
 
 double now_s(clockid_t clock) {
@@ -169,8 +177,8 @@ Rates measure(const Tokenizer& tokenizer, const std::string& name, const Argumen
   std::size_t tokens = 0;
   for (int round = 0; round < arguments.rounds; ++round) {
     EncodeScratch scratch;
-    cold.push_back(seconds_of([&] { tokens = encode_all(tokenizer, corpus, scratch); }));
-    warm.push_back(seconds_of([&] { tokens = encode_all(tokenizer, corpus, scratch); }));
+    cold.push_back(seconds_of([&] { tokens = encode_cold(tokenizer, corpus, scratch); }));
+    warm.push_back(seconds_of([&] { tokens = encode_warm(tokenizer, corpus, scratch); }));
     threaded.push_back(threaded_seconds(tokenizer, corpus, arguments.threads));
   }
   EncodeScratch scratch;

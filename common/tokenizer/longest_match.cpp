@@ -1,6 +1,7 @@
 #include "common/tokenizer/longest_match.hpp"
 
 #include <algorithm>
+#include <array>
 
 namespace tessera::tokenizer {
 namespace {
@@ -125,8 +126,13 @@ std::int32_t* LongestMatch::encode_window(std::string_view text, Scratch& scratc
                                           std::int32_t* const out) const {
   const char* const begin = text.data();
   const char* const end = begin + text.size();
-  std::vector<std::uint64_t>& dead = scratch.dead;
-  dead.assign(text.size() / 64 + 1, 0);
+  // One bit a place: known to be no boundary. Words, which are most texts, do with two words.
+  std::array<std::uint64_t, 2> dead_of_word{};
+  std::uint64_t* dead = dead_of_word.data();
+  if (text.size() >= 64 * dead_of_word.size()) {
+    scratch.dead.assign(text.size() / 64 + 1, 0);
+    dead = scratch.dead.data();
+  }
   const auto is_dead = [&](const char* place) {
     const auto i = static_cast<std::size_t>(place - begin);
     return (dead[i / 64] >> (i % 64) & 1U) != 0;

@@ -30,7 +30,7 @@ namespace tessera::tokenizer {
 class LongestMatch {
  public:
   struct Scratch {
-    std::vector<std::uint64_t> dead;  // One bit a place: known to be no boundary.
+    std::vector<std::uint64_t> dead;  // Of a long text, see encode_window.
     std::uint64_t tried = 0;          // Tokens tried in all texts so far, for tests of linearity.
   };
 
