@@ -111,7 +111,11 @@ void Coordinator::write_port_file() const {
       {"clients", clients_->endpoint()}, {"workers", workers_->endpoint()}, {"epoch", epoch_}};
   const std::filesystem::path path = options_.port_file;
   const std::filesystem::path fresh = path.string() + ".new";
-  std::ofstream(fresh) << json.dump() << "\n";
+  std::ofstream file(fresh);
+  file << json.dump() << "\n" << std::flush;
+  if (!file) {
+    throw FatalError("cannot write " + fresh.string() + "; is the disk full?");
+  }
   std::error_code error;
   std::filesystem::rename(fresh, path, error);  // Readers see all of it or nothing.
   if (error) {

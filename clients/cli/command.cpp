@@ -16,7 +16,7 @@ void add_connect_options(CLI::App& command, ConnectOptions& options) {
       ->capture_default_str();
   command.add_option("--tenant", options.client.tenant, "Tenant to whom the work is counted");
   command.add_option("--connect-s", options.connect_s, "Longest wait for the coordinator, seconds")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(0.001, 1e6))
       ->capture_default_str();
 }
 

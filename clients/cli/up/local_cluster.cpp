@@ -199,7 +199,7 @@ void LocalCluster::stop() {
 }
 
 void LocalCluster::end(std::vector<Supervised*> children, seconds patience) {
-  const auto deadline = SteadyClock::now() + patience;
+  auto deadline = SteadyClock::now() + patience;
   std::erase_if(children, [](Supervised* c) { return !c->process || !c->process->running(); });
   for (Supervised* child : children) {
     child->process->terminate();
@@ -207,6 +207,7 @@ void LocalCluster::end(std::vector<Supervised*> children, seconds patience) {
   while (!children.empty()) {
     std::erase_if(children, [](Supervised* c) { return c->process->poll_end().has_value(); });
     if (SteadyClock::now() > deadline) {
+      deadline = SteadyClock::time_point::max();  // Once is enough.
       for (Supervised* child : children) {
         log::warn("{} did not stop in time and is killed", child->process->spec().name);
         child->process->kill();
