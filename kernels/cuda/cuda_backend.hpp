@@ -122,6 +122,7 @@ class CudaBackend final : public Backend {
   void load_products(const std::vector<Gemm::Tuning>& products);
   std::size_t scratch_bytes() const;  // free memory that timing may use for a while
   void time_fused_products(const BatchLimits& limits, const EncoderShape& shape);
+  void time_parted_sum(const Gemm::Tuning& shape);
   void time_fused_swiglu(const Gemm::Tuning& shape, Bf16* out, Bf16* in);
   void time_fused_heads(const Gemm::Tuning& shape, Bf16* out, Bf16* in,
                         const AttentionShape& heads);

@@ -155,7 +155,9 @@ void CudaBackend::rms_norm(Buffer& out, Buffer& x, Buffer& weight, std::int64_t 
 void CudaBackend::multiply(Bf16* out, Buffer& in, Bf16Weight& weight, std::int64_t first_row,
                            std::int64_t n, std::int64_t rows, bool accumulate) {
   CHECK(first_row + n <= weight.rows());
-  if (small_gemm_supports(compute_capability(), rows, n, weight.cols())) {
+  const bool parted =
+      accumulate && rows <= kPartedGemmRowsMax && fused_.is_faster(n, weight.cols(), rows);
+  if (parted || small_gemm_supports(compute_capability(), rows, n, weight.cols())) {
     using Form = SmallGemmArguments::Form;
     launch_small_gemm({.form = accumulate ? Form::kAdd : Form::kStore,
                        .out = out,

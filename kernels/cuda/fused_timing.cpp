@@ -1,20 +1,25 @@
-// At start: where fused products are faster than a product and its kernel apart. On random inputs,
-// scratch memory and whatever numbers lie in the tables.
+// At start: where fused products are faster than a product and its kernel apart, and products in
+// parts than whole ones. On random inputs, scratch memory and whatever numbers lie in the tables.
 
 #include <algorithm>
 
 #include "kernels/cuda/cuda_backend.hpp"
 #include "kernels/cuda/cuda_check.hpp"
 #include "kernels/cuda/gemm_sm90.hpp"
+#include "kernels/cuda/gemm_small_sm90.hpp"
 #include "kernels/cuda/random.hpp"
 
 namespace tessera::kernels::cuda {
 
 void CudaBackend::time_fused_products(const BatchLimits& limits, const EncoderShape& shape) {
   for (Gemm::Tuning t : to_tune_) {
+    if (t.accumulate) {
+      time_parted_sum(t);
+      continue;
+    }
     const bool is_qkv = t.n == shape.attention.qkv_width();
     const bool is_gate_up = t.n == 2 * shape.intermediate_size;
-    if (t.accumulate || !(is_qkv || is_gate_up) ||
+    if (!(is_qkv || is_gate_up) ||
         !fused_gemm_supports(properties_.major * 10 + properties_.minor, t.n, t.k)) {
       continue;
     }
@@ -31,6 +36,37 @@ void CudaBackend::time_fused_products(const BatchLimits& limits, const EncoderSh
       time_fused_swiglu(t, out.as<Bf16>(), in.as<Bf16>());
     }
   }
+}
+
+// A sum of few rows in parts beside cuBLASLt's.
+void CudaBackend::time_parted_sum(const Gemm::Tuning& t) {
+  constexpr std::int64_t kRows = kPartedGemmRowsMax;
+  if (!parted_gemm_supports(compute_capability(), kRows, t.n, t.k)) return;
+  DeviceBuffer in(static_cast<std::size_t>(kRows * t.k) * sizeof(Bf16), "timing products");
+  DeviceBuffer out(static_cast<std::size_t>(kRows * t.n) * sizeof(Bf16), "timing products");
+  launch_fill_random(in.as<Bf16>(), kRows * t.k, 1, compute_.get());
+  cuda_check(cudaMemsetAsync(out.data(), 0, out.bytes(), compute_.get()));
+  const auto parted = [&](std::int64_t rows) {
+    launch_small_gemm({.form = SmallGemmArguments::Form::kAdd,
+                       .out = out.as<Bf16>(),
+                       .in = in.as<Bf16>(),
+                       .weight = t.weight,
+                       .rows = rows,
+                       .n = t.n,
+                       .k = t.k},
+                      properties_.multiProcessorCount, compute_.get());
+  };
+  const auto whole = [&](std::int64_t rows) {
+    gemm_.multiply({.out = out.as<Bf16>(),
+                    .in = in.as<Bf16>(),
+                    .weight = t.weight,
+                    .rows = rows,
+                    .n = t.n,
+                    .k = t.k,
+                    .accumulate = true},
+                   compute_.get());
+  };
+  fused_.time(t.n, t.k, kRows, parted, whole, compute_.get());
 }
 
 void CudaBackend::time_fused_swiglu(const Gemm::Tuning& t, Bf16* out, Bf16* in) {

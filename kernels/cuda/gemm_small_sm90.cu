@@ -1,4 +1,4 @@
-// Matrix products of at most 64 rows on Hopper.
+// Matrix products of at most 64 rows on Hopper, and of up to 128 in two parts.
 //
 // Such a product is bound by reading the weight once, so the weight's rows are spread evenly over
 // all SMs (tiles of up to 64 rows, the number chosen per shape) and every block keeps most of its
@@ -43,7 +43,9 @@ struct Problem {
   int rows, n, k;
   int tile_rows;     // of the weight, at most 64
   int weight_bytes;  // of one slice in shared memory
-  int num_tiles, stages;
+  int parts;         // of the tokens, kTokens each, side by side in blocks that share weight rows
+  int num_tiles;     // of all parts
+  int stages;
 };
 
 struct Barriers {
@@ -139,16 +141,19 @@ class Block {
   __device__ int stage_bytes() const { return kSlices * (p_.tile_rows + kTokens) * kSwizzleRow; }
 
   __device__ void load_weight(int i, int stage) const {
-    const int tile = static_cast<int>(blockIdx.x) + i / steps_ * static_cast<int>(gridDim.x);
+    const int row = tile_of(i) / p_.parts * p_.tile_rows;
 #pragma unroll
     for (int slice = 0; slice < kSlices; ++slice) {
       hopper::copy_box(weight_at(stage) + static_cast<std::uint32_t>(slice * p_.weight_bytes),
-                       &p_.weight, full(stage), (i % steps_ * kSlices + slice) * kSlice,
-                       tile * p_.tile_rows, 0);
+                       &p_.weight, full(stage), (i % steps_ * kSlices + slice) * kSlice, row, 0);
     }
   }
   __device__ void load_in(int i, int stage) const {
-    hopper::copy_box(in_at(stage), &p_.in, full(stage), 0, 0, i % steps_ * kSlices);
+    const int token = tile_of(i) % p_.parts * kTokens;
+    hopper::copy_box(in_at(stage), &p_.in, full(stage), 0, token, i % steps_ * kSlices);
+  }
+  __device__ int tile_of(int step) const {
+    return static_cast<int>(blockIdx.x) + step / steps_ * static_cast<int>(gridDim.x);
   }
 
   __device__ void multiply(float (&d)[kTokens / 8][4], int stage) const {
@@ -184,13 +189,15 @@ class Block {
   // 2
   // + j, so gate (h = 0) and up (h = 1) of one output lie in one lane.
   template <Form kForm>
-  __device__ void store(float (&d)[kTokens / 8][4], int tile, int lane) const {
+  __device__ void store(float (&d)[kTokens / 8][4], int part_tile, int lane) const {
+    const int tile = part_tile / p_.parts;
+    const int first_token = part_tile % p_.parts * kTokens;
     const int row = static_cast<int>(threadIdx.x) / 32 * 16 + lane / 4;
 #pragma unroll
     for (int t = 0; t < kTokens / 8; ++t) {
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
-        const int token = t * 8 + lane % 4 * 2 + j;
+        const int token = first_token + t * 8 + lane % 4 * 2 + j;
         if (token >= p_.rows) {
           continue;
         }
@@ -271,7 +278,8 @@ int choose_tile_rows(std::int64_t n, int unit, int num_sms) {
 
 template <int kTokens, Form kForm>
 void launch(const SmallGemmArguments& a, int num_sms, cudaStream_t stream) {
-  const int tile_rows = choose_tile_rows(a.n, kForm == Form::kSwiglu ? 16 : 4, num_sms);
+  const int parts = static_cast<int>((a.rows + kTokens - 1) / kTokens);
+  const int tile_rows = choose_tile_rows(a.n, kForm == Form::kSwiglu ? 16 : 4, num_sms / parts);
   const int weight_bytes = (tile_rows + 7) / 8 * 8 * kSwizzleRow;
   const int stage_bytes = kSlices * (weight_bytes + kTokens * kSwizzleRow);
   const int stages = std::min(kStagesMax, (kSharedBytesMax - kSlackBytes) / stage_bytes);
@@ -294,7 +302,8 @@ void launch(const SmallGemmArguments& a, int num_sms, cudaStream_t stream) {
       .k = static_cast<int>(a.k),
       .tile_rows = tile_rows,
       .weight_bytes = weight_bytes,
-      .num_tiles = static_cast<int>((a.n + tile_rows - 1) / tile_rows),
+      .parts = parts,
+      .num_tiles = static_cast<int>((a.n + tile_rows - 1) / tile_rows) * parts,
       .stages = stages};
   const std::size_t shared_bytes = static_cast<std::size_t>(stages * stage_bytes + kSlackBytes);
   cuda_check(cudaFuncSetAttribute(small_gemm_kernel<kTokens, kForm>,
@@ -326,12 +335,17 @@ void launch_form(const SmallGemmArguments& a, int num_sms, cudaStream_t stream) 
 
 bool small_gemm_supports(int compute_capability, std::int64_t rows, std::int64_t n,
                          std::int64_t k) {
-  return compute_capability == 90 && rows <= kSmallGemmRowsMax && n % 16 == 0 &&
+  return rows <= kSmallGemmRowsMax && parted_gemm_supports(compute_capability, rows, n, k);
+}
+
+bool parted_gemm_supports(int compute_capability, std::int64_t rows, std::int64_t n,
+                          std::int64_t k) {
+  return compute_capability == 90 && rows <= kPartedGemmRowsMax && n % 16 == 0 &&
          k % (kSlices * kSlice) == 0;
 }
 
 void launch_small_gemm(const SmallGemmArguments& a, int num_sms, cudaStream_t stream) {
-  CHECK(a.rows <= kSmallGemmRowsMax && a.n % 16 == 0 && a.k % (kSlices * kSlice) == 0);
+  CHECK(a.rows <= kPartedGemmRowsMax && a.n % 16 == 0 && a.k % (kSlices * kSlice) == 0);
   if (a.rows == 0) {
     return;
   }

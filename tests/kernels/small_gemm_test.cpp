@@ -78,13 +78,14 @@ TEST_F(SmallGemm, HasTheBitsOfALargeProduct) {
     weight_ = std::make_unique<DeviceArray<std::uint16_t>>(
         random_bf16(static_cast<std::size_t>(n) * static_cast<std::size_t>(k), 1, 0.05F));
     in_ = std::make_unique<DeviceArray<std::uint16_t>>(
-        random_bf16(64 * static_cast<std::size_t>(k), 2));
-    const std::vector<std::uint16_t> before = random_bf16(64 * static_cast<std::size_t>(n), 3);
-    for (const int rows : {1, 8, 13, 24, 32, 33, 64}) {
+        random_bf16(128 * static_cast<std::size_t>(k), 2));
+    const std::vector<std::uint16_t> before = random_bf16(128 * static_cast<std::size_t>(n), 3);
+    for (const int rows : {1, 8, 13, 24, 32, 33, 64, 65, 100, 128}) {
       for (const Form form : {Form::kStore, Form::kAdd, Form::kSwiglu}) {
         std::vector<std::uint16_t> start(before.begin(), before.begin() + rows * n);
         if (form == Form::kSwiglu) start.resize(static_cast<std::size_t>(rows * n / 2));
-        ASSERT_TRUE(small_gemm_supports(90, rows, n, k));
+        ASSERT_TRUE(parted_gemm_supports(90, rows, n, k));
+        ASSERT_EQ(small_gemm_supports(90, rows, n, k), rows <= kSmallGemmRowsMax);
         const auto actual = run(form, start, n, k, rows);
         const auto wanted = expected(form, start, n, k, rows);
         std::size_t different = 0;
