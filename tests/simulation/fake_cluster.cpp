@@ -146,7 +146,9 @@ void FakeCluster::perform_ledger(RunLedger action) {
   const std::uint64_t incarnation = incarnation_;
   const std::uint64_t epoch = epoch_;
   const std::function<void()> arrive = [this, shared, incarnation, epoch] {
-    const ledger::Reply reply = ledger_.run(shared->operation, epoch);
+    const bool refused = now_ < scenario_.faults_end && chance(scenario_.faults.ledger_refusals);
+    const ledger::Reply reply = refused ? ledger::Reply{.status = ledger::Status::kFailed}
+                                        : ledger_.run(shared->operation, epoch);
     if (incarnation == incarnation_) {
       soon(0.2, [this, shared, incarnation, reply] {
         if (incarnation == incarnation_) {

@@ -21,6 +21,7 @@ struct Faults {
   double client_losses_per_s = 0;  // The connection breaks; what was under way is lost.
   double coordinator_kills_per_s = 0;
   double ledger_outages_per_s = 0;
+  double ledger_refusals = 0;     // Share of operations: it is full, or its disk is.
   double duplicate_messages = 0;  // Share of clients' messages and of results sent twice.
   double reordered_chunks = 0;    // Share of chunks sent out of order.
 };

@@ -58,6 +58,12 @@ TEST(Simulation, NothingStaysInMemory) {
                     .resident_bytes_max = 0});
 }
 
+TEST(Simulation, TheLedgerRefuses) {
+  expect_all_holds({.faults = {.client_losses_per_s = 0.5, .ledger_refusals = 0.3},
+                    .cache_works = false,
+                    .resident_bytes_max = 0});
+}
+
 TEST(Simulation, TheCacheHangs) {
   expect_all_holds({.faults = {.worker_kills_per_s = 0.5}, .cache_hangs = 0.5});
 }
