@@ -160,6 +160,33 @@ class Backend {
   virtual void swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight,
                                  std::int64_t rows) = 0;
 
+  // One layer's weights; `next_norm` is the first norm of the layer behind it.
+  struct LayerOperands {
+    LinearWeight* qkv = nullptr;
+    LinearWeight* o = nullptr;
+    LinearWeight* gate_up = nullptr;
+    LinearWeight* down = nullptr;
+    Buffer* q_norm = nullptr;
+    Buffer* k_norm = nullptr;
+    Buffer* post_attention_norm = nullptr;
+    Buffer* next_norm = nullptr;
+  };
+  struct LayersRun {
+    std::span<const LayerOperands> layers;  // the same at every call
+    Buffer* x = nullptr;
+    Buffer* normed = nullptr;
+    Buffer* qkv = nullptr;
+    Buffer* attention = nullptr;
+    Buffer* mlp = nullptr;
+    AttentionShape shape;
+    float eps = 1e-6F;
+    double rope_theta = 1e6;
+  };
+  // All these layers at once, from x and its norm to x and the norm for what comes behind them: the
+  // operations above in their order, with the same bits. Does nothing and returns false where the
+  // backend has no faster way for this batch than these operations.
+  virtual bool run_layers(const LayersRun&, BatchSlot&) { return false; }
+
   // Host memory only: runs a function between what was queued before it and what comes after.
   // Elsewhere it throws FatalError.
   virtual void host_task(std::function<void()>) {

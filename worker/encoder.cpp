@@ -91,6 +91,17 @@ Encoder::Encoder(Backend& backend, const ModelConfig& config, EncoderWeights wei
       workspace_(std::move(workspace)) {
   CHECK(weights_.layers.size() == static_cast<std::size_t>(config.num_hidden_layers));
   CHECK((place.split == GroupSplit::kNone) == (place.communicator == nullptr));
+  for (std::size_t i = 0; i + 1 < weights_.layers.size(); ++i) {
+    const LayerWeights& w = weights_.layers[i];
+    layer_operands_.push_back({.qkv = w.qkv.get(),
+                               .o = w.o.get(),
+                               .gate_up = w.gate_up.get(),
+                               .down = w.down.get(),
+                               .q_norm = w.q_norm.get(),
+                               .k_norm = w.k_norm.get(),
+                               .post_attention_norm = w.post_attention_norm.get(),
+                               .next_norm = weights_.layers[i + 1].input_norm.get()});
+  }
 }
 
 void Encoder::forward(BatchSlot& slot, const PackedBatchView& batch) {
@@ -132,7 +143,8 @@ void Encoder::pass(Lanes lanes, Depth depth) {
   for (Lane& lane : lanes) start(lane);
   const std::size_t last = weights_.layers.size() - 1;
   const std::size_t end = depth == Depth::kAll ? last : std::min<std::size_t>(last, 1);
-  for (std::size_t i = 0; i < end; ++i) {
+  const bool done = lanes.size() == 1 && run_at_once(lanes[0]);
+  for (std::size_t i = done ? end : 0; i < end; ++i) {
     const LayerWeights& weights = weights_.layers[i];
     for (Lane& lane : lanes) attend(lane, weights);
     for (Lane& lane : lanes) {
@@ -148,6 +160,23 @@ void Encoder::start(Lane& lane) {
   backend_.embed(lane.x, *weights_.embed_tokens, lane.slot, config_.hidden_size);
   backend_.rms_norm(lane.normed, lane.x, *weights_.layers.front().input_norm, lane.tokens(),
                     config_.hidden_size, eps_);
+}
+
+// All layers but the last, where the backend has a way through them.
+bool Encoder::run_at_once(Lane& lane) {
+  if (place_.split == GroupSplit::kTensor || lane.is_part() || layer_operands_.empty()) {
+    return false;
+  }
+  return backend_.run_layers({.layers = layer_operands_,
+                              .x = &lane.x,
+                              .normed = &lane.normed,
+                              .qkv = &lane.qkv,
+                              .attention = &lane.attention,
+                              .mlp = &lane.mlp,
+                              .shape = shape_.attention,
+                              .eps = eps_,
+                              .rope_theta = config_.rope_theta},
+                             lane.slot);
 }
 
 void Encoder::attend(Lane& lane, const LayerWeights& weights) {

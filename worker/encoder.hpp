@@ -1,6 +1,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "common/model/model_config.hpp"
 #include "kernels/backend.hpp"
@@ -55,6 +56,7 @@ class Encoder {
 
   enum class Depth : std::uint8_t { kAll, kFirstAndLast };
   void pass(Lanes lanes, Depth depth = Depth::kAll);
+  bool run_at_once(Lane& lane);
   void start(Lane& lane);
   void attend(Lane& lane, const LayerWeights& weights);
   // Only k and v need all tokens here: nothing after the last layer looks at the others.
@@ -78,6 +80,7 @@ class Encoder {
   const kernels::EncoderShape shape_;
   const float eps_;
   EncoderWeights weights_;
+  std::vector<kernels::Backend::LayerOperands> layer_operands_;  // of all layers but the last
   Workspace workspace_;
   int gathered_turn_ = 0;
 };

@@ -98,6 +98,7 @@ std::vector<MemoryTerm> CudaBackend::own_memory(const BatchLimits& limits,
       {.what = "gate and up before SwiGLU", .bytes = gate_up_bytes(limits, shape)},
       {.what = "RoPE table", .bytes = rope_table_bytes(limits)},
       {.what = "matrix-product workspace", .bytes = Gemm::kWorkspaceBytes},
+      {.what = "layers of short batches", .bytes = LayerRunner::kDeviceBytes},
       {.what = many + "ids, positions, attention tiles", .bytes = staged},
       {.what = many + "vectors and flags", .bytes = results},
       {.what = std::to_string(graphs) + " recorded passes, at most", .bytes = graphs * kGraphBytes},
@@ -219,6 +220,8 @@ void CudaBackend::take_shared_memory(const BatchLimits& limits, const EncoderSha
   rope_table_ = std::make_unique<DeviceBuffer>(rope_table_bytes(limits), "the RoPE table");
   gate_up_ =
       std::make_unique<DeviceBuffer>(gate_up_bytes(limits, shape), "gate and up before SwiGLU");
+  layers_ = std::make_unique<LayerRunner>(shape, compute_capability(),
+                                          properties_.multiProcessorCount);
   time_fused_products(limits, shape);
   load_products(products);
 }

@@ -11,6 +11,7 @@
 #include "kernels/cuda/batch_slot.hpp"
 #include "kernels/cuda/fused_choice.hpp"
 #include "kernels/cuda/gemm.hpp"
+#include "kernels/cuda/layers_sm90.hpp"
 #include "kernels/cuda/operations.hpp"
 #include "kernels/cuda/resources.hpp"
 #include "kernels/cuda/weight_loader.hpp"
@@ -88,6 +89,7 @@ class CudaBackend final : public Backend {
   void linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
   void linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
   void swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
+  bool run_layers(const LayersRun& run, BatchSlot& slot) override;
   void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
             float eps) override;
 
@@ -132,6 +134,7 @@ class CudaBackend final : public Backend {
                 std::int64_t rows, bool accumulate);
   void project_heads(Bf16* heads, Buffer& in, Bf16Weight& weight, const HeadProjection& projection,
                      const QkNormRope& options);
+  void set_layers(std::span<const LayerOperands> layers);
   void inject_fault();
 
   int device_;
@@ -148,6 +151,7 @@ class CudaBackend final : public Backend {
   std::optional<AttentionPlan> plan_;         // set with the first slot
   std::unique_ptr<DeviceBuffer> rope_table_;  // [max_seqlen, cos | sin]
   std::unique_ptr<DeviceBuffer> gate_up_;     // [max_tokens, 2 * intermediate]
+  std::unique_ptr<LayerRunner> layers_;       // for short batches
   double rope_theta_ = 0;                     // of the table's content
   CudaSlot* active_ = nullptr;                // between begin and end of a bucket's batch
   Mode mode_ = Mode::kLaunch;

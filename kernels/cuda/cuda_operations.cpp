@@ -350,6 +350,52 @@ void CudaBackend::swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weigh
   }
 }
 
+bool CudaBackend::run_layers(const LayersRun& run, BatchSlot& slot) {
+  CudaSlot& s = cuda_slot(slot);
+  if (s.size().kind != BatchSize::Kind::kWhole || !layers_->supports(s.size().tokens) ||
+      run.layers.size() > kLayersMax) {
+    return false;
+  }
+  if (replaying()) {
+    return true;
+  }
+  if (layers_->num_layers() == 0) {
+    set_layers(run.layers);
+  }
+  prepare_rope(run.rope_theta);
+  layers_->launch({.end = layers_->num_layers() * kLayerSteps,
+                   .rows = s.size().tokens,
+                   .x = bf16(*run.x),
+                   .normed = bf16(*run.normed),
+                   .qkv = bf16(*run.qkv),
+                   .attention = bf16(*run.attention),
+                   .mlp = bf16(*run.mlp),
+                   .eps = run.eps,
+                   .positions = s.positions(),
+                   .first_rows = s.first_keys(),
+                   .num_rows = s.num_keys(),
+                   .num_sequences = s.size().sequences,
+                   .rope_table = rope_table_->as<float>()},
+                  stream());
+  return true;
+}
+
+void CudaBackend::set_layers(std::span<const LayerOperands> layers) {
+  std::vector<LayerPointers> pointers;
+  for (const LayerOperands& layer : layers) {
+    pointers.push_back({.qkv = bf16_weight(*layer.qkv).row(0),
+                        .o = bf16_weight(*layer.o).row(0),
+                        .gate_up = bf16_weight(*layer.gate_up).row(0),
+                        .down = bf16_weight(*layer.down).row(0),
+                        .q_norm = f32(*layer.q_norm),
+                        .k_norm = f32(*layer.k_norm),
+                        .post_norm = f32(*layer.post_attention_norm),
+                        .next_norm = f32(*layer.next_norm)});
+  }
+  // Outside the kernels' stream, which may be recording.
+  layers_->set_layers(pointers, copy_in_.get());
+}
+
 void CudaBackend::pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
                        float eps) {
   if (!replaying()) {

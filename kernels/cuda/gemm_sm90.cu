@@ -2,9 +2,10 @@
 //
 // One persistent block an SM computes tiles of 128 x 256 outputs. A producer thread keeps four
 // slices of 64 columns of both operands on their way; two warpgroups multiply 64 x 256 each. The
-// second warpgroup starts every tile a few slices after the first: while one works on its results,
-// the other has slices left to multiply, so that the tensor cores do not wait for the epilogue.
-// Results go from registers to memory, sixteen bytes a lane.
+// second warpgroup starts every tile a few slices after the first, so that each works on its
+// results while the other multiplies. Both draw on the same ring of slices, so that hides no more
+// of an epilogue than the lag is long; the tensor cores wait for the rest. Results go from
+// registers to memory, sixteen bytes a lane.
 
 #include "common/check.hpp"
 #include "kernels/cuda/cuda_check.hpp"

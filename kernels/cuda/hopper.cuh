@@ -76,6 +76,46 @@ __device__ inline void copy_box(std::uint32_t to, const CUtensorMap* map, std::u
       : "memory");
 }
 
+// Orders memory that threads wrote before what the copy engine reads from it, and the reverse.
+__device__ inline void fence_copies() { asm volatile("fence.proxy.async;" ::: "memory"); }
+
+// --- clusters: blocks that reach each other's shared memory --------------------------------------
+
+__device__ inline int cluster_rank() {
+  std::uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return static_cast<int>(rank);
+}
+
+__device__ inline void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+                   : "memory");
+}
+
+// Arrives at the barrier of this address in another block of the cluster. Says that this block has
+// done with its own shared memory; it hands over nothing that threads wrote.
+__device__ inline void arrive_at(std::uint32_t address, int rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+      "}" ::"r"(address),
+      "r"(rank)
+      : "memory");
+}
+
+// A copy to the same place in every block of the cluster that `blocks` has a bit for; each block's
+// own barrier counts the bytes.
+__device__ inline void copy_box_to(std::uint32_t to, const CUtensorMap* map, std::uint32_t barrier,
+                                   int x, int y, int z, int blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(to),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "h"(static_cast<std::uint16_t>(blocks))
+      : "memory");
+}
+
 // --- warpgroups ----------------------------------------------------------------------------------
 
 template <int kRegisters>

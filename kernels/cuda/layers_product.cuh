@@ -1,0 +1,380 @@
+#pragma once
+
+// The products of layers_sm90.cu. The weight's rows are the rows of the matrix instructions, the
+// activations their columns; rows that a tile lacks compute garbage that nobody stores. Up to
+// kFewTokens tokens the instruction is mma.sync, above wgmma; both give the same bits. All products
+// of all layers are one stream of stages, each some slices of 64 columns of a block's weight rows
+// and of all activations. k is never split, so sums have the order, and the bits, of a large
+// product.
+//
+// Weights do not depend on earlier steps: one thread loads them as soon as a stage is free.
+// Activations come when the step before has ended; the blocks of a cluster each load a part and
+// send it to all.
+
+#include "kernels/cuda/epilogue_math.cuh"
+#include "kernels/cuda/layers_device.cuh"
+#include "kernels/cuda/matrix_instructions.cuh"
+#include "kernels/cuda/narrow_product.cuh"
+
+namespace tessera::kernels::cuda::layers {
+
+template <int kTokens>
+class Stages {
+ public:
+  __device__ Stages(const Parameters& p, std::uint32_t memory, Barriers& barriers)
+      : p_(p), memory_(memory), barriers_(barriers) {}
+
+  __device__ std::uint32_t full(int stage) const {
+    return hopper::shared_address(&barriers_.full[stage]);
+  }
+  __device__ std::uint32_t empty(int stage) const {
+    return hopper::shared_address(&barriers_.empty[stage]);
+  }
+  __device__ std::uint32_t empty_in_all(int stage) const {
+    return hopper::shared_address(&barriers_.empty_in_all[stage]);
+  }
+  __device__ std::uint32_t weights(int stage) const {
+    return memory_ + static_cast<std::uint32_t>(stage * p_.stage_bytes);
+  }
+  __device__ std::uint32_t activations(const Product& product, int stage) const {
+    return weights(stage) + static_cast<std::uint32_t>(product.slices() * product.weight_bytes());
+  }
+
+ private:
+  const Parameters& p_;
+  std::uint32_t memory_;
+  Barriers& barriers_;
+};
+
+// One thread.
+template <int kTokens>
+__device__ void load_weights(const Parameters& p, const Stages<kTokens>& stages) {
+  Ring ring;
+  for (int step = next_product(p, p.begin); step < p.end; step = next_product(p, step + 1)) {
+    const int index = product_of(step);
+    const Product product = p.products[index];
+    const CUtensorMap* map = &p.layers[step / kLayerSteps].weights[index][product.slice_count];
+    const int first_row = static_cast<int>(blockIdx.x) * product.tile_rows;
+    for (int i = 0; i < product.stages; ++i) {
+      hopper::wait(stages.empty(ring.stage), ring.parity ^ 1);
+      hopper::arrive_expect(stages.full(ring.stage),
+                            product.slices() * (product.tile_rows + kTokens) * kSwizzleRow);
+      hopper::copy_box(stages.weights(ring.stage), map, stages.full(ring.stage), 0, first_row,
+                       i << product.slice_count);
+      ring.advance(p.stages);
+    }
+  }
+}
+
+// One thread. A stage of fewer slices than the cluster has blocks is brought by some of them, which
+// take turns.
+template <int kTokens>
+__device__ void load_activations(const Parameters& p, const Stages<kTokens>& stages) {
+  const int rank = hopper::cluster_rank();
+  const int all = (1 << p.cluster) - 1;
+  Ring ring;
+  for (int step = next_product(p, p.begin); step < p.end; step = next_product(p, step + 1)) {
+    const int index = product_of(step);
+    const Product product = p.products[index];
+    const CUtensorMap* map = &p.in[index];
+    const int together = max(product.slices() / p.cluster, 1);
+    const auto offset = static_cast<std::uint32_t>(product.slices() * product.weight_bytes());
+    wait_for_step_before(p, step);
+    hopper::fence_copies();
+    for (int i = 0; i < product.stages; ++i) {
+      const int slice = ((rank + i) & (p.cluster - 1)) * together;
+      hopper::wait(stages.empty_in_all(ring.stage), ring.parity ^ 1);
+      if (slice < product.slices()) {
+        hopper::copy_box_to(stages.weights(ring.stage) + offset +
+                                static_cast<std::uint32_t>(slice * kTokens * kSwizzleRow),
+                            map, stages.full(ring.stage), 0, 0, (i << product.slice_count) + slice,
+                            all);
+      }
+      ring.advance(p.stages);
+    }
+  }
+}
+
+// Up to so many tokens sums are short of latency, not of tensor cores.
+constexpr int kFewTokens = 32;
+
+enum class Form : std::uint8_t { kStore, kAdd, kSwiglu };
+
+// One warpgroup.
+template <int kTokens>
+class Consumer {
+ public:
+  static constexpr bool kFew = kTokens <= kFewTokens;
+
+  __device__ Consumer(const Parameters& p, const Stages<kTokens>& stages)
+      : p_(p),
+        stages_(stages),
+        lane_(static_cast<int>(threadIdx.x % 32)),
+        warp_row_(static_cast<int>(threadIdx.x) / 32 * 16) {}
+
+  __device__ void run() {
+    for (int step = p_.begin; step < p_.end; ++step) {
+      switch (step_of(step)) {
+        case LayerStep::kQkv:
+          multiply<1, Form::kStore>(step, p_.qkv);
+          break;
+        case LayerStep::kO:
+        case LayerStep::kDown:
+          multiply<1, Form::kAdd>(step, p_.x);
+          break;
+        case LayerStep::kGateUp:
+          gate_up(step);
+          break;
+        default:
+          break;
+      }
+    }
+  }
+
+ private:
+  template <int kTiles>
+  using Sums = float[kTiles][kTokens / 8][4];
+
+  __device__ void gate_up(int step) {
+    const int rows = p_.products[2].tile_rows;
+    if (rows <= 64) {
+      multiply<1, Form::kSwiglu>(step, p_.mlp);
+    } else if (rows <= 128) {
+      multiply<2, Form::kSwiglu>(step, p_.mlp);
+    } else {
+      multiply<3, Form::kSwiglu>(step, p_.mlp);
+    }
+  }
+
+  template <int kTiles, Form kForm>
+  __device__ void multiply(int step, __nv_bfloat16* out) {
+    const Product product = p_.products[product_of(step)];
+    Sums<kTiles> d = {};
+    __nv_bfloat16 before[kForm == Form::kAdd ? kTokens / 2 : 1];
+    if constexpr (kForm == Form::kAdd) load(before, product, out);
+    if constexpr (kFew) {
+      multiply_few<kTiles>(d, product, step);
+    } else {
+      multiply_many<kTiles>(d, product, step);
+    }
+    store<kTiles, kForm>(d, before, product, out);
+    hopper::sync_named(kConsumerBarrier, kConsumers);
+    if (threadIdx.x == 0) {
+      announce(p_, step);
+      trace(p_, step, 1);
+    }
+  }
+
+  template <int kTiles>
+  __device__ void multiply_many(Sums<kTiles>& d, const Product& product, int step) {
+    int previous = -1;
+    for (int i = 0; i < product.stages; ++i) {
+      hopper::wait(stages_.full(ring_.stage), ring_.parity);
+      if (i == 0 && threadIdx.x == 0) trace(p_, step, 0);
+      multiply_stage<kTiles>(d, product);
+      hopper::products_wait<1>();
+      if (previous >= 0) release(previous);
+      previous = ring_.stage;
+      ring_.advance(p_.stages);
+    }
+    hopper::products_wait<0>();
+    keep<kTiles>(d);
+    release(previous);
+  }
+
+  // Operands of 32 columns of k: half a slice.
+  template <int kTiles>
+  struct Operands {
+    std::uint32_t weights[kTiles][2][4];
+    std::uint32_t activations[kTokens / 8][4];
+  };
+
+  // By mma.sync: the chain of dependent products along k, which is what bounds a small tile, is
+  // shorter than wgmma's.
+  template <int kTiles>
+  __device__ void multiply_few(Sums<kTiles>& d, const Product& product, int step) {
+    const bool idle = warp_row_ >= product.tile_rows;
+    for (int i = 0; i < product.stages; ++i) {
+      hopper::wait(stages_.full(ring_.stage), ring_.parity);
+      if (i == 0 && threadIdx.x == 0) trace(p_, step, 0);
+      if (!idle) {
+        if (kTiles == 1 && product.slice_count == 3) {
+          multiply_slices<kTiles, 8>(d, product);
+        } else if (product.slice_count == 2) {
+          multiply_slices<kTiles, 4>(d, product);
+        } else if (product.slice_count == 1) {
+          multiply_slices<kTiles, 2>(d, product);
+        } else {
+          multiply_slices<kTiles, 1>(d, product);
+        }
+      }
+      release(ring_.stage);
+      ring_.advance(p_.stages);
+    }
+  }
+
+  // One stage without a branch: each half slice is read while the one before is multiplied.
+  template <int kTiles, int kSlices>
+  __device__ void multiply_slices(Sums<kTiles>& d, const Product& product) const {
+    const std::uint32_t row = stages_.weights(ring_.stage) +
+                              static_cast<std::uint32_t>((warp_row_ + lane_ % 16) * kSwizzleRow);
+    const std::uint32_t token = stages_.activations(product, ring_.stage) +
+                                static_cast<std::uint32_t>(lane_ % 8 * kSwizzleRow);
+    const auto slice_bytes = static_cast<std::uint32_t>(product.weight_bytes());
+    Operands<kTiles> operands[2];
+    read<kTiles>(operands[0], row, token, 0);
+#pragma unroll
+    for (int half = 0; half < 2 * kSlices; ++half) {
+      if (half + 1 < 2 * kSlices) {
+        const int slice = (half + 1) / 2;
+        read<kTiles>(
+            operands[(half + 1) % 2], row + static_cast<std::uint32_t>(slice) * slice_bytes,
+            token + static_cast<std::uint32_t>(slice * kTokens * kSwizzleRow), (half + 1) % 2);
+      }
+      const Operands<kTiles>& now = operands[half % 2];
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+          for (int n = 0; n < kTokens / 8; ++n) {
+            multiply_16x8(d[tile][n], now.weights[tile][k], now.activations[n][2 * k],
+                          now.activations[n][2 * k + 1]);
+          }
+        }
+      }
+    }
+  }
+
+  // Rows of 128 bytes lie swizzled: piece c of sixteen bytes of row r at c ^ r % 8.
+  template <int kTiles>
+  __device__ void read(Operands<kTiles>& operands, std::uint32_t row, std::uint32_t token,
+                       int half) const {
+    const int swizzle = lane_ % 8;
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const auto piece =
+          static_cast<std::uint32_t>(((half * 4 + k * 2 + lane_ / 16) ^ swizzle) * 16);
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        load_matrices(operands.weights[tile][k],
+                      row + piece + static_cast<std::uint32_t>(tile * 64 * kSwizzleRow));
+      }
+    }
+    const auto piece = static_cast<std::uint32_t>(((half * 4 + lane_ / 8) ^ swizzle) * 16);
+#pragma unroll
+    for (int n = 0; n < kTokens / 8; ++n) {
+      load_matrices(operands.activations[n],
+                    token + piece + static_cast<std::uint32_t>(n * 8 * kSwizzleRow));
+    }
+  }
+
+  template <int kTiles>
+  __device__ void multiply_stage(Sums<kTiles>& d, const Product& product) const {
+    constexpr int kTileBytes = 64 * kSwizzleRow;
+    const std::uint32_t weights = stages_.weights(ring_.stage);
+    const std::uint32_t activations = stages_.activations(product, ring_.stage);
+#pragma unroll 1
+    for (int slice = 0; slice < product.slices(); ++slice) {
+      const std::uint64_t w = hopper::descriptor(
+          weights + static_cast<std::uint32_t>(slice * product.weight_bytes()), kGroupBytes, 0);
+      const std::uint64_t x = hopper::descriptor(
+          activations + static_cast<std::uint32_t>(slice * kTokens * kSwizzleRow), kGroupBytes, 0);
+      hopper::products_begin();
+#pragma unroll
+      for (int i = 0; i < kSlice / 16; ++i) {  // 16 of k are 32 bytes of a row
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+          hopper::narrow_product<kTokens>(d[tile], w + tile * (kTileBytes / 16) + i * 2, x + i * 2);
+        }
+      }
+    }
+    hopper::products_commit();
+  }
+
+  // Keeps the compiler from reading the sums before the wait in front of this.
+  template <int kTiles>
+  __device__ static void keep(Sums<kTiles>& d) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int n = 0; n < kTokens / 8; ++n) {
+        float(&q)[4] = d[tile][n];
+        asm volatile("" : "+f"(q[0]), "+f"(q[1]), "+f"(q[2]), "+f"(q[3])::"memory");
+      }
+    }
+  }
+
+  // Lane i tells block i of the cluster.
+  __device__ void release(int stage) const {
+    __syncwarp();
+    if (lane_ == 0) hopper::arrive(stages_.empty(stage));
+    if (lane_ < p_.cluster) hopper::arrive_at(stages_.empty_in_all(stage), lane_);
+  }
+
+  // The sums [t][2 h + j] are row 16 * warp + lane / 4 + 8 h of the weight's tile and token 8 t +
+  // lane % 4 * 2 + j, so gate (h = 0) and up (h = 1) of one output lie in one lane.
+  __device__ int token_of(int t, int j) const { return t * 8 + lane_ % 4 * 2 + j; }
+  __device__ bool is_inside(const Product& product, int row, int column) const {
+    return row < product.tile_rows && column < product.n;
+  }
+
+  // What the product will be added to. This thread alone writes it, in the steps before too.
+  template <int kCount>
+  __device__ void load(__nv_bfloat16 (&before)[kCount], const Product& product,
+                       const __nv_bfloat16* out) const {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const int row = warp_row_ + lane_ / 4 + i / 2 % 2 * 8;
+      const int column = static_cast<int>(blockIdx.x) * product.tile_rows + row;
+      const int token = token_of(i / 4, i % 2);
+      before[i] = __float2bfloat16(0.0F);
+      if (is_inside(product, row, column) && token < p_.rows) {
+        before[i] = __ldcg(out + std::int64_t{token} * product.n + column);
+      }
+    }
+  }
+
+  template <int kTiles, Form kForm, int kCount>
+  __device__ void store(Sums<kTiles>& d, const __nv_bfloat16 (&before)[kCount],
+                        const Product& product, __nv_bfloat16* out) const {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      const int row = tile * 64 + warp_row_ + lane_ / 4;
+      const int column = static_cast<int>(blockIdx.x) * product.tile_rows + row;
+#pragma unroll
+      for (int i = 0; i < kTokens / 4; ++i) {
+        const int token = token_of(i / 2, i % 2);
+        if (token >= p_.rows) continue;
+        float* sums = d[tile][i / 2];
+        if constexpr (kForm == Form::kSwiglu) {
+          if (is_inside(product, row, column)) {
+            float gate = sums[i % 2];
+            float up = sums[2 + i % 2];
+            round_pair_to_bf16(gate, up);
+            out[std::int64_t{token} * (product.n / 2) + (column - lane_ / 4) / 2 + lane_ / 4] =
+                __float2bfloat16(silu_times(gate, up));
+          }
+        } else {
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+            if (!is_inside(product, row + 8 * h, column + 8 * h)) continue;
+            __nv_bfloat16 value = __float2bfloat16(sums[2 * h + i % 2]);
+            if constexpr (kForm == Form::kAdd) {
+              value = __float2bfloat16(__bfloat162float(value) +
+                                       __bfloat162float(before[i / 2 * 4 + 2 * h + i % 2]));
+            }
+            out[std::int64_t{token} * product.n + column + 8 * h] = value;
+          }
+        }
+      }
+    }
+  }
+
+  const Parameters& p_;
+  const Stages<kTokens>& stages_;
+  const int lane_, warp_row_;
+  Ring ring_;
+};
+
+}  // namespace tessera::kernels::cuda::layers

@@ -1,0 +1,113 @@
+#include <string>
+
+#include "kernels/cuda/layers_sm90.hpp"
+#include "tests/kernels/gpu.hpp"
+#include "tests/support/layers_case.hpp"
+
+namespace tessera::testing {
+namespace {
+
+using namespace kernels::cuda;  // what is tested
+
+// Whole layers at once against the kernels that they stand for, bit for bit.
+class Layers : public GpuTest {
+ protected:
+  void SetUp() override {
+    GpuTest::SetUp();
+    if (IsSkipped()) return;
+    cudaDeviceProp properties{};
+    cuda_check(cudaGetDeviceProperties(&properties, 0));
+    if (properties.major != 9) {
+      std::puts("ALL TESTS SKIPPED: no Hopper GPU");
+      GTEST_SKIP() << "for Hopper";
+    }
+  }
+
+  static std::size_t count_different(LayersCase::Activations::Rows& a,
+                                     LayersCase::Activations::Rows& b, std::int64_t rows) {
+    const auto left = a.host(rows), right = b.host(rows);
+    std::size_t different = 0;
+    for (std::size_t i = 0; i < left.size(); ++i) {
+      // A sum of exactly zero may have either sign.
+      different += left[i] != right[i] && ((left[i] | right[i]) & 0x7FFF) != 0 ? 1 : 0;
+    }
+    return different;
+  }
+
+  // Runs both ways and compares what the last layer left.
+  static void compare(LayersCase& layers, const std::vector<std::int32_t>& lengths, int begin,
+                      int end) {
+    layers.set_lengths(lengths);
+    if (!layers.runner.supports(layers.rows)) GTEST_FAIL() << "not supported";
+    LayersCase::Activations expected(layers.shape, kLayersRowsMax);
+    LayersCase::Activations actual(layers.shape, kLayersRowsMax);
+    for (LayersCase::Activations* a : {&expected, &actual}) {
+      layers.start(*a, 7);
+      launch_fill_random(a->attention.data(), layers.rows * a->attention.width, 8, nullptr);
+    }
+    layers.run_one_by_one(expected, begin, end, nullptr);
+    layers.run_at_once(actual, begin, end, nullptr);
+    const std::int64_t rows = layers.rows;
+    std::string what = std::to_string(rows) + " rows, " + std::to_string(lengths.size()) +
+                       " sequences, steps " + std::to_string(begin) + " to " + std::to_string(end);
+    EXPECT_EQ(count_different(actual.qkv, expected.qkv, rows), 0U) << what;
+    EXPECT_EQ(count_different(actual.attention, expected.attention, rows), 0U) << what;
+    EXPECT_EQ(count_different(actual.mlp, expected.mlp, rows), 0U) << what;
+    EXPECT_EQ(count_different(actual.x, expected.x, rows), 0U) << what;
+    EXPECT_EQ(count_different(actual.normed, expected.normed, rows), 0U) << what;
+    for (const std::uint16_t bits : actual.x.host(rows)) {
+      if ((bits & 0x7F80) == 0x7F80) GTEST_FAIL() << what << ": not finite";
+    }
+  }
+};
+
+TEST_F(Layers, OneLayerStepByStep) {
+  LayersCase layers(kShape06B, 1);
+  for (int end = 1; end <= kLayerSteps; ++end) compare(layers, {24}, 0, end);
+}
+
+TEST_F(Layers, HaveTheBitsOfTheirKernels) {
+  for (const kernels::EncoderShape& shape : {kShape06B, kShape4B, kShape8B}) {
+    LayersCase layers(shape, 3);
+    for (const std::vector<std::int32_t>& lengths : {std::vector<std::int32_t>{1},
+                                                     {8},
+                                                     {13},
+                                                     {24},
+                                                     {3, 20, 0, 1},
+                                                     {32},
+                                                     {17, 31},
+                                                     {64},
+                                                     {9, 0, 40, 15},
+                                                     {1, 2, 3, 4, 5, 6, 7, 8, 9, 10},
+                                                     std::vector<std::int32_t>(30, 2)}) {
+      compare(layers, lengths, 0, layers.num_steps());
+    }
+  }
+}
+
+// From after one layer's attention to before the next one's.
+TEST_F(Layers, BetweenTwoAttentions) {
+  LayersCase layers(kShape4B, 2);
+  for (const std::int32_t rows : {5, 24, 50, 64}) {
+    compare(layers, {rows}, static_cast<int>(LayerStep::kO),
+            kLayerSteps + static_cast<int>(LayerStep::kAttention));
+  }
+}
+
+TEST_F(Layers, TwiceTheSameBits) {
+  LayersCase layers(kShape06B, 6);
+  const std::vector<std::int32_t> lengths{20, 44};
+  layers.set_lengths(lengths);
+  LayersCase::Activations first(layers.shape, kLayersRowsMax);
+  LayersCase::Activations second(layers.shape, kLayersRowsMax);
+  layers.start(first, 1);
+  layers.run_at_once(first, 0, layers.num_steps(), nullptr);
+  for (int i = 0; i < 20; ++i) {
+    layers.start(second, 1);
+    layers.run_at_once(second, 0, layers.num_steps(), nullptr);
+    EXPECT_EQ(first.x.host(layers.rows), second.x.host(layers.rows)) << i;
+  }
+}
+
+}  // namespace
+}  // namespace tessera::testing
