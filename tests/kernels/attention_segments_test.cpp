@@ -3,10 +3,10 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdio>
 #include <map>
 
 #include "tests/kernels/attention_case.hpp"
+#include "tests/support/gpu_test.hpp"
 
 namespace tessera::testing {
 namespace {
@@ -128,19 +128,8 @@ class PartCase {
   kernels::cuda::AttentionTileCounts counts_, bounds_;
 };
 
-class AttentionSegments : public ::testing::Test {
+class AttentionSegments : public GpuTest {
  protected:
-  static bool has_gpu() {
-    int count = 0;
-    return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-  }
-  static void SetUpTestSuite() {
-    if (!has_gpu()) std::puts("ALL TESTS SKIPPED: no GPU");  // what ctest looks for
-  }
-  void SetUp() override {
-    if (!has_gpu()) GTEST_SKIP() << "no GPU";
-  }
-
   // The GPUs' parts together: right, and bit for bit the attention of the whole batch.
   static void expect_whole(std::int64_t q_heads, std::int64_t kv_heads,
                            const std::vector<std::int32_t>& seqlens,

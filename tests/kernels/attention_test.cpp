@@ -1,8 +1,7 @@
 #include <gtest/gtest.h>
 
-#include <cstdio>
-
 #include "tests/kernels/attention_case.hpp"
+#include "tests/support/gpu_test.hpp"
 
 namespace tessera::testing {
 namespace {
@@ -12,19 +11,8 @@ using kernels::cuda::AttentionPlan;
 // bf16 probabilities and a bf16 result: about 2^-9 each.
 constexpr double kTolerance = 8e-3;
 
-class AttentionOnGpu : public ::testing::Test {
+class AttentionOnGpu : public GpuTest {
  protected:
-  static bool has_gpu() {
-    int count = 0;
-    return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-  }
-  static void SetUpTestSuite() {
-    if (!has_gpu()) std::puts("ALL TESTS SKIPPED: no GPU");  // what ctest looks for
-  }
-  void SetUp() override {
-    if (!has_gpu()) GTEST_SKIP() << "no GPU";
-  }
-
   // Both forms where the GPU has both.
   static std::vector<AttentionPlan> plans(std::int64_t q_heads, std::int64_t kv_heads) {
     std::vector<AttentionPlan> plans{device_plan(q_heads, kv_heads)};

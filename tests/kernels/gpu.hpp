@@ -1,29 +1,16 @@
 #pragma once
 
 #include <cuda_runtime_api.h>
-#include <gtest/gtest.h>
 
 #include <cstdint>
-#include <cstdio>
 #include <span>
 #include <vector>
 
 #include "kernels/cuda/cuda_check.hpp"
 #include "kernels/cuda/resources.hpp"
+#include "tests/support/gpu_test.hpp"
 
 namespace tessera::testing {
-
-// Base of tests that need a GPU: skipped, visibly, where there is none.
-class GpuTest : public ::testing::Test {
- protected:
-  static bool has_gpu() { return kernels::cuda_device_count() > 0; }
-  static void SetUpTestSuite() {
-    if (!has_gpu()) std::puts("ALL TESTS SKIPPED: no GPU");  // what ctest looks for
-  }
-  void SetUp() override {
-    if (!has_gpu()) GTEST_SKIP() << "no GPU";
-  }
-};
 
 // An array in device memory. Made from a count it is filled with 0xFF bytes, which are NaN as bf16
 // and as float32, so that what nothing writes is seen.

@@ -3,6 +3,7 @@
 
 #include <ostream>
 
+#include "tests/support/gpu_test.hpp"
 #include "tests/worker/reference_case.hpp"
 
 namespace tessera {
@@ -13,15 +14,8 @@ using kernels::DType;
 constexpr double kCosineMin = 0.9995;
 constexpr double kAloneCosineMin = 0.99999;
 
-class OnGpu : public ::testing::Test {
+class OnGpu : public testing::GpuTest {
  protected:
-  static bool has_gpu() { return kernels::cuda_device_count() > 0; }
-  static void SetUpTestSuite() {
-    if (!has_gpu()) std::puts("ALL TESTS SKIPPED: no GPU");  // what ctest looks for
-  }
-  void SetUp() override {
-    if (!has_gpu()) GTEST_SKIP() << "no GPU";
-  }
   static Served serve(const Reference& reference) {
     return Served(reference, DType::kBFloat16, 2, "cuda:0");
   }
