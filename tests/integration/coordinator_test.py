@@ -389,6 +389,7 @@ def test_answers_lost_with_a_connection_come_again(coordinator):
 
         consuming = threading.Thread(target=consume, daemon=True)
         consuming.start()
+        assert proxy.hold_answers.wait(40 * SLOWDOWN)
         while len({tuple(i) + (FINAL_TOKEN,) for c in chunks for i in c} - set(worker.sequences)):
             time.sleep(0.01)
         time.sleep(0.2)

@@ -12,13 +12,6 @@
 #include "tests/support/host_backend.hpp"
 #include "tests/worker/embed_helpers.hpp"
 
-#ifdef __SANITIZE_THREAD__
-// Teams share oneDNN's cache of primitives, whose locks the sanitizer does not see.
-extern "C" const char* __tsan_default_suppressions() {
-  return "race:dnnl::\nrace:tessera::kernels::cpu::MatmulLibrary::prepare\n";
-}
-#endif
-
 namespace tessera {
 namespace {
 
