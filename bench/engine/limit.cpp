@@ -1,7 +1,10 @@
 #include "bench/engine/limit.hpp"
 
+#include <algorithm>
 #include <array>
+#include <functional>
 #include <memory>
+#include <vector>
 
 #include "bench/gpu_timer.hpp"
 #include "kernels/cuda/attention.hpp"
@@ -26,24 +29,52 @@ struct RandomRows : DeviceBuffer {
   }
 };
 
-double product_s(Gemm& gemm, std::int64_t rows, std::int64_t n, std::int64_t k) {
-  RandomRows in(rows, k, 1);
-  RandomRows weight(n, k, 0.03F);
-  RandomRows out(rows, n, 1);
-  gemm.tune({.weight = weight.as<Bf16>(), .n = n, .k = k, .max_rows = rows, .only_largest = true},
-            out.as<Bf16>(), in.as<Bf16>(), nullptr);
-  return median_us(
-             [&](int, cudaStream_t stream) {
-               gemm.multiply({.out = out.as<Bf16>(),
-                              .in = in.as<Bf16>(),
-                              .weight = weight.as<Bf16>(),
-                              .rows = rows,
-                              .n = n,
-                              .k = k},
-                             stream);
-             },
-             3, 7) /
-         1e6;
+// One of a layer's products, with operands of its own.
+class Product {
+ public:
+  Product(Gemm& gemm, std::int64_t rows, std::int64_t n, std::int64_t k)
+      : gemm_(gemm),
+        rows_(rows),
+        n_(n),
+        k_(k),
+        in_(rows, k, 1),
+        weight_(n, k, 0.03F),
+        out_(rows, n, 1) {
+    gemm.tune(
+        {.weight = weight_.as<Bf16>(), .n = n, .k = k, .max_rows = rows, .only_largest = true},
+        out_.as<Bf16>(), in_.as<Bf16>(), nullptr);
+  }
+  void run(cudaStream_t stream) {
+    gemm_.multiply({.out = out_.as<Bf16>(),
+                    .in = in_.as<Bf16>(),
+                    .weight = weight_.as<Bf16>(),
+                    .rows = rows_,
+                    .n = n_,
+                    .k = k_},
+                   stream);
+  }
+
+ private:
+  Gemm& gemm_;
+  std::int64_t rows_, n_, k_;
+  RandomRows in_, weight_, out_;
+};
+
+// Of one round of the products, once they have run for kSettleS without a pause.
+double kept_up_s(const std::function<void(cudaStream_t)>& round) {
+  constexpr double kSettleS = 1.5, kTimedS = 1;
+  const double first_us = median_us([&](int, cudaStream_t stream) { round(stream); }, 1, 3);
+  const auto rounds = [&](double seconds) {
+    return std::max(1, static_cast<int>(seconds * 1e6 / first_us));
+  };
+  const Stream stream = make_stream();
+  const Event from = make_event(Timing::kOn);
+  const Event to = make_event(Timing::kOn);
+  for (int i = 0; i < rounds(kSettleS); ++i) round(stream.get());
+  cuda_check(cudaEventRecord(from.get(), stream.get()));
+  for (int i = 0; i < rounds(kTimedS); ++i) round(stream.get());
+  cuda_check(cudaEventRecord(to.get(), stream.get()));
+  return static_cast<double>(elapsed_ms(from, to)) / 1e3 / rounds(kTimedS);
 }
 
 double copy_rate() {
@@ -65,12 +96,19 @@ LimitProbe::LimitProbe(const ModelConfig& config, std::int64_t rows) : config_(c
        {config.hidden_size, config.q_width()},
        {2 * config.intermediate_size, config.hidden_size},
        {config.hidden_size, config.intermediate_size}}};
-  double layer_s = 0;
+  std::vector<std::unique_ptr<Product>> layer;
+  double burst_s = 0;
   for (const auto& [n, k] : products) {
-    layer_s += product_s(gemm, rows, n, k);
+    Product& product = *layer.emplace_back(std::make_unique<Product>(gemm, rows, n, k));
+    burst_s += median_us([&](int, cudaStream_t stream) { product.run(stream); }, 3, 7) / 1e6;
   }
-  product_s_per_token_ =
-      layer_s * static_cast<double>(config.num_hidden_layers) / static_cast<double>(rows);
+  const double kept_s = kept_up_s([&](cudaStream_t stream) {
+    for (const auto& product : layer) product->run(stream);
+  });
+  const double per_token =
+      static_cast<double>(config.num_hidden_layers) / static_cast<double>(rows);
+  product_s_per_token_ = kept_s * per_token;
+  burst_s_per_token_ = burst_s * per_token;
   copy_bytes_per_s_ = copy_rate();
 }
 
@@ -80,6 +118,10 @@ double LimitProbe::weight_bytes() const {
 }
 
 double LimitProbe::products_tflops() const { return weight_bytes() / product_s_per_token_ / 1e12; }
+
+double LimitProbe::burst_products_tflops() const {
+  return weight_bytes() / burst_s_per_token_ / 1e12;
+}
 
 PassLimit LimitProbe::limit(const std::vector<PackedBatch>& batches) const {
   cudaDeviceProp properties{};

@@ -8,6 +8,7 @@ LimitProbe::LimitProbe(const ModelConfig&, std::int64_t) {
 }
 PassLimit LimitProbe::limit(const std::vector<PackedBatch>&) const { return {}; }
 double LimitProbe::products_tflops() const { return 0; }
+double LimitProbe::burst_products_tflops() const { return 0; }
 double LimitProbe::weight_bytes() const { return 0; }
 
 }  // namespace tessera::bench
