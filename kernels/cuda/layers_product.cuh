@@ -66,8 +66,11 @@ __device__ void load_weights(const Parameters& p, const Stages<kTokens>& stages)
   }
 }
 
-// One thread. A stage of fewer slices than the cluster has blocks is brought by some of them, which
-// take turns.
+// One thread. A stage of fewer slices than the cluster has blocks is brought by some of them only;
+// which, depends on its place in the ring. The others must not wait for it: without them it may
+// come, pass and be free again before they look, and its barrier would have the parity that it had
+// before. A block that brings a stage at some place brings each one there, so it misses none; and
+// when a product begins, all blocks have done with the one before.
 template <int kTokens>
 __device__ void load_activations(const Parameters& p, const Stages<kTokens>& stages) {
   const int rank = hopper::cluster_rank();
@@ -82,9 +85,9 @@ __device__ void load_activations(const Parameters& p, const Stages<kTokens>& sta
     wait_for_step_before(p, step);
     hopper::fence_copies();
     for (int i = 0; i < product.stages; ++i) {
-      const int slice = ((rank + i) & (p.cluster - 1)) * together;
-      hopper::wait(stages.empty_in_all(ring.stage), ring.parity ^ 1);
+      const int slice = ((rank + ring.stage) & (p.cluster - 1)) * together;
       if (slice < product.slices()) {
+        hopper::wait(stages.empty_in_all(ring.stage), ring.parity ^ 1);
         hopper::copy_box_to(stages.weights(ring.stage) + offset +
                                 static_cast<std::uint32_t>(slice * kTokens * kSwizzleRow),
                             map, stages.full(ring.stage), 0, 0, (i << product.slice_count) + slice,

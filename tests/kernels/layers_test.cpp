@@ -109,5 +109,31 @@ TEST_F(Layers, TwiceTheSameBits) {
   }
 }
 
+// The blocks of a cluster get far out of step where the memory answers late.
+TEST_F(Layers, SameBitsWhileTheMemoryIsBusy) {
+  constexpr std::size_t kBytes = std::size_t{64} << 20;
+  DeviceBuffer from(kBytes, "a test"), to(kBytes, "a test");
+  const Stream busy = make_stream();
+  const Stream own = make_stream();
+  LayersCase layers(kShape4B, 4);
+  for (const std::int32_t rows : {8, 24, 64}) {
+    layers.set_lengths(std::vector<std::int32_t>{rows});
+    LayersCase::Activations expected(layers.shape, kLayersRowsMax);
+    LayersCase::Activations actual(layers.shape, kLayersRowsMax);
+    layers.start(expected, 5);
+    layers.run_one_by_one(expected, 0, layers.num_steps(), own.get());
+    const auto bits = expected.x.host(rows);
+    for (int i = 0; i < 30; ++i) {
+      layers.start(actual, 5);
+      for (int j = 0; j < 8; ++j) {
+        cuda_check(
+            cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, busy.get()));
+      }
+      layers.run_at_once(actual, 0, layers.num_steps(), own.get());
+      ASSERT_EQ(actual.x.host(rows), bits) << rows << " rows, run " << i;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tessera::testing
