@@ -51,6 +51,21 @@ __device__ inline void wait(std::uint32_t address, int parity) {
       : "memory");
 }
 
+// Whether that phase has ended.
+__device__ inline bool is_over(std::uint32_t address, int parity) {
+  int over;
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "mbarrier.test_wait.parity.acquire.cta.shared::cta.b64 done, [%1], %2;\n"
+      "selp.b32 %0, 1, 0, done;\n"
+      "}"
+      : "=r"(over)
+      : "r"(address), "r"(parity)
+      : "memory");
+  return over != 0;
+}
+
 // Position in a ring of kStages buffers. A full barrier is waited for with `parity`, an empty one
 // with `parity ^ 1`, so that the first round through the ring finds all buffers empty.
 template <int kStages>

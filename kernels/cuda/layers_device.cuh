@@ -39,6 +39,7 @@ constexpr int kSliceCounts = 4;
 
 struct LayerEntry {
   CUtensorMap weights[kProducts][kSliceCounts];  // box: 64 of k x tile_rows x 1 << i slices
+  const __nv_bfloat16* matrices[kProducts];      // the same weights
   const float* q_norm;
   const float* k_norm;
   const float* post_norm;
@@ -74,6 +75,13 @@ struct Barriers {
   std::uint64_t full[kStagesMax];
   std::uint64_t empty[kStagesMax];         // of this block: weights may come
   std::uint64_t empty_in_all[kStagesMax];  // of all blocks of the cluster: activations may
+};
+
+// Two warps read weights ahead.
+constexpr int kReaders = 64;  // threads
+struct ReadAhead {
+  int loaded;  // bytes of weights that load_weights has asked for
+  std::uint32_t words[kReaders];
 };
 
 // Position in the ring of stages; their number is known at the launch only.

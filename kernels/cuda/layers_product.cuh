@@ -48,8 +48,9 @@ class Stages {
 
 // One thread.
 template <int kTokens>
-__device__ void load_weights(const Parameters& p, const Stages<kTokens>& stages) {
+__device__ void load_weights(const Parameters& p, const Stages<kTokens>& stages, ReadAhead& ahead) {
   Ring ring;
+  int loaded = 0;
   for (int step = next_product(p, p.begin); step < p.end; step = next_product(p, step + 1)) {
     const int index = product_of(step);
     const Product product = p.products[index];
@@ -61,9 +62,58 @@ __device__ void load_weights(const Parameters& p, const Stages<kTokens>& stages)
                             product.slices() * (product.tile_rows + kTokens) * kSwizzleRow);
       hopper::copy_box(stages.weights(ring.stage), map, stages.full(ring.stage), 0, first_row,
                        i << product.slice_count);
+      loaded += product.slices() * product.weight_bytes();
+      *static_cast<volatile int*>(&ahead.loaded) = loaded;
       ring.advance(p.stages);
     }
   }
+}
+
+// Two warps. The ring is full whenever the products wait for something, and the memory would rest.
+// So these read ahead of load_weights what it will want, one word of each sector, for the L2 cache
+// to keep. Prefetch instructions will not do: they are dropped when many are on their way; and what
+// is read as not to be allocated in the first-level cache does not stay in the second either.
+constexpr int kAheadBytes = 192 << 10;  // of all blocks: half of the L2 cache
+// Words of a thread on their way. More would fill the memory's queues, and what the small steps
+// read would come later.
+constexpr int kWordsAtOnce = 6;
+
+__device__ inline void read_ahead(const Parameters& p, ReadAhead& ahead, int thread) {
+  constexpr int kSector = 32;  // bytes
+  const volatile int& loaded = ahead.loaded;
+  std::uint32_t all = 0;
+  int position = 0;  // as `loaded` counts
+  for (int step = next_product(p, p.begin); step < p.end; step = next_product(p, step + 1)) {
+    const int index = product_of(step);
+    const Product& product = p.products[index];
+    const int first_row = static_cast<int>(blockIdx.x) * product.tile_rows;
+    const int rows = min(product.tile_rows, product.n - first_row);
+    const int row_bytes = product.k * 2;
+    const char* stage =
+        reinterpret_cast<const char*>(p.layers[step / kLayerSteps].matrices[index]) +
+        std::int64_t{first_row} * row_bytes;
+    const int shift = product.slice_count + 2;  // 1 << shift sectors of a row are in a stage
+    for (int i = 0; i < product.stages; ++i) {
+      while (position > loaded + kAheadBytes) __nanosleep(40);
+      const int sectors = position < loaded || rows <= 0 ? 0 : rows << shift;
+#pragma unroll 1
+      for (int first = thread; first < sectors; first += kReaders * kWordsAtOnce) {
+        std::uint32_t words[kWordsAtOnce];
+#pragma unroll
+        for (int j = 0; j < kWordsAtOnce; ++j) {
+          const int at = min(first + kReaders * j, sectors - 1);
+          const int row = at >> shift;
+          const char* sector = stage + row * row_bytes + (at - (row << shift)) * kSector;
+          asm volatile("ld.global.u32 %0, [%1];" : "=r"(words[j]) : "l"(sector));
+        }
+#pragma unroll
+        for (const std::uint32_t word : words) all ^= word;
+      }
+      position += product.slices() * product.weight_bytes();
+      stage += kSwizzleRow << product.slice_count;
+    }
+  }
+  *static_cast<volatile std::uint32_t*>(&ahead.words[thread]) = all;  // so that the loads stay
 }
 
 // One thread. A stage of fewer slices than the cluster has blocks is brought by some of them only;
@@ -168,12 +218,21 @@ class Consumer {
     }
   }
 
+  // For stage i of a product, which is the ring's current one.
+  __device__ void wait(int step, int i) const {
+    hopper::wait(stages_.full(ring_.stage), ring_.parity);
+    if (i == 0 && threadIdx.x == 0) trace(p_, step, 0);
+  }
+  // The same for all lanes.
+  __device__ bool is_there() const {
+    return __all_sync(~0U, hopper::is_over(stages_.full(ring_.stage), ring_.parity));
+  }
+
   template <int kTiles>
   __device__ void multiply_many(Sums<kTiles>& d, const Product& product, int step) {
     int previous = -1;
     for (int i = 0; i < product.stages; ++i) {
-      hopper::wait(stages_.full(ring_.stage), ring_.parity);
-      if (i == 0 && threadIdx.x == 0) trace(p_, step, 0);
+      wait(step, i);
       multiply_stage<kTiles>(d, product);
       hopper::products_wait<1>();
       if (previous >= 0) release(previous);
@@ -196,57 +255,76 @@ class Consumer {
   // shorter than wgmma's.
   template <int kTiles>
   __device__ void multiply_few(Sums<kTiles>& d, const Product& product, int step) {
-    const bool idle = warp_row_ >= product.tile_rows;
-    for (int i = 0; i < product.stages; ++i) {
-      hopper::wait(stages_.full(ring_.stage), ring_.parity);
-      if (i == 0 && threadIdx.x == 0) trace(p_, step, 0);
-      if (!idle) {
-        if (kTiles == 1 && product.slice_count == 3) {
-          multiply_slices<kTiles, 8>(d, product);
-        } else if (product.slice_count == 2) {
-          multiply_slices<kTiles, 4>(d, product);
-        } else if (product.slice_count == 1) {
-          multiply_slices<kTiles, 2>(d, product);
-        } else {
-          multiply_slices<kTiles, 1>(d, product);
-        }
+    if (warp_row_ >= product.tile_rows) {
+      for (int i = 0; i < product.stages; ++i) {
+        wait(step, i);
+        release(ring_.stage);
+        ring_.advance(p_.stages);
       }
-      release(ring_.stage);
-      ring_.advance(p_.stages);
+    } else if (kTiles == 1 && product.slice_count == 3) {
+      multiply_slices<kTiles, 8>(d, product, step);
+    } else if (product.slice_count == 2) {
+      multiply_slices<kTiles, 4>(d, product, step);
+    } else if (product.slice_count == 1) {
+      multiply_slices<kTiles, 2>(d, product, step);
+    } else {
+      multiply_slices<kTiles, 1>(d, product, step);
     }
   }
 
-  // One stage without a branch: each half slice is read while the one before is multiplied.
+  // Each half slice is read while the one before is multiplied, that of the next stage too if the
+  // stage is there by then.
   template <int kTiles, int kSlices>
-  __device__ void multiply_slices(Sums<kTiles>& d, const Product& product) const {
-    const std::uint32_t row = stages_.weights(ring_.stage) +
-                              static_cast<std::uint32_t>((warp_row_ + lane_ % 16) * kSwizzleRow);
-    const std::uint32_t token = stages_.activations(product, ring_.stage) +
-                                static_cast<std::uint32_t>(lane_ % 8 * kSwizzleRow);
-    const auto slice_bytes = static_cast<std::uint32_t>(product.weight_bytes());
+  __device__ void multiply_slices(Sums<kTiles>& d, const Product& product, int step) {
     Operands<kTiles> operands[2];
-    read<kTiles>(operands[0], row, token, 0);
+    wait(step, 0);
+    read_half<kTiles>(operands[0], product, 0);
+    for (int i = 0; i < product.stages; ++i) {
 #pragma unroll
-    for (int half = 0; half < 2 * kSlices; ++half) {
-      if (half + 1 < 2 * kSlices) {
-        const int slice = (half + 1) / 2;
-        read<kTiles>(
-            operands[(half + 1) % 2], row + static_cast<std::uint32_t>(slice) * slice_bytes,
-            token + static_cast<std::uint32_t>(slice * kTokens * kSwizzleRow), (half + 1) % 2);
+      for (int half = 0; half + 1 < 2 * kSlices; ++half) {
+        read_half<kTiles>(operands[(half + 1) % 2], product, half + 1);
+        multiply_half<kTiles>(d, operands[half % 2]);
       }
-      const Operands<kTiles>& now = operands[half % 2];
+      const int stage = ring_.stage;
+      ring_.advance(p_.stages);
+      const bool more = i + 1 < product.stages;
+      const bool there = more && is_there();
+      if (there) read_half<kTiles>(operands[0], product, 0);
+      multiply_half<kTiles>(d, operands[1]);
+      release(stage);
+      if (more && !there) {
+        wait(step, i + 1);
+        read_half<kTiles>(operands[0], product, 0);
+      }
+    }
+  }
+
+  template <int kTiles>
+  __device__ static void multiply_half(Sums<kTiles>& d, const Operands<kTiles>& operands) {
 #pragma unroll
-      for (int k = 0; k < 2; ++k) {
+    for (int k = 0; k < 2; ++k) {
 #pragma unroll
-        for (int tile = 0; tile < kTiles; ++tile) {
+      for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
-          for (int n = 0; n < kTokens / 8; ++n) {
-            multiply_16x8(d[tile][n], now.weights[tile][k], now.activations[n][2 * k],
-                          now.activations[n][2 * k + 1]);
-          }
+        for (int n = 0; n < kTokens / 8; ++n) {
+          multiply_16x8(d[tile][n], operands.weights[tile][k], operands.activations[n][2 * k],
+                        operands.activations[n][2 * k + 1]);
         }
       }
     }
+  }
+
+  // From the ring's current stage.
+  template <int kTiles>
+  __device__ void read_half(Operands<kTiles>& operands, const Product& product, int half) const {
+    const int slice = half / 2;
+    const std::uint32_t row = stages_.weights(ring_.stage) +
+                              static_cast<std::uint32_t>(slice * product.weight_bytes() +
+                                                         (warp_row_ + lane_ % 16) * kSwizzleRow);
+    const std::uint32_t token =
+        stages_.activations(product, ring_.stage) +
+        static_cast<std::uint32_t>((slice * kTokens + lane_ % 8) * kSwizzleRow);
+    read<kTiles>(operands, row, token, half % 2);
   }
 
   // Rows of 128 bytes lie swizzled: piece c of sixteen bytes of row r at c ^ r % 8.

@@ -1,10 +1,11 @@
 // Whole layers of a short batch in one launch.
 //
 // One block an SM, all resident, clusters of four. In each block one warpgroup multiplies, two
-// warps load weights and activations, and four do what lies between the products. Steps wait for
-// each other through counters in device memory. A weight is read once and by one block only, at the
-// rate of the memory: while the blocks wait for a step's last one, for a norm or for attention,
-// weights of the products to come are on their way into shared memory.
+// warps load weights and activations, two read weights ahead, and four do what lies between the
+// products. Steps wait for each other through counters in device memory. A weight is used once and
+// by one block only, at the rate of the memory: while the blocks wait for a step's last one, for a
+// norm or for attention, weights of the products to come are on their way into shared memory and,
+// when that is full, into the L2 cache.
 
 #include <algorithm>
 #include <array>
@@ -24,7 +25,8 @@ namespace tessera::kernels::cuda {
 namespace layers {
 namespace {
 
-constexpr int kThreads = kConsumers + kHelpers + 128;
+constexpr int kLoaders = kConsumers + kHelpers;  // the first thread of four warps
+constexpr int kThreads = kLoaders + 64 + kReaders;
 
 __device__ void init_barriers(const Parameters& p, Barriers& barriers) {
   constexpr int kWarps = kConsumers / 32;
@@ -41,22 +43,28 @@ __global__ void __launch_bounds__(kThreads, 1) layers_kernel(const __grid_consta
   extern __shared__ unsigned char raw[];
   __shared__ Barriers barriers;
   __shared__ HelperMemory<kTokens> helper_memory;
+  __shared__ ReadAhead ahead;
   const std::uint32_t start = hopper::shared_address(raw);
   const Stages<kTokens> stages(p, start + ((1024 - (start & 1023)) & 1023), barriers);
-  if (threadIdx.x == 0) init_barriers(p, barriers);
+  if (threadIdx.x == 0) {
+    init_barriers(p, barriers);
+    ahead.loaded = 0;
+  }
   __syncthreads();
   hopper::cluster_sync();
   const auto thread = static_cast<int>(threadIdx.x);
+  // Together what 168 registers of each thread are, which the launch has.
   if (thread < kConsumers) {
-    hopper::take_registers<232>();
+    hopper::take_registers<224>();
     Consumer<kTokens>(p, stages).run();
-  } else if (thread < kConsumers + kHelpers) {
-    hopper::take_registers<232>();
+  } else if (thread < kLoaders) {
+    hopper::take_registers<224>();
     Helper<kTokens>(p, helper_memory, thread - kConsumers).run();
   } else {
-    hopper::give_registers<40>();
-    if (thread == kConsumers + kHelpers) load_weights(p, stages);
-    if (thread == kConsumers + kHelpers + 32) load_activations(p, stages);
+    hopper::give_registers<56>();
+    if (thread == kLoaders) load_weights(p, stages, ahead);
+    if (thread == kLoaders + 32) load_activations(p, stages);
+    if (thread >= kLoaders + 64) read_ahead(p, ahead, thread - kLoaders - 64);
   }
   __syncthreads();
   hopper::cluster_sync();  // none leaves while others reach into its memory
@@ -227,6 +235,7 @@ void LayerRunner::set_layers(std::span<const LayerPointers> layers, cudaStream_t
                              .post_norm = layer.post_norm,
                              .next_norm = layer.next_norm};
     for (int i = 0; i < layers::kProducts; ++i) {
+      entry.matrices[i] = weights[i];
       for (int count = 0; count < layers::kSliceCounts; ++count) {
         entry.weights[i][count] =
             sliced_map(weights[i], sizes[i].n, sizes[i].k, shares.rows[i], 1 << count);
