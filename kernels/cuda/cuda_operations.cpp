@@ -155,8 +155,8 @@ void CudaBackend::rms_norm(Buffer& out, Buffer& x, Buffer& weight, std::int64_t 
 void CudaBackend::multiply(Bf16* out, Buffer& in, Bf16Weight& weight, std::int64_t first_row,
                            std::int64_t n, std::int64_t rows, bool accumulate) {
   CHECK(first_row + n <= weight.rows());
-  const bool parted =
-      accumulate && rows <= kPartedGemmRowsMax && fused_.is_faster(n, weight.cols(), rows);
+  const bool parted = accumulate && rows <= kPartedGemmRowsMax &&
+                      fused_.is_faster(FusedKind::kParts, n, weight.cols(), rows);
   if (parted || small_gemm_supports(compute_capability(), rows, n, weight.cols())) {
     using Form = SmallGemmArguments::Form;
     launch_small_gemm({.form = accumulate ? Form::kAdd : Form::kStore,
@@ -186,7 +186,7 @@ void CudaBackend::project_heads(Bf16* heads, Buffer& in, Bf16Weight& weight,
   const auto num_q = static_cast<int>(p.num_q);
   const auto num_k = static_cast<int>(p.num_k);
   const bool small = small_gemm_supports(compute_capability(), p.rows, p.width, weight.cols());
-  if (!small && fused_.is_faster(p.width, weight.cols(), p.rows)) {
+  if (!small && fused_.is_faster(FusedKind::kHeads, p.width, weight.cols(), p.rows)) {
     launch_qk_norm_rope_gemm({.out = heads,
                               .in = bf16(in),
                               .weight = weight.row(p.first_row),
@@ -335,7 +335,7 @@ void CudaBackend::swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weigh
                        .n = w.rows(),
                        .k = w.cols()},
                       num_sms, stream());
-  } else if (fused_.is_faster(w.rows(), w.cols(), covered)) {
+  } else if (fused_.is_faster(FusedKind::kSwiglu, w.rows(), w.cols(), covered)) {
     launch_swiglu_gemm({.out = bf16(out),
                         .in = bf16(in),
                         .weight = w.row(0),

@@ -24,19 +24,20 @@ float FusedChoice::median_us(const Run& run, std::int64_t rows, cudaStream_t str
   return times[kRuns / 2];
 }
 
-void FusedChoice::time(std::int64_t n, std::int64_t k, std::int64_t max_rows, const Run& fused,
-                       const Run& apart, cudaStream_t stream) {
-  const std::int64_t last = rows_bucket(max_rows);
+void FusedChoice::time(const Shape& shape, const Run& fused, const Run& apart,
+                       cudaStream_t stream) {
+  const std::int64_t last = rows_bucket(shape.max_rows);
   for (std::int64_t bucket = rows_bucket(1); bucket <= last; bucket = rows_bucket(bucket + 1)) {
-    const std::int64_t rows = std::min(bucket, max_rows);
+    const std::int64_t rows = std::min(bucket, shape.max_rows);
     if (median_us(fused, rows, stream) < median_us(apart, rows, stream)) {
-      faster_.insert({n, k, bucket});
+      faster_.insert({shape.kind, shape.n, shape.k, bucket});
     }
   }
 }
 
-bool FusedChoice::is_faster(std::int64_t n, std::int64_t k, std::int64_t rows) const {
-  return faster_.contains({n, k, rows_bucket(rows)});
+bool FusedChoice::is_faster(FusedKind kind, std::int64_t n, std::int64_t k,
+                            std::int64_t rows) const {
+  return faster_.contains({kind, n, k, rows_bucket(rows)});
 }
 
 }  // namespace tessera::kernels::cuda

@@ -11,6 +11,13 @@
 
 namespace tessera::kernels::cuda {
 
+// A way through a product other than cuBLASLt's with the kernel behind it.
+enum class FusedKind : std::uint8_t {
+  kHeads,   // QK-norm and RoPE in the epilogue
+  kSwiglu,  // SwiGLU in the epilogue
+  kParts,   // a sum of few rows, by the product of few rows in two parts
+};
+
 // For which row counts a fused product is faster than the product and its kernel apart, as timed at
 // start. Both give the same bits, so the choice may fall differently on every start. Owned by the
 // device's thread.
@@ -19,17 +26,23 @@ class FusedChoice {
   FusedChoice();
 
   // Times both ways for every bucket of rows up to max_rows. Blocks.
+  struct Shape {
+    FusedKind kind = FusedKind::kHeads;
+    std::int64_t n = 0;
+    std::int64_t k = 0;
+    std::int64_t max_rows = 0;
+  };
   using Run = std::function<void(std::int64_t rows)>;
-  void time(std::int64_t n, std::int64_t k, std::int64_t max_rows, const Run& fused,
-            const Run& apart, cudaStream_t stream);
+  void time(const Shape& shape, const Run& fused, const Run& apart, cudaStream_t stream);
 
   // False for what was not timed.
-  bool is_faster(std::int64_t n, std::int64_t k, std::int64_t rows) const;
+  bool is_faster(FusedKind kind, std::int64_t n, std::int64_t k, std::int64_t rows) const;
 
  private:
   float median_us(const Run& run, std::int64_t rows, cudaStream_t stream) const;
 
-  std::set<std::tuple<std::int64_t, std::int64_t, std::int64_t>> faster_;  // n, k, bucket
+  using Key = std::tuple<FusedKind, std::int64_t, std::int64_t, std::int64_t>;  // n, k, bucket
+  std::set<Key> faster_;
   Event started_;
   Event stopped_;
 };

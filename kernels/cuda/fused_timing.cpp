@@ -19,8 +19,7 @@ void CudaBackend::time_fused_products(const BatchLimits& limits, const EncoderSh
     }
     const bool is_qkv = t.n == shape.attention.qkv_width();
     const bool is_gate_up = t.n == 2 * shape.intermediate_size;
-    if (!(is_qkv || is_gate_up) ||
-        !fused_gemm_supports(properties_.major * 10 + properties_.minor, t.n, t.k)) {
+    if (!(is_qkv || is_gate_up) || !fused_gemm_supports(compute_capability(), t.n, t.k)) {
       continue;
     }
     const auto row_bytes = static_cast<std::size_t>(t.k + t.n) * sizeof(Bf16);
@@ -66,7 +65,8 @@ void CudaBackend::time_parted_sum(const Gemm::Tuning& t) {
                     .accumulate = true},
                    compute_.get());
   };
-  fused_.time(t.n, t.k, kRows, parted, whole, compute_.get());
+  fused_.time({.kind = FusedKind::kParts, .n = t.n, .k = t.k, .max_rows = kRows}, parted, whole,
+              compute_.get());
 }
 
 void CudaBackend::time_fused_swiglu(const Gemm::Tuning& t, Bf16* out, Bf16* in) {
@@ -80,7 +80,8 @@ void CudaBackend::time_fused_swiglu(const Gemm::Tuning& t, Bf16* out, Bf16* in) 
                    compute_.get());
     launch_swiglu(out, product, rows, t.n / 2, compute_.get());
   };
-  fused_.time(t.n, t.k, t.max_rows, fused, apart, compute_.get());
+  fused_.time({.kind = FusedKind::kSwiglu, .n = t.n, .k = t.k, .max_rows = t.max_rows}, fused,
+              apart, compute_.get());
 }
 
 void CudaBackend::time_fused_heads(const Gemm::Tuning& t, Bf16* out, Bf16* in,
@@ -116,7 +117,8 @@ void CudaBackend::time_fused_heads(const Gemm::Tuning& t, Bf16* out, Bf16* in,
                          .rope_table = table},
                         compute_.get());
   };
-  fused_.time(t.n, t.k, t.max_rows, fused, apart, compute_.get());
+  fused_.time({.kind = FusedKind::kHeads, .n = t.n, .k = t.k, .max_rows = t.max_rows}, fused, apart,
+              compute_.get());
 }
 
 }  // namespace tessera::kernels::cuda
