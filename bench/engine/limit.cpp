@@ -132,6 +132,7 @@ PassLimit LimitProbe::limit(const std::vector<PackedBatch>& batches) const {
   for (const PackedBatch& batch : batches) {
     const auto tokens = static_cast<std::int64_t>(batch.ids.size());
     limit.products_s += product_s_per_token_ * static_cast<double>(tokens);
+    limit.burst_products_s += burst_s_per_token_ * static_cast<double>(tokens);
     RandomRows qkv(tokens, plan.shape.qkv_width(), 1);
     RandomRows out(tokens, plan.shape.q_width(), 1);
     std::vector<std::byte> list(attention_tiles_bytes(

@@ -9,13 +9,15 @@
 namespace tessera::bench {
 
 // What a pass over these batches takes if it were nothing but matrix products at the rate of large
-// ones and attention at our kernel's rate, both measured now. Products count at the rate that they
-// keep up: the encoder runs for seconds, and a chip that has drawn its full power for one second
-// is slower than in its first milliseconds.
+// ones and attention at our kernel's rate, both measured now. `seconds` counts products at the rate
+// that they keep up: the encoder runs for seconds, and a chip that has drawn its full power for one
+// second is slower than in its first milliseconds, whose rate `burst_seconds` counts.
 struct PassLimit {
   double products_s = 0;
+  double burst_products_s = 0;
   double attention_s = 0;
   double seconds() const { return products_s + attention_s; }
+  double burst_seconds() const { return burst_products_s + attention_s; }
 };
 
 class LimitProbe {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cuda/gemm.hpp"
 #include "kernels/cuda/gemm_sm90.hpp"
 #include "kernels/cuda/operations.hpp"
 #include "tests/kernels/gpu.hpp"
@@ -133,6 +134,58 @@ TEST_F(FusedGemm, HeadsAreNormalisedAndRotated) {
           << rows << " rows, row " << i;
     }
   }
+}
+
+// Enough rows that every block has several tiles, and an odd number of row blocks.
+TEST_F(FusedGemm, ManyTilesHaveTheBitsOfTheLibrary) {
+  constexpr std::int64_t kRows = 4999, kColumns = 2048, kWidth = 1024;
+  constexpr int kHeads = kColumns / 128;
+  Operands operands(kRows, kColumns, kWidth);
+  constexpr std::size_t kCount = std::size_t{kRows} * kColumns;
+  DeviceArray<std::uint16_t> product(kCount), ours(kCount);
+  Gemm("/dev/null")
+      .multiply({.out = product.data<Bf16>(),
+                 .in = operands.in.data<Bf16>(),
+                 .weight = operands.weight.data<Bf16>(),
+                 .rows = kRows,
+                 .n = kColumns,
+                 .k = kWidth},
+                nullptr);
+  launch_plain_gemm(operands.arguments(ours, kRows), num_sms_, nullptr);
+  EXPECT_EQ(ours.host(), product.host());
+
+  DeviceArray<std::uint16_t> gated(kCount / 2), ours_gated(kCount / 2);
+  launch_swiglu(gated.data<Bf16>(), product.data<Bf16>(), kRows, kColumns / 2, nullptr);
+  launch_swiglu_gemm(operands.arguments(ours_gated, kRows), num_sms_, nullptr);
+  EXPECT_EQ(ours_gated.host(), gated.host());
+
+  const std::vector<float> norm = random_weights(128, 5);
+  DeviceArray<float> device_norm(norm), table(4096 * 128);
+  launch_rope_table(table.data(), 4096, kTheta, nullptr);
+  std::vector<std::int32_t> positions(kRows);
+  for (std::size_t i = 0; i < positions.size(); ++i) {
+    positions[i] = static_cast<std::int32_t>(i * 131 % 4096);
+  }
+  DeviceArray<std::int32_t> device_positions(positions);
+  launch_qk_norm_rope_gemm(operands.arguments(ours, kRows),
+                           {.num_q = kHeads - 4,
+                            .num_k = 2,
+                            .q_norm = device_norm.data(),
+                            .k_norm = device_norm.data(),
+                            .positions = device_positions.data(),
+                            .rope_table = table.data()},
+                           num_sms_, nullptr);
+  launch_qk_norm_rope({.heads = product.data<Bf16>(),
+                       .row_stride = kColumns,
+                       .rows = kRows,
+                       .num_q = kHeads - 4,
+                       .num_k = 2,
+                       .q_norm = device_norm.data(),
+                       .k_norm = device_norm.data(),
+                       .positions = device_positions.data(),
+                       .rope_table = table.data()},
+                      nullptr);
+  EXPECT_EQ(ours.host(), product.host());
 }
 
 TEST_F(FusedGemm, TwiceTheSameBits) {
