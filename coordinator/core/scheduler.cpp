@@ -161,6 +161,12 @@ bool Scheduler::bulk_is_due(Micros now) const {
   return waits && now - bulk_served_at_ >= options_.bulk_wait_us_max;
 }
 
+bool Scheduler::is_quiet(Micros now) const {
+  const bool waits =
+      !interactive_.empty() || !again_[index_of(protocol::Lane::kInteractive)].empty();
+  return !waits && (!query_served_at_ || now - *query_served_at_ >= options_.quiet_us);
+}
+
 std::uint32_t Scheduler::bulk_tokens_for(const WorkerCapacity& worker) const {
   // What waits is shared among the free slots, so that no worker idles while another has all.
   const std::uint64_t share =
@@ -186,13 +192,19 @@ std::vector<Flight*> Scheduler::pick(const WorkerCapacity& worker, Micros now) {
   const std::size_t queries = batch.flights.size();
   const double efficient = worker.seconds(worker.efficient_tokens(), 0);
   batch.tokens_max = has_queries ? worker.efficient_tokens() : bulk_tokens_for(worker);
-  batch.seconds_max = std::max(options_.bulk_batch_s_max, efficient);
+  const bool quiet = !has_queries && is_quiet(now);
+  batch.seconds_max =
+      std::max(quiet ? options_.quiet_bulk_batch_s_max : options_.bulk_batch_s_max, efficient);
   fill(batch, protocol::Lane::kBulk);
   if (batch.flights.size() > queries) {
     bulk_served_at_ = now;
   } else if (bulk_first) {
     batch.tokens_max = worker.max_batch_tokens;
     fill(batch, protocol::Lane::kInteractive);
+  }
+  const auto is_query = [](const Flight* f) { return f->lane == protocol::Lane::kInteractive; };
+  if (std::ranges::any_of(batch.flights, is_query)) {
+    query_served_at_ = now;
   }
   return std::move(batch.flights);
 }

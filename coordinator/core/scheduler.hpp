@@ -2,6 +2,7 @@
 
 #include <array>
 #include <deque>
+#include <optional>
 #include <vector>
 
 #include "coordinator/core/fair_lane.hpp"
@@ -13,6 +14,10 @@ struct SchedulerOptions {
   Micros bulk_wait_us_max = 1'000'000;
   // A bulk batch is closed when it is expected to take longer, since a query may wait behind it.
   double bulk_batch_s_max = 0.1;
+  // The same where no query has been given out for `quiet_us`: what is fixed in a batch's cost then
+  // weighs half as much, and the first query to come waits a little longer.
+  double quiet_bulk_batch_s_max = 0.2;
+  Micros quiet_us = 60'000'000;
 };
 
 // What the scheduler knows of the worker that a batch is picked for.
@@ -75,6 +80,7 @@ class Scheduler {
   void fill(Filling& batch, protocol::Lane lane);
   void fill_fair(Filling& batch, protocol::Lane lane, const LengthWindow& window);
   bool bulk_is_due(Micros now) const;
+  bool is_quiet(Micros now) const;
   std::uint32_t bulk_tokens_for(const WorkerCapacity& worker) const;
 
   const SchedulerOptions options_;
@@ -85,6 +91,7 @@ class Scheduler {
   std::uint64_t next_order_ = 1;
   bool bulk_stopped_ = false;
   Micros bulk_served_at_ = 0;  // Or when bulk began to wait.
+  std::optional<Micros> query_served_at_;
 };
 
 }  // namespace tessera::coordinator

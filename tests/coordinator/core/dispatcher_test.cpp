@@ -160,9 +160,9 @@ double seconds_a_batch(double stated_s, double true_s) {
 }
 
 TEST_F(DispatcherTest, WhatBatchesTakeCorrectsWhatTheWorkerStated) {
-  constexpr double kTrueS = 2e-5;  // A bulk batch of 0.1 s has 4,950 tokens.
+  constexpr double kTrueS = 2e-5;  // A bulk batch of 0.2 s, where nobody asks, has 9,950 tokens.
   const double well_known_s = seconds_a_batch(kTrueS, kTrueS);
-  EXPECT_NEAR(well_known_s, 0.1, 0.01);
+  EXPECT_NEAR(well_known_s, 0.2, 0.01);
   EXPECT_NEAR(seconds_a_batch(20 * kTrueS, kTrueS), well_known_s, 0.01) << "measured when loaded";
   EXPECT_NEAR(seconds_a_batch(kTrueS / 5, kTrueS), well_known_s, 0.01) << "now loaded";
   EXPECT_GT(seconds_a_batch(1000 * kTrueS, kTrueS), 0) << "beyond all reason: still served";

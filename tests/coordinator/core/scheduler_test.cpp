@@ -118,9 +118,30 @@ TEST(Scheduler, BoundsABulkBatchInTimeButNotBelowWhatIsEfficient) {
   WorkerCapacity timed = worker(100'000);
   timed.max_batch_sequences = 10'000;
   timed.cost_s_per_token = 1e-4;  // 0.1 s is 1,000 tokens.
+  queue.add(7, Lane::kInteractive);
+  EXPECT_EQ(queue.scheduler.pick(timed, 0).front()->length(), 7U);
   EXPECT_EQ(queue.scheduler.pick(timed, 0).size(), 100U);
   timed.cost_s = 0.05;  // Efficient from 4 * 0.05 / 1e-4 = 2,000 tokens.
   EXPECT_EQ(queue.scheduler.pick(timed, 0).size(), 200U);
+}
+
+TEST(Scheduler, BulkBatchesAreLongerWhereNobodyAsks) {
+  Queue queue;
+  for (int i = 0; i < 2000; ++i) {
+    queue.add(10);
+  }
+  WorkerCapacity timed = worker(100'000);
+  timed.max_batch_sequences = 10'000;
+  timed.cost_s_per_token = 1e-4;
+  EXPECT_EQ(queue.scheduler.pick(timed, 0).size(), 200U);
+  queue.add(7, Lane::kInteractive);
+  const auto aged = queue.scheduler.pick(timed, kSecond);  // The query waits behind it.
+  EXPECT_EQ(aged.front()->lane, Lane::kBulk);
+  EXPECT_EQ(aged.size(), 100U);
+  EXPECT_EQ(queue.scheduler.pick(timed, kSecond).front()->lane, Lane::kInteractive);
+  EXPECT_EQ(queue.scheduler.pick(timed, 2 * kSecond).size(), 100U);
+  EXPECT_EQ(queue.scheduler.pick(timed, 60 * kSecond).size(), 100U);
+  EXPECT_EQ(queue.scheduler.pick(timed, 61 * kSecond).size(), 200U);
 }
 
 TEST(Scheduler, QueriesGoFirstInTheirOrderWithBulkAsBallast) {
