@@ -16,6 +16,7 @@
 
 #include "common/check.hpp"
 #include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/layers_loaders.cuh"
 #include "kernels/cuda/layers_product.cuh"
 #include "kernels/cuda/layers_rows.cuh"
 #include "kernels/cuda/layers_sm90.hpp"
