@@ -110,10 +110,10 @@ class Cluster:
                                          done.stderr[-2000:])
         return done.stdout.decode()
 
-    def start_submit(self, *args):
+    def start_submit(self, *args, stdin=None):
         """`tessera submit` in the background; its progress goes to a log."""
         log = open(self.folder / "submit.log", "ab")
-        process = subprocess.Popen(self.command("submit", *args), stdout=log, stderr=log)
+        process = subprocess.Popen(self.command("submit", *args), stdin=stdin, stdout=log, stderr=log)
         log.close()
         self.processes.append(process)
         return process

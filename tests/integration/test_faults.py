@@ -5,6 +5,8 @@ TESSERA_FULL=1 runs the sizes of the published figures (100,000 texts) instead o
 
 import json
 import os
+import subprocess
+import threading
 import time
 
 import numpy as np
@@ -116,19 +118,26 @@ def test_interrupted_client_says_how_to_go_on(tmp_path):
 
 
 def test_killed_worker_loses_nothing_and_a_new_one_is_used_at_once(tmp_path):
-    texts = sample_texts(12_000, seed=5)  # A worker takes seconds to start.
-    path = write_lines(tmp_path / "in.txt", texts)
+    texts = sample_texts(12_000, seed=5)
+    lines = [f"{text}\n".encode() for text in texts]
     out = tmp_path / "out"
     with running_cluster(1, *SMALL_WINDOW) as cluster:
-        job = cluster.start_submit(path, "--out", out, "--chunk-items", "50")
+        job = cluster.start_submit("-", "--out", out, "--chunk-items", "50", stdin=subprocess.PIPE)
+        job.stdin.writelines(lines[:1000])
+        job.stdin.flush()
         wait_for(lambda: written_chunks(out) >= 3, "written chunks")
         second = cluster.add_worker()
+        cluster.wait_for_worker(second)
+        # Most texts come only now, so that there is work for it however fast the first one is.
+        feed = threading.Thread(target=lambda: (job.stdin.writelines(lines[1000:]),
+                                                job.stdin.close()))
+        feed.start()
         wait_for(lambda: any(w["name"] == second.name and w["batches_done"] > 0
-                             for w in cluster.status()["workers"]) or job.poll() is not None,
-                 "the second worker's first batch")
-        assert job.poll() is None, "the job was over before the second worker came"
+                             for w in cluster.status()["workers"]), "the second worker's first batch")
+        assert job.poll() is None, "the job was over before the first worker could be killed"
         kill_9(cluster.workers[0])
         assert job.wait(600) == 0
+        feed.join()
         check_output(cluster, out, texts)
         assert finished(out)["errors"] == 0
 
