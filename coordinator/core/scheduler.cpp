@@ -190,21 +190,22 @@ std::vector<Flight*> Scheduler::pick(const WorkerCapacity& worker, Micros now) {
   }
   const bool has_queries = !batch.flights.empty();
   const std::size_t queries = batch.flights.size();
+  if (has_queries) {
+    query_served_at_ = now;
+  }
   const double efficient = worker.seconds(worker.efficient_tokens(), 0);
   batch.tokens_max = has_queries ? worker.efficient_tokens() : bulk_tokens_for(worker);
-  const bool quiet = !has_queries && is_quiet(now);
-  batch.seconds_max =
-      std::max(quiet ? options_.quiet_bulk_batch_s_max : options_.bulk_batch_s_max, efficient);
+  batch.seconds_max = std::max(
+      is_quiet(now) ? options_.quiet_bulk_batch_s_max : options_.bulk_batch_s_max, efficient);
   fill(batch, protocol::Lane::kBulk);
   if (batch.flights.size() > queries) {
     bulk_served_at_ = now;
   } else if (bulk_first) {
     batch.tokens_max = worker.max_batch_tokens;
     fill(batch, protocol::Lane::kInteractive);
-  }
-  const auto is_query = [](const Flight* f) { return f->lane == protocol::Lane::kInteractive; };
-  if (std::ranges::any_of(batch.flights, is_query)) {
-    query_served_at_ = now;
+    if (!batch.flights.empty()) {
+      query_served_at_ = now;
+    }
   }
   return std::move(batch.flights);
 }

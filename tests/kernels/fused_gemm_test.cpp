@@ -136,7 +136,7 @@ TEST_F(FusedGemm, HeadsAreNormalisedAndRotated) {
   }
 }
 
-// Enough rows that every block has several tiles, and an odd number of row blocks.
+// Enough rows that every block has several tiles; the last row block is not full.
 TEST_F(FusedGemm, ManyTilesHaveTheBitsOfTheLibrary) {
   constexpr std::int64_t kRows = 4999, kColumns = 2048, kWidth = 1024;
   constexpr int kHeads = kColumns / 128;

@@ -36,6 +36,14 @@ WorkerCapacity worker(std::uint32_t budget = 100) {
   return {.max_batch_tokens = budget, .max_batch_sequences = 64, .max_seqlen = budget};
 }
 
+// Takes all that its time allows: 0.1 s is 1,000 tokens.
+WorkerCapacity timed_worker() {
+  WorkerCapacity timed = worker(100'000);
+  timed.max_batch_sequences = 10'000;
+  timed.cost_s_per_token = 1e-4;
+  return timed;
+}
+
 std::vector<std::uint32_t> lengths(const std::vector<Flight*>& batch) {
   std::vector<std::uint32_t> result;
   for (const Flight* flight : batch) {
@@ -115,9 +123,7 @@ TEST(Scheduler, BoundsABulkBatchInTimeButNotBelowWhatIsEfficient) {
   for (int i = 0; i < 1000; ++i) {
     queue.add(10);
   }
-  WorkerCapacity timed = worker(100'000);
-  timed.max_batch_sequences = 10'000;
-  timed.cost_s_per_token = 1e-4;  // 0.1 s is 1,000 tokens.
+  WorkerCapacity timed = timed_worker();
   queue.add(7, Lane::kInteractive);
   EXPECT_EQ(queue.scheduler.pick(timed, 0).front()->length(), 7U);
   EXPECT_EQ(queue.scheduler.pick(timed, 0).size(), 100U);
@@ -130,9 +136,7 @@ TEST(Scheduler, BulkBatchesAreLongerWhereNobodyAsks) {
   for (int i = 0; i < 2000; ++i) {
     queue.add(10);
   }
-  WorkerCapacity timed = worker(100'000);
-  timed.max_batch_sequences = 10'000;
-  timed.cost_s_per_token = 1e-4;
+  const WorkerCapacity timed = timed_worker();
   EXPECT_EQ(queue.scheduler.pick(timed, 0).size(), 200U);
   queue.add(7, Lane::kInteractive);
   const auto aged = queue.scheduler.pick(timed, kSecond);  // The query waits behind it.
