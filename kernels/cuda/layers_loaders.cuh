@@ -43,7 +43,6 @@ class Stages {
 template <int kTokens>
 __device__ void load_weights(const Parameters& p, const Stages<kTokens>& stages, ReadAhead& ahead) {
   Ring ring;
-  int loaded = 0;
   for (int step = next_product(p, p.begin); step < p.end; step = next_product(p, step + 1)) {
     const int index = product_of(step);
     const Product product = p.products[index];
@@ -55,8 +54,7 @@ __device__ void load_weights(const Parameters& p, const Stages<kTokens>& stages,
                             product.slices() * (product.tile_rows + kTokens) * kSwizzleRow);
       hopper::copy_box(stages.weights(ring.stage), map, stages.full(ring.stage), 0, first_row,
                        i << product.slice_count);
-      loaded += product.slices() * product.weight_bytes();
-      *static_cast<volatile int*>(&ahead.loaded) = loaded;
+      atomicAdd(&ahead.loaded, product.slices() * product.weight_bytes());
       ring.advance(p.stages);
     }
   }
@@ -73,7 +71,11 @@ constexpr int kWordsAtOnce = 6;
 
 __device__ inline void read_ahead(const Parameters& p, ReadAhead& ahead, int thread) {
   constexpr int kSector = 32;  // bytes
-  const volatile int& loaded = ahead.loaded;
+  // One lane looks, for its warp.
+  const auto look = [&] {
+    return __shfl_sync(~0U, thread % 32 == 0 ? atomicAdd(&ahead.loaded, 0) : 0, 0);
+  };
+  int loaded = 0;
   std::uint32_t all = 0;
   int position = 0;  // as `loaded` counts
   for (int step = next_product(p, p.begin); step < p.end; step = next_product(p, step + 1)) {
@@ -87,7 +89,7 @@ __device__ inline void read_ahead(const Parameters& p, ReadAhead& ahead, int thr
         std::int64_t{first_row} * row_bytes;
     const int shift = product.slice_count + 2;  // 1 << shift sectors of a row are in a stage
     for (int i = 0; i < product.stages; ++i) {
-      while (position > loaded + kAheadBytes) __nanosleep(40);
+      while (position > (loaded = look()) + kAheadBytes) __nanosleep(40);
       const int sectors = position < loaded || rows <= 0 ? 0 : rows << shift;
 #pragma unroll 1
       for (int first = thread; first < sectors; first += kReaders * kWordsAtOnce) {
