@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -47,6 +48,8 @@ struct RecordedSize {
 struct LinearSource {
   std::string name;  // for error messages, for example "layers.3.self_attn.qkv"
   std::vector<MatrixSlice> slices;
+  // [cols] of the RMSNorm in front of the product, for weights that begin half a layer.
+  std::optional<MatrixSlice> norm = std::nullopt;
   RowLayout layout = RowLayout::kStacked;
   bool partial = false;  // a rank's columns: for `linear`, not `linear_add`
 };
@@ -117,19 +120,20 @@ class Backend {
   // x[t] = table[input_ids[t]]                                     x: [T, hidden] residual type
   virtual void embed(Buffer& x, Buffer& table, BatchSlot& slot, std::int64_t hidden) = 0;
 
-  // out = x / sqrt(mean(x^2) + eps) * weight                       [rows, hidden]
-  virtual void rms_norm(Buffer& out, Buffer& x, Buffer& weight, std::int64_t rows,
-                        std::int64_t hidden, float eps) = 0;
-
+  // The products that begin half a layer take the residual stream and normalise its rows by the
+  // norm that their weight was loaded with:
+  //   norm(x) = x / sqrt(mean(x^2) + eps) * norm weight
+  // A backend may multiply the norm's weight into the matrix at start, and the product's rows by
+  // 1 / sqrt(...) behind it, so that the normed rows are never written.
   struct QkNormRope {
     Buffer* q_norm = nullptr;  // [head_dim] float32
     Buffer* k_norm = nullptr;  // [head_dim] float32
-    float eps = 1e-6F;
+    float eps = 1e-6F;         // of all norms
     double rope_theta = 1e6;
   };
-  // qkv = in * W^T, then RMSNorm of every q and k head, then half-rotation RoPE at each token's
-  // position. qkv: [T, q | k | v]
-  virtual void qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+  // qkv = norm(x) * W^T, then RMSNorm of every q and k head, then half-rotation RoPE at each
+  // token's position. qkv: [T, q | k | v]
+  virtual void qkv_projection(Buffer& qkv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
                               const AttentionShape& shape, const QkNormRope& options) = 0;
   // Causal grouped-query attention inside each sequence.            out: [T, q_width]
   // `gathered` [rows of the group, k | v] holds the keys and values of a batch made of segments;
@@ -138,29 +142,27 @@ class Backend {
                          const AttentionShape& shape) = 0;
 
   // The last layer needs k and v of all tokens but q of last tokens only.
-  // kv: [T, k | v] from `in` [T, hidden]; k normalised and rotated.
-  virtual void kv_projection(Buffer& kv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+  // kv: [T, k | v] from x [T, hidden]; k normalised and rotated.
+  virtual void kv_projection(Buffer& kv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
                              const AttentionShape& shape, const QkNormRope& options) = 0;
-  // q: [n, q_width] from `in_last` [n, hidden]; normalised and rotated at the last positions.
-  virtual void last_q_projection(Buffer& q, Buffer& in_last, LinearWeight& weight, BatchSlot& slot,
+  // q: [n, q_width] from x_last [n, hidden]; normalised and rotated at the last positions.
+  virtual void last_q_projection(Buffer& q, Buffer& x_last, LinearWeight& weight, BatchSlot& slot,
                                  const AttentionShape& shape, const QkNormRope& options) = 0;
   // out: [n, q_width], sequence i's query over all of its keys; kv is the gathered one for
   // segments.
   virtual void last_attention(Buffer& out, Buffer& q, Buffer& kv, BatchSlot& slot,
                               const AttentionShape& shape) = 0;
-  // out[i] = x[cu_seqlens[i+1] - 1], of residual type or of activation type.
-  virtual void gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int64_t width,
-                           DType type) = 0;
+  // out[i] = x[cu_seqlens[i+1] - 1], both of residual type.
+  virtual void gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int64_t width) = 0;
 
   // out = in * W^T                                                  [rows, W.rows]
   virtual void linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) = 0;
   // x += in * W^T                                                   x of residual type
   virtual void linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) = 0;
-  // out = silu(in * G^T) * (in * U^T)                               [rows, intermediate]
-  virtual void swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight,
-                                 std::int64_t rows) = 0;
+  // out = silu(norm(x) * G^T) * (norm(x) * U^T)                     [rows, intermediate]
+  virtual void swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
+                                 float eps) = 0;
 
-  // One layer's weights; `next_norm` is the first norm of the layer behind it.
   struct LayerOperands {
     LinearWeight* qkv = nullptr;
     LinearWeight* o = nullptr;
@@ -168,13 +170,10 @@ class Backend {
     LinearWeight* down = nullptr;
     Buffer* q_norm = nullptr;
     Buffer* k_norm = nullptr;
-    Buffer* post_attention_norm = nullptr;
-    Buffer* next_norm = nullptr;
   };
   struct LayersRun {
     std::span<const LayerOperands> layers;  // the same at every call
     Buffer* x = nullptr;
-    Buffer* normed = nullptr;
     Buffer* qkv = nullptr;
     Buffer* attention = nullptr;
     Buffer* mlp = nullptr;
@@ -182,9 +181,9 @@ class Backend {
     float eps = 1e-6F;
     double rope_theta = 1e6;
   };
-  // All these layers at once, from x and its norm to x and the norm for what comes behind them: the
-  // operations above in their order, with the same bits. Does nothing and returns false where the
-  // backend has no faster way for this batch than these operations.
+  // All these layers at once, from x to x: the operations above in their order, with the same bits.
+  // Does nothing and returns false where the backend has no faster way for this batch than these
+  // operations.
   virtual bool run_layers(const LayersRun&, BatchSlot&) { return false; }
 
   // Host memory only: runs a function between what was queued before it and what comes after.

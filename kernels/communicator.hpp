@@ -24,30 +24,26 @@ class Communicator {
   // Memory of this rank that the others reach too; all ranks ask for the same size.
   virtual std::unique_ptr<Buffer> allocate(std::size_t bytes, std::string_view what) = 0;
 
-  // Tensor parallelism: the end of a row-split product, the residual and the next norm in one, as
-  // reduce-scatter, norm of this rank's rows, all-gather. Rank r owns the rows from
-  // r * ceil(rows / size) on. Buffers marked * come from `allocate`.
-  struct ReduceNorm {
-    Buffer* partial = nullptr;  // * [rows, hidden] activation type, this rank's part
-    Buffer* x = nullptr;       //   [rows, hidden] residual type; only own rows are read and written
-    Buffer* out = nullptr;     // * [rows, hidden] activation type, every row on every rank
-    Buffer* weight = nullptr;  //   [hidden] float32
-    std::int64_t first_row = 0;  // of partial, x and out
+  // Tensor parallelism: the end of a row-split product, as reduce-scatter, the residual of this
+  // rank's rows, all-gather. Rank r sums the rows from r * ceil(rows / size) on. Both buffers come
+  // from `allocate`.
+  struct ReduceAdd {
+    Buffer* partial = nullptr;   // [rows, hidden] activation type, this rank's part
+    Buffer* x = nullptr;         // [rows, hidden] residual type, the same on every rank
+    std::int64_t first_row = 0;  // of both
     std::int64_t rows = 0;
     std::int64_t hidden = 0;
-    float eps = 1e-6F;
-    bool share_x = false;  // the other ranks' rows of x are brought up to date too; x is then *
   };
-  // x += sum of the ranks' partials; out = x / sqrt(mean(x^2) + eps) * weight. In a lane it runs
-  // beside what the backend does meanwhile, and `wait(lane)` orders the backend behind the lane's
-  // last one: then `partial` may be overwritten and `out` read. With kNoLane it runs among the
-  // backend's own operations, which costs less where there is nothing to run beside.
-  virtual void reduce_norm(const ReduceNorm& operation, int lane) = 0;
+  // x += sum of the ranks' partials. In a lane it runs beside what the backend does meanwhile, and
+  // `wait(lane)` orders the backend behind the lane's last one: then `partial` may be overwritten
+  // and x read. With kNoLane it runs among the backend's own operations, which costs less where
+  // there is nothing to run beside.
+  virtual void reduce_add(const ReduceAdd& operation, int lane) = 0;
   virtual void wait(int lane) = 0;
   // A good moment for the lane's next step, if it has one: the backend has something else to do
   // before and after it.
   virtual void advance(int) {}
-  // Memory for reduce_norm in lanes, `bytes` being those of `partial`.
+  // Memory for reduce_add in lanes, `bytes` being those of `partial`.
   virtual void prepare_lanes(std::size_t) {}
   static constexpr int kLanes = 2;
   static constexpr int kNoLane = -1;

@@ -79,13 +79,12 @@ class ThreadCommunicator final : public Communicator {
     return std::make_unique<SharedBuffer>(std::move(own), std::move(of));
   }
 
-  void reduce_norm(const ReduceNorm& op, int) override {
+  void reduce_add(const ReduceAdd& op, int) override {
     backend_.host_task([this, op] {
       meet();
       const std::int64_t share = (op.rows + size() - 1) / size();
       const std::int64_t end = std::min(op.rows, share * (rank_ + 1));
-      std::vector<float> row(static_cast<std::size_t>(op.hidden));
-      for (std::int64_t r = share * rank_; r < end; ++r) reduce_row(op, r, row);
+      for (std::int64_t r = share * rank_; r < end; ++r) reduce_row(op, r);
       meet();
     });
   }
@@ -115,30 +114,15 @@ class ThreadCommunicator final : public Communicator {
   }
 
  private:
-  void reduce_row(const ReduceNorm& op, std::int64_t r, std::vector<float>& row) const {
+  void reduce_row(const ReduceAdd& op, std::int64_t r) const {
     const DType activation = backend_.activation_type(), residual = backend_.residual_type();
-    auto* x = static_cast<std::byte*>(op.x->data());
-    const auto* weight = static_cast<const float*>(op.weight->data());
     const std::int64_t first = (op.first_row + r) * op.hidden;
-    double squares = 0;
-    for (std::int64_t i = 0; i < op.hidden; ++i) {
-      float sum = load(x, first + i, residual);
+    for (std::int64_t i = first; i < first + op.hidden; ++i) {
+      float sum = load(static_cast<const std::byte*>(op.x->data()), i, residual);
       for (int rank = 0; rank < size(); ++rank) {
-        sum += load(shared(op.partial).of(rank), first + i, activation);
+        sum += load(shared(op.partial).of(rank), i, activation);
       }
-      store(x, first + i, residual, sum);
-      sum = load(x, first + i, residual);
-      row[static_cast<std::size_t>(i)] = sum;
-      squares += static_cast<double>(sum) * sum;
-    }
-    const auto scale = static_cast<float>(
-        1.0 / std::sqrt(squares / static_cast<double>(op.hidden) + static_cast<double>(op.eps)));
-    for (std::int64_t i = 0; i < op.hidden; ++i) {
-      const float value = row[static_cast<std::size_t>(i)];
-      for (int rank = 0; rank < size(); ++rank) {
-        store(shared(op.out).of(rank), first + i, activation, value * scale * weight[i]);
-        if (op.share_x) store(shared(op.x).of(rank), first + i, residual, value);
-      }
+      for (int rank = 0; rank < size(); ++rank) store(shared(op.x).of(rank), i, residual, sum);
     }
   }
 

@@ -49,15 +49,12 @@ struct Encoder::Lane {
         batch(input.batch),
         place(place_of_lane),
         x(*e.workspace_.x, place.first_row, e.config_.hidden_size, e.residual_bytes()),
-        normed(*e.workspace_.normed, place.first_row, e.config_.hidden_size, e.element_bytes()),
         qkv(*e.workspace_.qkv, place.first_row, e.shape_.attention.qkv_width(), e.element_bytes()),
         attention(*e.workspace_.attention, place.first_row, e.shape_.attention.q_width(),
                   e.element_bytes()),
         mlp(*e.workspace_.mlp, place.first_row, e.shape_.intermediate_size, e.element_bytes()),
         x_last(*e.workspace_.x_last, place.first_last_row, e.config_.hidden_size,
                e.residual_bytes()),
-        h_last(*e.workspace_.h_last, place.first_last_row, e.config_.hidden_size,
-               e.element_bytes()),
         q_last(*e.workspace_.q_last, place.first_last_row, e.shape_.attention.q_width(),
                e.element_bytes()) {}
 
@@ -68,16 +65,7 @@ struct Encoder::Lane {
   BatchSlot& slot;
   PackedBatchView batch;
   Place place;
-  RowsView x, normed, qkv, attention, mlp, x_last, h_last, q_last;
-};
-
-// The product that ends half a layer, and the norm that begins the next half.
-struct Encoder::Product {
-  Buffer& in;
-  kernels::LinearWeight& weight;
-  bool last_tokens = false;
-  Buffer* next_norm = nullptr;  // null: nothing comes after it
-  bool share_x = false;         // what comes next reads all rows of the residual stream
+  RowsView x, qkv, attention, mlp, x_last, q_last;
 };
 
 Encoder::Encoder(Backend& backend, const ModelConfig& config, EncoderWeights weights,
@@ -98,9 +86,7 @@ Encoder::Encoder(Backend& backend, const ModelConfig& config, EncoderWeights wei
                                .gate_up = w.gate_up.get(),
                                .down = w.down.get(),
                                .q_norm = w.q_norm.get(),
-                               .k_norm = w.k_norm.get(),
-                               .post_attention_norm = w.post_attention_norm.get(),
-                               .next_norm = weights_.layers[i + 1].input_norm.get()});
+                               .k_norm = w.k_norm.get()});
   }
 }
 
@@ -147,9 +133,7 @@ void Encoder::pass(Lanes lanes, Depth depth) {
   for (std::size_t i = done ? end : 0; i < end; ++i) {
     const LayerWeights& weights = weights_.layers[i];
     for (Lane& lane : lanes) attend(lane, weights);
-    for (Lane& lane : lanes) {
-      feed_forward(lane, weights, *weights_.layers[i + 1].input_norm, i + 1 == last);
-    }
+    for (Lane& lane : lanes) feed_forward(lane, weights);
   }
   for (Lane& lane : lanes) attend_last(lane, weights_.layers[last]);
   for (Lane& lane : lanes) finish(lane, weights_.layers[last]);
@@ -158,8 +142,6 @@ void Encoder::pass(Lanes lanes, Depth depth) {
 void Encoder::start(Lane& lane) {
   backend_.begin(lane.slot, lane.batch);
   backend_.embed(lane.x, *weights_.embed_tokens, lane.slot, config_.hidden_size);
-  backend_.rms_norm(lane.normed, lane.x, *weights_.layers.front().input_norm, lane.tokens(),
-                    config_.hidden_size, eps_);
 }
 
 // All layers but the last, where the backend has a way through them.
@@ -169,7 +151,6 @@ bool Encoder::run_at_once(Lane& lane) {
   }
   return backend_.run_layers({.layers = layer_operands_,
                               .x = &lane.x,
-                              .normed = &lane.normed,
                               .qkv = &lane.qkv,
                               .attention = &lane.attention,
                               .mlp = &lane.mlp,
@@ -182,87 +163,65 @@ bool Encoder::run_at_once(Lane& lane) {
 void Encoder::attend(Lane& lane, const LayerWeights& weights) {
   const kernels::AttentionShape& heads = shape_.attention;
   join(lane);
-  backend_.qkv_projection(lane.qkv, lane.normed, *weights.qkv, lane.slot, heads,
-                          qk_options(weights));
+  backend_.qkv_projection(lane.qkv, lane.x, *weights.qkv, lane.slot, heads, qk_options(weights));
   Buffer* gathered = lane.is_part() ? &gather(lane, heads.qkv_width(), heads.q_width()) : nullptr;
   backend_.attention(lane.attention, lane.qkv, gathered, lane.slot, heads);
   advance_other(lane);
-  add_and_norm(
-      lane,
-      {.in = lane.attention, .weight = *weights.o, .next_norm = weights.post_attention_norm.get()});
+  add(lane, lane.attention, *weights.o, Rows::kTokens);
 }
 
-void Encoder::feed_forward(Lane& lane, const LayerWeights& weights, Buffer& next_norm,
-                           bool share_x) {
+void Encoder::feed_forward(Lane& lane, const LayerWeights& weights) {
   join(lane);
-  backend_.swiglu_projection(lane.mlp, lane.normed, *weights.gate_up, lane.tokens());
+  backend_.swiglu_projection(lane.mlp, lane.x, *weights.gate_up, lane.tokens(), eps_);
   advance_other(lane);
-  add_and_norm(
-      lane, {.in = lane.mlp, .weight = *weights.down, .next_norm = &next_norm, .share_x = share_x});
+  add(lane, lane.mlp, *weights.down, Rows::kTokens);
 }
 
 void Encoder::attend_last(Lane& lane, const LayerWeights& weights) {
   const kernels::AttentionShape& heads = shape_.attention;
   const auto options = qk_options(weights);
   join(lane);
-  backend_.kv_projection(lane.qkv, lane.normed, *weights.qkv, lane.slot, heads, options);
+  backend_.kv_projection(lane.qkv, lane.x, *weights.qkv, lane.slot, heads, options);
   Buffer* kv = lane.is_part() ? &gather(lane, 2 * heads.kv_width(), 0) : &lane.qkv;
   // So that every pass begins with the same buffer, as a recorded one must.
   if (lane.is_part() && weights_.layers.size() % 2 == 1) gather(lane, 2 * heads.kv_width(), 0);
   if (lane.vectors() == 0) return;
-  backend_.gather_last(lane.x_last, lane.x, lane.slot, config_.hidden_size,
-                       backend_.residual_type());
-  backend_.gather_last(lane.h_last, lane.normed, lane.slot, config_.hidden_size,
-                       backend_.activation_type());
-  backend_.last_q_projection(lane.q_last, lane.h_last, *weights.qkv, lane.slot, heads, options);
+  backend_.gather_last(lane.x_last, lane.x, lane.slot, config_.hidden_size);
+  backend_.last_q_projection(lane.q_last, lane.x_last, *weights.qkv, lane.slot, heads, options);
   backend_.last_attention(lane.attention, lane.q_last, *kv, lane.slot, heads);
-  add_and_norm(lane, {.in = lane.attention,
-                      .weight = *weights.o,
-                      .last_tokens = true,
-                      .next_norm = weights.post_attention_norm.get()});
+  add(lane, lane.attention, *weights.o, Rows::kLast);
 }
 
 void Encoder::finish(Lane& lane, const LayerWeights& weights) {
   if (lane.vectors() > 0) {
     join(lane);
-    backend_.swiglu_projection(lane.mlp, lane.h_last, *weights.gate_up, lane.vectors());
-    add_and_norm(lane,
-                 {.in = lane.mlp, .weight = *weights.down, .last_tokens = true, .share_x = true});
+    backend_.swiglu_projection(lane.mlp, lane.x_last, *weights.gate_up, lane.vectors(), eps_);
+    add(lane, lane.mlp, *weights.down, Rows::kLast);
     join(lane);
     backend_.pool(lane.slot, lane.x_last, *weights_.norm, config_.hidden_size, eps_);
   }
   backend_.end(lane.slot);
 }
 
-// x += in * W^T; normed = the norm of x. A rank of a tensor-parallel group has the columns of W
-// for its own features only, so there the sum goes over the ranks.
-void Encoder::add_and_norm(Lane& lane, const Product& product) {
-  const bool last = product.last_tokens;
-  Buffer& x = last ? lane.x_last : lane.x;
+// x += in * W^T. A rank of a tensor-parallel group has the columns of W for its own features only,
+// so there the sum goes over the ranks.
+void Encoder::add(Lane& lane, Buffer& in, kernels::LinearWeight& weight, Rows which) {
+  const bool last = which == Rows::kLast;
   const std::int64_t rows = last ? lane.vectors() : lane.tokens();
   if (place_.split != GroupSplit::kTensor) {
-    backend_.linear_add(x, product.in, product.weight, rows);
-    if (product.next_norm != nullptr) {
-      backend_.rms_norm(last ? lane.h_last : lane.normed, x, *product.next_norm, rows,
-                        config_.hidden_size, eps_);
-    }
+    backend_.linear_add(last ? lane.x_last : lane.x, in, weight, rows);
     return;
   }
   const Workspace& w = workspace_;
   const std::int64_t first_row = last ? lane.place.first_last_row : lane.place.first_row;
   RowsView partial(*w.partial, first_row, config_.hidden_size, element_bytes());
-  backend_.linear(partial, product.in, product.weight, rows);
-  place_.communicator->reduce_norm(
-      {.partial = w.partial.get(),
-       .x = last ? w.x_last.get() : w.x.get(),
-       .out = last ? w.h_last.get() : w.normed.get(),
-       .weight = product.next_norm != nullptr ? product.next_norm : weights_.norm.get(),
-       .first_row = first_row,
-       .rows = rows,
-       .hidden = config_.hidden_size,
-       .eps = eps_,
-       .share_x = product.share_x},
-      lane.place.index);
+  backend_.linear(partial, in, weight, rows);
+  place_.communicator->reduce_add({.partial = w.partial.get(),
+                                   .x = last ? w.x_last.get() : w.x.get(),
+                                   .first_row = first_row,
+                                   .rows = rows,
+                                   .hidden = config_.hidden_size},
+                                  lane.place.index);
 }
 
 void Encoder::advance_other(const Lane& lane) {

@@ -23,10 +23,9 @@ struct EncoderPlace {
 // final RMSNorm, last token, L2 norm (as transformers' Qwen3Model computes it, read for reference
 // in modeling_qwen3.py). Belongs to the thread that owns the backend.
 //
-// Under kTensor every rank has all rows of the normed activations, its heads and features of what
-// lies between, and the residual stream of its own rows only: after o and after down the ranks'
-// partial sums, the residual and the next norm are one collective operation. All calls are then
-// collective, with the same batch on every rank.
+// Under kTensor every rank has the whole residual stream and its heads and features of what lies
+// between: after o and after down the ranks' partial sums are added to it in one collective
+// operation. All calls are then collective, with the same batch on every rank.
 class Encoder {
  public:
   Encoder(kernels::Backend& backend, const ModelConfig& config, EncoderWeights weights,
@@ -61,12 +60,11 @@ class Encoder {
   void attend(Lane& lane, const LayerWeights& weights);
   // Only k and v need all tokens here: nothing after the last layer looks at the others.
   void attend_last(Lane& lane, const LayerWeights& weights);
-  void feed_forward(Lane& lane, const LayerWeights& weights, kernels::Buffer& next_norm,
-                    bool share_x);
+  void feed_forward(Lane& lane, const LayerWeights& weights);
   void finish(Lane& lane, const LayerWeights& weights);
 
-  struct Product;
-  void add_and_norm(Lane& lane, const Product& product);
+  enum class Rows : std::uint8_t { kTokens, kLast };
+  void add(Lane& lane, kernels::Buffer& in, kernels::LinearWeight& weight, Rows rows);
   void join(const Lane& lane);
   void advance_other(const Lane& lane);
   kernels::Buffer& gather(Lane& lane, std::int64_t source_width, std::int64_t column);

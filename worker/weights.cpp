@@ -64,19 +64,20 @@ LayerWeights load_layer(kernels::Backend& backend, const ModelConfig& c, const S
          .partial = share.size > 1});
   };
   LayerWeights weights;
-  weights.input_norm = vector("input_layernorm", c.hidden_size);
   weights.qkv = backend.load_linear(
       {.name = layer + "self_attn.qkv",
        .slices = {rows("self_attn.q_proj", c.q_width()), rows("self_attn.k_proj", c.kv_width()),
-                  rows("self_attn.v_proj", c.kv_width())}});
+                  rows("self_attn.v_proj", c.kv_width())},
+       .norm = source.get(layer + "input_layernorm", {c.hidden_size})});
   weights.q_norm = vector("self_attn.q_norm", c.head_dim);
   weights.k_norm = vector("self_attn.k_norm", c.head_dim);
   weights.o = columns("self_attn.o_proj", c.q_width());
-  weights.post_attention_norm = vector("post_attention_layernorm", c.hidden_size);
-  weights.gate_up = backend.load_linear({.name = layer + "mlp.gate_up",
-                                         .slices = {rows("mlp.gate_proj", c.intermediate_size),
-                                                    rows("mlp.up_proj", c.intermediate_size)},
-                                         .layout = kernels::RowLayout::kGateUpPair});
+  weights.gate_up =
+      backend.load_linear({.name = layer + "mlp.gate_up",
+                           .slices = {rows("mlp.gate_proj", c.intermediate_size),
+                                      rows("mlp.up_proj", c.intermediate_size)},
+                           .norm = source.get(layer + "post_attention_layernorm", {c.hidden_size}),
+                           .layout = kernels::RowLayout::kGateUpPair});
   weights.down = columns("mlp.down_proj", c.intermediate_size);
   return weights;
 }

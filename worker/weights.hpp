@@ -11,14 +11,12 @@
 namespace tessera {
 
 struct LayerWeights {
-  std::unique_ptr<kernels::Buffer> input_norm;           // [hidden]
-  std::unique_ptr<kernels::LinearWeight> qkv;            // [q | k | v, hidden]
-  std::unique_ptr<kernels::Buffer> q_norm;               // [head_dim]
-  std::unique_ptr<kernels::Buffer> k_norm;               // [head_dim]
-  std::unique_ptr<kernels::LinearWeight> o;              // [hidden, q_width]
-  std::unique_ptr<kernels::Buffer> post_attention_norm;  // [hidden]
-  std::unique_ptr<kernels::LinearWeight> gate_up;        // [gate | up, hidden]
-  std::unique_ptr<kernels::LinearWeight> down;           // [hidden, intermediate]
+  std::unique_ptr<kernels::LinearWeight> qkv;      // [q | k | v, hidden], with the input norm
+  std::unique_ptr<kernels::Buffer> q_norm;         // [head_dim]
+  std::unique_ptr<kernels::Buffer> k_norm;         // [head_dim]
+  std::unique_ptr<kernels::LinearWeight> o;        // [hidden, q_width]
+  std::unique_ptr<kernels::LinearWeight> gate_up;  // [gate | up, hidden], with the second norm
+  std::unique_ptr<kernels::LinearWeight> down;     // [hidden, intermediate]
 };
 
 struct EncoderWeights {

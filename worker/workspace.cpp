@@ -15,12 +15,10 @@ Workspace allocate_workspace(kernels::Backend& backend, const WorkspaceBytes& by
   };
   Workspace w;
   w.x = shared(bytes.x, "residual stream");
-  w.normed = shared(bytes.normed, "normed");
   w.qkv = own(bytes.qkv, "qkv");
   w.attention = own(bytes.attention, "attention");
   w.mlp = own(bytes.mlp, "gated intermediate");
   w.x_last = shared(bytes.x_last, "residual stream of last tokens");
-  w.h_last = shared(bytes.h_last, "last tokens");
   w.q_last = own(bytes.q_last, "queries of last tokens");
   if (split == GroupSplit::kTensor) {
     w.partial = shared(bytes.partial, "partial sums");

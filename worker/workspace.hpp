@@ -13,15 +13,13 @@ namespace tessera {
 // uses them at a time: batches in flight follow each other on the device.
 struct Workspace {
   std::unique_ptr<kernels::Buffer> x;
-  std::unique_ptr<kernels::Buffer> normed;
   std::unique_ptr<kernels::Buffer> qkv;
   std::unique_ptr<kernels::Buffer> attention;
   std::unique_ptr<kernels::Buffer> mlp;
   std::unique_ptr<kernels::Buffer> x_last;
-  std::unique_ptr<kernels::Buffer> h_last;
   std::unique_ptr<kernels::Buffer> q_last;
-  // kTensor: [T, hidden], this rank's part of a product's sum. Then x, normed, x_last and h_last
-  // are reached by the other ranks too.
+  // kTensor: [T, hidden], this rank's part of a product's sum. Then x and x_last are reached by the
+  // other ranks too.
   std::unique_ptr<kernels::Buffer> partial;
   // kTokens: [rows of the group, k | v], written by all ranks, in turns.
   std::unique_ptr<kernels::Buffer> gathered[2];

@@ -68,11 +68,13 @@ class Case {
         unfused_(static_cast<std::size_t>(rows * shape.n) * 2, "unfused output"),
         positions_(static_cast<std::size_t>(rows) * 4, "positions"),
         norms_(2 * 128 * 4, "norms"),
+        squares_(static_cast<std::size_t>(rows) * 4, "mean squares"),
         rope_table_(kPositions * 128 * 4, "rotation table") {
     launch_fill_random(in_.as<Bf16>(), rows * shape.k, 1, stream);
     launch_fill_random(weight_.as<Bf16>(), shape.n * shape.k, 2, stream,
                        3.0F / std::sqrt(static_cast<float>(shape.k)));
     launch_rope_table(rope_table_.as<float>(), kPositions, kTheta, stream);
+    launch_mean_squares(squares_.as<float>(), in_.as<Bf16>(), rows, shape.k, 1e-6F, stream);
     host_norms_ = testing::random_weights(256, 3);
     host_positions_.resize(static_cast<std::size_t>(rows));
     std::mt19937 random(4);
@@ -113,7 +115,8 @@ class Case {
   void run_unfused() {
     if (is_swiglu()) {
       run_cublas(product_.as<Bf16>());
-      launch_swiglu(unfused_.as<Bf16>(), product_.as<Bf16>(), rows_, shape_.n / 2, stream_);
+      launch_swiglu(unfused_.as<Bf16>(), product_.as<Bf16>(), squares_.as<float>(), rows_,
+                    shape_.n / 2, stream_);
     } else {
       run_cublas(unfused_.as<Bf16>());
       launch_qk_norm_rope({.heads = unfused_.as<Bf16>(),
@@ -121,8 +124,10 @@ class Case {
                            .rows = rows_,
                            .num_q = shape_.num_q,
                            .num_k = shape_.num_k,
+                           .num_v = shape_.num_k,
                            .q_norm = norms_.as<float>(),
                            .k_norm = norms_.as<float>(512),
+                           .mean_squares = squares_.as<float>(),
                            .positions = positions_.as<std::int32_t>(),
                            .rope_table = rope_table_.as<float>()},
                           stream_);
@@ -156,14 +161,15 @@ class Case {
     const auto weight =
         to_host<std::uint16_t>(weight_, static_cast<std::size_t>(shape_.n * shape_.k));
     const auto out = to_host<std::uint16_t>(fused_, static_cast<std::size_t>(rows_ * out_width()));
+    // Of the normalised row.
     const auto dot = [&](std::int64_t row, std::int64_t column) {
-      double sum = 0;
+      double sum = 0, squares = 0;
       for (std::int64_t i = 0; i < shape_.k; ++i) {
-        sum += static_cast<double>(
-                   testing::bf16_to_float(in[static_cast<std::size_t>(row * shape_.k + i)])) *
-               testing::bf16_to_float(weight[static_cast<std::size_t>(column * shape_.k + i)]);
+        const double x = testing::bf16_to_float(in[static_cast<std::size_t>(row * shape_.k + i)]);
+        sum += x * testing::bf16_to_float(weight[static_cast<std::size_t>(column * shape_.k + i)]);
+        squares += x * x;
       }
-      return sum;
+      return sum / std::sqrt(squares / static_cast<double>(shape_.k) + 1e-6);
     };
     std::mt19937 random(5);
     double worst = 0;
@@ -203,6 +209,7 @@ class Case {
     return {.out = out,
             .in = in_.as<Bf16>(),
             .weight = weight_.as<Bf16>(),
+            .mean_squares = squares_.as<float>(),
             .rows = rows_,
             .n = shape_.n,
             .k = shape_.k};
@@ -232,7 +239,7 @@ class Case {
   Gemm& gemm_;
   int num_sms_;
   cudaStream_t stream_;
-  DeviceBuffer in_, weight_, product_, fused_, unfused_, positions_, norms_, rope_table_;
+  DeviceBuffer in_, weight_, product_, fused_, unfused_, positions_, norms_, squares_, rope_table_;
   std::vector<float> host_norms_;
   std::vector<std::int32_t> host_positions_;
 };

@@ -28,7 +28,6 @@ using namespace kernels::cuda;
 using tessera::testing::bf16_to_float;
 using tessera::testing::norm_rope_reference;
 using tessera::testing::relative_error;
-using tessera::testing::rms_norm_reference;
 using tessera::testing::swiglu_reference;
 using tessera::testing::widen;
 
@@ -149,21 +148,24 @@ class Kernels {
 
   void norm(const Model& m, double tokens) {
     const Rows x(tokens_, m.hidden);
-    const Rows out(tokens_, m.hidden);
-    const auto weight = ones(m.hidden);
+    DeviceBuffer out(static_cast<std::size_t>(tokens_) * sizeof(float), "mean squares");
     const auto launch = [&](int i, cudaStream_t stream) {
-      launch_rms_norm(out[i], x[i], weight->as<float>(), tokens_, m.hidden, kEps, stream);
+      launch_mean_squares(out.as<float>(), x[i], tokens_, m.hidden, kEps, stream);
     };
     launch(0, nullptr);
-    const std::vector<float> unit(static_cast<std::size_t>(m.hidden), 1.0F);
-    check("RMSNorm", relative_error(widen(out.row(0, tokens_ - 1)),
-                                    rms_norm_reference(x.row(0, tokens_ - 1), unit, kEps)));
-    report("RMSNorm", median_us(launch), tokens * 4.0 * static_cast<double>(m.hidden));
+    std::vector<float> squares(static_cast<std::size_t>(tokens_));
+    cuda_check(cudaMemcpy(squares.data(), out.data(), out.bytes(), cudaMemcpyDeviceToHost));
+    double expected = 0;
+    for (const double value : widen(x.row(0, tokens_ - 1))) expected += value * value;
+    expected = expected / static_cast<double>(m.hidden) + kEps;
+    check("RMSNorm", std::abs(squares.back() / expected - 1));
+    report("RMSNorm", median_us(launch), tokens * 2.0 * static_cast<double>(m.hidden));
   }
 
   void rope(const Model& m, double tokens) {
     const Rows qkv(tokens_, m.qkv_width());
     const auto unit = ones(kHeadDim);
+    const auto squares = ones(tokens_);
     DeviceBuffer table(static_cast<std::size_t>(tokens_) * kHeadDim * sizeof(float), "RoPE");
     launch_rope_table(table.as<float>(), tokens_, 1e6, nullptr);
     std::vector<std::int32_t> positions(static_cast<std::size_t>(tokens_));
@@ -178,8 +180,10 @@ class Kernels {
                            .rows = tokens_,
                            .num_q = static_cast<int>(m.q_heads),
                            .num_k = static_cast<int>(m.kv_heads),
+                           .num_v = static_cast<int>(m.kv_heads),
                            .q_norm = unit->as<float>(),
                            .k_norm = unit->as<float>(),
+                           .mean_squares = squares->as<float>(),
                            .positions = device_positions.as<std::int32_t>(),
                            .rope_table = table.as<float>()},
                           stream);
@@ -193,15 +197,15 @@ class Kernels {
     check("QK-norm + RoPE",
           relative_error(widen(after),
                          norm_rope_reference(before, weight, kEps, positions.back(), 1e6)));
-    report("QK-norm + RoPE", median_us(launch),
-           tokens * 4.0 * static_cast<double>(m.q_width() + m.kv_width()));
+    report("QK-norm + RoPE", median_us(launch), tokens * 4.0 * static_cast<double>(m.qkv_width()));
   }
 
   void swiglu(const Model& m, double tokens) {
     const Rows gate_up(tokens_, 2 * m.intermediate);
     const Rows out(tokens_, m.intermediate);
+    const auto squares = ones(tokens_);
     const auto launch = [&](int i, cudaStream_t stream) {
-      launch_swiglu(out[i], gate_up[i], tokens_, m.intermediate, stream);
+      launch_swiglu(out[i], gate_up[i], squares->as<float>(), tokens_, m.intermediate, stream);
     };
     launch(0, nullptr);
     const auto in = widen(gate_up.row(0, tokens_ - 1));
@@ -300,15 +304,15 @@ class Kernels {
     constexpr std::int64_t kRows = 24;
     const Rows x(kRows, 2 * m.intermediate);
     const Rows out(kRows, 2 * m.intermediate);
-    const auto weight = ones(m.hidden);
+    const auto squares = ones(kRows);
     const double norm_us = median_us(
         [&](int i, cudaStream_t stream) {
-          launch_rms_norm(out[i], x[i], weight->as<float>(), kRows, m.hidden, kEps, stream);
+          launch_mean_squares(squares->as<float>(), x[i], kRows, m.hidden, kEps, stream);
         },
         50);
     const double swiglu_us = median_us(
         [&](int i, cudaStream_t stream) {
-          launch_swiglu(out[i], x[i], kRows, m.intermediate, stream);
+          launch_swiglu(out[i], x[i], squares->as<float>(), kRows, m.intermediate, stream);
         },
         50);
     short_products(m);

@@ -73,8 +73,7 @@ bool same(LayersCase& layers, LayersCase::Activations& a, LayersCase::Activation
 }
 
 void print_trace(LayersCase& layers, LayersCase::Activations& a, int num_layers) {
-  constexpr const char* kNames[] = {"qkv",  "rope",     "attention", "o",
-                                    "norm", "gate, up", "down",      "norm"};
+  constexpr const char* kNames[] = {"qkv", "rope", "attention", "o", "gate, up", "down"};
   DeviceBuffer trace(static_cast<std::size_t>(layers.num_steps()) * 16, "a benchmark");
   for (int i = 0; i < 3; ++i) {
     layers.run_at_once(a, 0, layers.num_steps(), nullptr, trace.as<std::uint64_t>());

@@ -59,12 +59,10 @@ WorkspaceBytes workspace_bytes(const ModelConfig& config, const MemoryEstimateOp
   const auto kv_width = static_cast<std::uint64_t>(config.kv_width()) / ranks;
   const auto intermediate = static_cast<std::uint64_t>(config.intermediate_size) / ranks;
   return {.x = tokens * hidden * options.residual_bytes,
-          .normed = tokens * hidden * options.activation_bytes,
           .qkv = tokens * (q_width + 2 * kv_width) * options.activation_bytes,
           .attention = tokens * q_width * options.activation_bytes,
           .mlp = tokens * intermediate * options.activation_bytes,
           .x_last = sequences * hidden * options.residual_bytes,
-          .h_last = sequences * hidden * options.activation_bytes,
           .q_last = sequences * q_width * options.activation_bytes,
           .partial = options.ranks > 1 ? tokens * hidden * options.activation_bytes : 0,
           .gathered = rows(options.gathered_tokens) * 2 * kv_width * options.activation_bytes};
@@ -85,10 +83,10 @@ std::vector<MemoryItem> estimate_memory(const ModelConfig& config,
        static_cast<std::uint64_t>(config.vocab_size) * hidden * options.weight_bytes},
       {"norms, float32", (layers * norms + hidden) * 4},
       {"residual stream" + tokens, w.x},
-      {"normed, qkv, attention" + tokens, w.normed + w.qkv + w.attention},
+      {"qkv, attention" + tokens, w.qkv + w.attention},
       {"gated intermediate" + tokens, w.mlp},
       {"last tokens of " + std::to_string(options.max_sequences) + " sequences",
-       w.x_last + w.h_last + w.q_last},
+       w.x_last + w.q_last},
   };
   if (w.partial > 0)
     items.push_back({"partial sums" + tokens + ", own and received", 2 * w.partial});

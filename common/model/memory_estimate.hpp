@@ -35,12 +35,10 @@ struct MemoryEstimateOptions {
 // the second half of a batch.
 struct WorkspaceBytes {
   std::uint64_t x = 0;          // [T, hidden] residual stream
-  std::uint64_t normed = 0;     // [T, hidden]
   std::uint64_t qkv = 0;        // [T, q | k | v] of this rank
   std::uint64_t attention = 0;  // [T, q_width] of this rank
   std::uint64_t mlp = 0;        // [T, intermediate] of this rank
   std::uint64_t x_last = 0;     // [n, hidden] residual stream of last tokens
-  std::uint64_t h_last = 0;     // [n, hidden]
   std::uint64_t q_last = 0;     // [n, q_width] of this rank
   std::uint64_t partial = 0;    // [T, hidden] where weights are split, else none
   std::uint64_t gathered = 0;   // [gathered_tokens, k | v] where tokens are split, else none

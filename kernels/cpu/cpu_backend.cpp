@@ -74,7 +74,9 @@ std::vector<MemoryTerm> CpuBackend::own_memory(const BatchLimits& limits, const 
                                                int slots) const {
   const auto members = static_cast<std::size_t>(team_.members());
   const std::size_t head = packed_head_bytes(limits.max_seqlen, rows_.activation);
-  return {{std::to_string(slots) + " batches in flight: ids, positions, vectors",
+  const std::int64_t normed = (limits.max_tokens + limits.max_sequences) * shape.hidden_size;
+  return {{"normed rows", static_cast<std::size_t>(normed) * size_of(rows_.activation)},
+          {std::to_string(slots) + " batches in flight: ids, positions, vectors",
            static_cast<std::size_t>(slots) * CpuBatchSlot::bytes(limits, shape)},
           {"rotations of " + std::to_string(limits.max_seqlen) + " positions",
            static_cast<std::size_t>(limits.max_seqlen * kHeadDim) * sizeof(float)},
@@ -133,6 +135,13 @@ std::unique_ptr<BatchSlot> CpuBackend::make_slot(const BatchLimits& limits,
       scratch.keys = AlignedBytes(packed_head_bytes(max_seqlen_, rows_.activation));
       scratch.values = AlignedBytes(packed_head_bytes(max_seqlen_, rows_.activation));
     }
+  }
+  const auto bytes = [&](std::int64_t rows) {
+    return static_cast<std::size_t>(rows * shape.hidden_size) * size_of(rows_.activation);
+  };
+  if (bytes(limits.max_tokens) > normed_.size()) normed_ = AlignedBytes(bytes(limits.max_tokens));
+  if (bytes(limits.max_sequences) > normed_last_.size()) {
+    normed_last_ = AlignedBytes(bytes(limits.max_sequences));
   }
   return std::make_unique<CpuBatchSlot>(limits, shape);
 }

@@ -47,23 +47,21 @@ class CpuBackend final : public Backend {
   std::span<const std::uint8_t> finite(const BatchSlot& slot) const override;
 
   void embed(Buffer& x, Buffer& table, BatchSlot& slot, std::int64_t hidden) override;
-  void rms_norm(Buffer& out, Buffer& x, Buffer& weight, std::int64_t rows, std::int64_t hidden,
-                float eps) override;
-  void qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+  void qkv_projection(Buffer& qkv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
                       const AttentionShape& shape, const QkNormRope& options) override;
   void attention(Buffer& out, Buffer& qkv, Buffer* gathered, BatchSlot& slot,
                  const AttentionShape& shape) override;
-  void kv_projection(Buffer& kv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+  void kv_projection(Buffer& kv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
                      const AttentionShape& shape, const QkNormRope& options) override;
-  void last_q_projection(Buffer& q, Buffer& in_last, LinearWeight& weight, BatchSlot& slot,
+  void last_q_projection(Buffer& q, Buffer& x_last, LinearWeight& weight, BatchSlot& slot,
                          const AttentionShape& shape, const QkNormRope& options) override;
   void last_attention(Buffer& out, Buffer& q, Buffer& kv, BatchSlot& slot,
                       const AttentionShape& shape) override;
-  void gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int64_t width,
-                   DType type) override;
+  void gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int64_t width) override;
   void linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
   void linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
-  void swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
+  void swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
+                         float eps) override;
   void host_task(std::function<void()> task) override;
   void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
             float eps) override;
@@ -91,6 +89,7 @@ class CpuBackend final : public Backend {
   template <typename Use, typename Epilogue>
   void multiply(int member, const CpuLinearWeight& weight, const std::byte* in, Range rows, Use use,
                 Epilogue epilogue);
+  std::byte* norm(Buffer& x, const CpuLinearWeight& weight, std::int64_t rows, float eps);
   void project_heads(const Heads& heads);
   void run_attention(int member, const HeadRows& rows, const CpuBatchSlot& slot,
                      const SharedTask& task);
@@ -103,7 +102,9 @@ class CpuBackend final : public Backend {
   std::vector<Scratch> scratch_;  // one per member
   std::int64_t cols_max_ = 0;     // widest input of a loaded matrix
   std::int64_t max_seqlen_ = 0;
-  AlignedBytes rope_;  // [max_seqlen_][cos 64 | sin 64], of rope_theta_
+  AlignedBytes normed_;       // [max_tokens, hidden]
+  AlignedBytes normed_last_;  // [max_sequences, hidden]: others may still read token rows
+  AlignedBytes rope_;         // [max_seqlen_][cos 64 | sin 64], of rope_theta_
   double rope_theta_ = 0;
   CpuBatchSlot* recording_ = nullptr;  // between begin and end
 };

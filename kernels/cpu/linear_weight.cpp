@@ -94,6 +94,11 @@ std::unique_ptr<CpuLinearWeight> CpuLinearWeight::load(const LinearSource& sourc
   const std::vector<Cut> cuts = cut_slices(source);
   auto weight = std::make_unique<CpuLinearWeight>();
   weight->cols_ = source.slices[0].cols;
+  if (source.norm) {
+    CHECK(source.norm->cols == weight->cols_);
+    weight->norm_ = AlignedBytes(static_cast<std::size_t>(weight->cols_) * sizeof(float));
+    copy_rows(weight->norm_.data(), DType::kFloat32, *source.norm, 0, 1);
+  }
   for (const MatrixSlice& slice : source.slices) {
     weight->rows_ += slice.rows;
   }

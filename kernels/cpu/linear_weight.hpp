@@ -19,6 +19,8 @@ class CpuLinearWeight final : public LinearWeight {
   std::int64_t cols() const override { return cols_; }
   std::size_t bytes() const override { return packed_.size(); }
   const std::vector<Panel>& panels() const { return panels_; }
+  // [cols], of the RMSNorm in front of the product; null where there is none.
+  const float* norm() const { return norm_.size() > 0 ? norm_.as<float>() : nullptr; }
 
   // Packs with all members of the team. Throws FatalError on shapes that do not fit together.
   static std::unique_ptr<CpuLinearWeight> load(const LinearSource& source, DType type,
@@ -29,6 +31,7 @@ class CpuLinearWeight final : public LinearWeight {
   std::int64_t cols_ = 0;
   AlignedBytes packed_;  // the panels, one behind the other
   std::vector<Panel> panels_;
+  AlignedBytes norm_;
 };
 
 // Copies rows [first, first + count) of a slice, converted to `type`, to contiguous memory.

@@ -73,16 +73,20 @@ void CpuBackend::embed(Buffer& x, Buffer& table, BatchSlot&, std::int64_t hidden
   });
 }
 
-void CpuBackend::rms_norm(Buffer& out, Buffer& x, Buffer& weight, std::int64_t rows,
-                          std::int64_t hidden, float eps) {
+// What a projection multiplies: the rows of x by the norm of its weight.
+std::byte* CpuBackend::norm(Buffer& x, const CpuLinearWeight& weight, std::int64_t rows,
+                            float eps) {
   CpuBatchSlot& slot = recording();
-  slot.record([this, &slot, to = bytes_of(out), from = floats_of(x), w = floats_of(weight), rows,
-               hidden, eps](int member) {
+  CHECK(weight.norm() != nullptr);
+  std::byte* to = (rows == slot.total_tokens() ? normed_ : normed_last_).data();
+  slot.record([this, &slot, to, from = floats_of(x), w = weight.norm(), rows,
+               hidden = weight.cols(), eps](int member) {
     const Range mine = range(slot, member, rows);
     for (std::int64_t i = mine.begin; i < mine.end; ++i) {
       rows_.rms_norm(row(to, i, hidden), from + i * hidden, w, hidden, eps);
     }
   });
+  return to;
 }
 
 struct CpuBackend::Heads {
@@ -128,10 +132,10 @@ void CpuBackend::project_heads(const Heads& heads) {
   });
 }
 
-void CpuBackend::qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+void CpuBackend::qkv_projection(Buffer& qkv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
                                 const AttentionShape& shape, const QkNormRope& options) {
   project_heads({.out = bytes_of(qkv),
-                 .in = bytes_of(in),
+                 .in = norm(x, packed(weight), slot.total_tokens(), options.eps),
                  .weight = packed(weight),
                  .rows = slot.total_tokens(),
                  .first = 0,
@@ -144,12 +148,12 @@ void CpuBackend::qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, B
                  .eps = options.eps});
 }
 
-void CpuBackend::kv_projection(Buffer& kv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+void CpuBackend::kv_projection(Buffer& kv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
                                const AttentionShape& shape, const QkNormRope& options) {
   // From here on buffers hold rows of other widths, or of sequences: others must be done with them.
   recording().record([this](int) { team_.meet(); });
   project_heads({.out = bytes_of(kv),
-                 .in = bytes_of(in),
+                 .in = norm(x, packed(weight), slot.total_tokens(), options.eps),
                  .weight = packed(weight),
                  .rows = slot.total_tokens(),
                  .first = shape.q_width(),
@@ -162,11 +166,10 @@ void CpuBackend::kv_projection(Buffer& kv, Buffer& in, LinearWeight& weight, Bat
                  .eps = options.eps});
 }
 
-void CpuBackend::last_q_projection(Buffer& q, Buffer& in_last, LinearWeight& weight,
-                                   BatchSlot& slot, const AttentionShape& shape,
-                                   const QkNormRope& options) {
+void CpuBackend::last_q_projection(Buffer& q, Buffer& x_last, LinearWeight& weight, BatchSlot& slot,
+                                   const AttentionShape& shape, const QkNormRope& options) {
   project_heads({.out = bytes_of(q),
-                 .in = bytes_of(in_last),
+                 .in = norm(x_last, packed(weight), slot.num_sequences(), options.eps),
                  .weight = packed(weight),
                  .rows = slot.num_sequences(),
                  .last_positions = true,
@@ -277,9 +280,9 @@ void CpuBackend::last_attention(Buffer& out, Buffer& q, Buffer& kv, BatchSlot&,
   });
 }
 
-void CpuBackend::gather_last(Buffer& out, Buffer& x, BatchSlot&, std::int64_t width, DType type) {
+void CpuBackend::gather_last(Buffer& out, Buffer& x, BatchSlot&, std::int64_t width) {
   CpuBatchSlot& slot = recording();
-  const std::size_t row_bytes = static_cast<std::size_t>(width) * size_of(type);
+  const std::size_t row_bytes = static_cast<std::size_t>(width) * size_of(residual_type());
   slot.record([&slot, to = bytes_of(out), from = bytes_of(x), row_bytes](int member) {
     const Share& share = slot.share(member);
     for (std::int64_t i = share.sequence_begin; i < share.sequence_end; ++i) {
@@ -317,20 +320,21 @@ void CpuBackend::linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::in
       });
 }
 
-void CpuBackend::swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight,
-                                   std::int64_t rows) {
+void CpuBackend::swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
+                                   float eps) {
   CpuBatchSlot& slot = recording();
-  slot.record([this, &slot, to = bytes_of(out), from = bytes_of(in), &w = packed(weight),
-               rows](int member) {
-    multiply(member, w, from, range(slot, member, rows), kAllPanels,
-             [&](const Panel& panel, std::int64_t first, std::int64_t count, const float* c) {
-               const std::int64_t half = panel.width / 2;
-               for (std::int64_t r = 0; r < count; ++r, c += panel.width) {
-                 rows_.swiglu(row(row(to, first + r, w.rows() / 2), panel.row, 1), c, c + half,
-                              half);
-               }
-             });
-  });
+  const std::byte* normed = norm(x, packed(weight), rows, eps);
+  slot.record(
+      [this, &slot, to = bytes_of(out), from = normed, &w = packed(weight), rows](int member) {
+        multiply(member, w, from, range(slot, member, rows), kAllPanels,
+                 [&](const Panel& panel, std::int64_t first, std::int64_t count, const float* c) {
+                   const std::int64_t half = panel.width / 2;
+                   for (std::int64_t r = 0; r < count; ++r, c += panel.width) {
+                     rows_.swiglu(row(row(to, first + r, w.rows() / 2), panel.row, 1), c, c + half,
+                                  half);
+                   }
+                 });
+      });
 }
 
 void CpuBackend::host_task(std::function<void()> task) {

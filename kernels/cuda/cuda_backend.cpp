@@ -47,6 +47,13 @@ std::size_t rope_table_bytes(const BatchLimits& limits) {
   return static_cast<std::size_t>(limits.max_seqlen * kHeadDim) * sizeof(float);
 }
 
+// Of as many rows as a product may have.
+std::size_t squares_bytes(const BatchLimits& limits) {
+  constexpr std::int64_t kMultiple = 256;
+  const std::int64_t rows = std::max(limits.max_tokens, limits.max_sequences);
+  return static_cast<std::size_t>((rows + kMultiple - 1) / kMultiple * kMultiple) * sizeof(float);
+}
+
 std::size_t gate_up_bytes(const BatchLimits& limits, const EncoderShape& shape) {
   return static_cast<std::size_t>(limits.max_tokens * 2 * shape.intermediate_size) * sizeof(Bf16);
 }
@@ -96,6 +103,7 @@ std::vector<MemoryTerm> CudaBackend::own_memory(const BatchLimits& limits,
   const std::size_t results = count * CudaSlot::result_bytes(limits, shape.hidden_size);
   return {
       {.what = "gate and up before SwiGLU", .bytes = gate_up_bytes(limits, shape)},
+      {.what = "mean squares of rows", .bytes = squares_bytes(limits)},
       {.what = "RoPE table", .bytes = rope_table_bytes(limits)},
       {.what = "matrix-product workspace", .bytes = Gemm::kWorkspaceBytes},
       {.what = "layers of short batches", .bytes = LayerRunner::kDeviceBytes},
@@ -151,6 +159,10 @@ std::unique_ptr<LinearWeight> CudaBackend::load_linear(const LinearSource& sourc
       next_row += slice.rows;
     }
   }
+  if (source.norm) {
+    CHECK(source.norm->cols == cols);
+    folds_.push_back({.weight = weight.get(), .norm = load_vector(*source.norm)});
+  }
   const Gemm::Tuning tuning{.weight = weight->row(0),
                             .n = rows,
                             .k = cols,
@@ -200,6 +212,12 @@ void CudaBackend::finish_loading() {
     loader_->finish();
     loader_.reset();
   }
+  for (const Fold& fold : folds_) {
+    launch_scale_columns(fold.weight->row(0), static_cast<const float*>(fold.norm->data()),
+                         fold.weight->rows(), fold.weight->cols(), compute_.get());
+  }
+  cuda_check(cudaStreamSynchronize(compute_.get()));
+  folds_.clear();
 }
 
 std::unique_ptr<BatchSlot> CudaBackend::make_slot(const BatchLimits& limits,
@@ -220,8 +238,9 @@ void CudaBackend::take_shared_memory(const BatchLimits& limits, const EncoderSha
   rope_table_ = std::make_unique<DeviceBuffer>(rope_table_bytes(limits), "the RoPE table");
   gate_up_ =
       std::make_unique<DeviceBuffer>(gate_up_bytes(limits, shape), "gate and up before SwiGLU");
-  layers_ = std::make_unique<LayerRunner>(shape, compute_capability(),
-                                          properties_.multiProcessorCount);
+  squares_ = std::make_unique<DeviceBuffer>(squares_bytes(limits), "mean squares of rows");
+  layers_ =
+      std::make_unique<LayerRunner>(shape, compute_capability(), properties_.multiProcessorCount);
   time_fused_products(limits, shape);
   load_products(products);
 }

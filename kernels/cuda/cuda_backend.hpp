@@ -72,23 +72,21 @@ class CudaBackend final : public Backend {
   std::span<const std::uint8_t> finite(const BatchSlot& slot) const override;
 
   void embed(Buffer& x, Buffer& table, BatchSlot& slot, std::int64_t hidden) override;
-  void rms_norm(Buffer& out, Buffer& x, Buffer& weight, std::int64_t rows, std::int64_t hidden,
-                float eps) override;
-  void qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+  void qkv_projection(Buffer& qkv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
                       const AttentionShape& shape, const QkNormRope& options) override;
   void attention(Buffer& out, Buffer& qkv, Buffer* gathered, BatchSlot& slot,
                  const AttentionShape& shape) override;
-  void kv_projection(Buffer& kv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+  void kv_projection(Buffer& kv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
                      const AttentionShape& shape, const QkNormRope& options) override;
-  void last_q_projection(Buffer& q, Buffer& in_last, LinearWeight& weight, BatchSlot& slot,
+  void last_q_projection(Buffer& q, Buffer& x_last, LinearWeight& weight, BatchSlot& slot,
                          const AttentionShape& shape, const QkNormRope& options) override;
   void last_attention(Buffer& out, Buffer& q, Buffer& kv, BatchSlot& slot,
                       const AttentionShape& shape) override;
-  void gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int64_t width,
-                   DType type) override;
+  void gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int64_t width) override;
   void linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
   void linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
-  void swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
+  void swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
+                         float eps) override;
   bool run_layers(const LayersRun& run, BatchSlot& slot) override;
   void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
             float eps) override;
@@ -106,13 +104,14 @@ class CudaBackend final : public Backend {
   enum class Mode : std::uint8_t { kLaunch, kRecord, kReplay };
   enum class Recording : std::uint8_t { kWhileServing, kNow, kDone };
   // Rows of a qkv weight and what becomes of the product: num_q and num_k heads are normalised and
-  // rotated, the rest stays.
+  // rotated, num_v behind them take the rows' scale.
   struct HeadProjection {
     std::int64_t first_row = 0;
     std::int64_t width = 0;
     std::int64_t rows = 0;
     std::int64_t num_q = 0;
     std::int64_t num_k = 0;
+    std::int64_t num_v = 0;
     const std::int32_t* positions = nullptr;
   };
 
@@ -132,7 +131,8 @@ class CudaBackend final : public Backend {
   void prepare_rope(double theta);
   void multiply(Bf16* out, Buffer& in, Bf16Weight& weight, std::int64_t first_row, std::int64_t n,
                 std::int64_t rows, bool accumulate);
-  void project_heads(Bf16* heads, Buffer& in, Bf16Weight& weight, const HeadProjection& projection,
+  const float* mean_squares(Buffer& x, std::int64_t rows, std::int64_t hidden, float eps);
+  void project_heads(Bf16* heads, Buffer& x, Bf16Weight& weight, const HeadProjection& projection,
                      const QkNormRope& options);
   void set_layers(std::span<const LayerOperands> layers);
   void inject_fault();
@@ -146,11 +146,17 @@ class CudaBackend final : public Backend {
   FusedChoice fused_;
   std::unique_ptr<WeightLoader> loader_;  // while loading
   std::vector<Gemm::Tuning> to_tune_;     // one per shape of weight seen while loading
+  struct Fold {
+    Bf16Weight* weight;
+    std::unique_ptr<Buffer> norm;  // [cols]
+  };
+  std::vector<Fold> folds_;  // norms to be multiplied into their weights, while loading
 
   BatchLimits limits_;
   std::optional<AttentionPlan> plan_;         // set with the first slot
   std::unique_ptr<DeviceBuffer> rope_table_;  // [max_seqlen, cos | sin]
   std::unique_ptr<DeviceBuffer> gate_up_;     // [max_tokens, 2 * intermediate]
+  std::unique_ptr<DeviceBuffer> squares_;     // [rows of a product], mean squares
   std::unique_ptr<LayerRunner> layers_;       // for short batches
   double rope_theta_ = 0;                     // of the table's content
   CudaSlot* active_ = nullptr;                // between begin and end of a bucket's batch

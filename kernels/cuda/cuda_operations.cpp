@@ -144,11 +144,11 @@ void CudaBackend::embed(Buffer& x, Buffer& table, BatchSlot& slot, std::int64_t 
   }
 }
 
-void CudaBackend::rms_norm(Buffer& out, Buffer& x, Buffer& weight, std::int64_t rows,
-                           std::int64_t hidden, float eps) {
-  if (!replaying()) {
-    launch_rms_norm(bf16(out), bf16(x), f32(weight), launch_rows(rows), hidden, eps, stream());
-  }
+const float* CudaBackend::mean_squares(Buffer& x, std::int64_t rows, std::int64_t hidden,
+                                       float eps) {
+  CHECK(static_cast<std::size_t>(rows) * sizeof(float) <= squares_->bytes());
+  launch_mean_squares(squares_->as<float>(), bf16(x), rows, hidden, eps, stream());
+  return squares_->as<float>();
 }
 
 // out = or += in * (n rows of the weight from first_row on)^T
@@ -179,17 +179,19 @@ void CudaBackend::multiply(Bf16* out, Buffer& in, Bf16Weight& weight, std::int64
                  stream());
 }
 
-void CudaBackend::project_heads(Bf16* heads, Buffer& in, Bf16Weight& weight,
+void CudaBackend::project_heads(Bf16* heads, Buffer& x, Bf16Weight& weight,
                                 const HeadProjection& projection, const QkNormRope& options) {
   const HeadProjection& p = projection;
   prepare_rope(options.rope_theta);
   const auto num_q = static_cast<int>(p.num_q);
   const auto num_k = static_cast<int>(p.num_k);
+  const float* squares = mean_squares(x, p.rows, weight.cols(), options.eps);
   const bool small = small_gemm_supports(compute_capability(), p.rows, p.width, weight.cols());
   if (!small && fused_.is_faster(FusedKind::kHeads, p.width, weight.cols(), p.rows)) {
     launch_qk_norm_rope_gemm({.out = heads,
-                              .in = bf16(in),
+                              .in = bf16(x),
                               .weight = weight.row(p.first_row),
+                              .mean_squares = squares,
                               .rows = p.rows,
                               .n = p.width,
                               .k = weight.cols()},
@@ -203,29 +205,32 @@ void CudaBackend::project_heads(Bf16* heads, Buffer& in, Bf16Weight& weight,
                              properties_.multiProcessorCount, stream());
     return;
   }
-  multiply(heads, in, weight, p.first_row, p.width, p.rows, false);
+  multiply(heads, x, weight, p.first_row, p.width, p.rows, false);
   launch_qk_norm_rope({.heads = heads,
                        .row_stride = p.width,
                        .rows = p.rows,
                        .num_q = num_q,
                        .num_k = num_k,
+                       .num_v = static_cast<int>(p.num_v),
                        .q_norm = f32(*options.q_norm),
                        .k_norm = f32(*options.k_norm),
+                       .mean_squares = squares,
                        .positions = p.positions,
                        .rope_table = rope_table_->as<float>(),
                        .eps = options.eps},
                       stream());
 }
 
-void CudaBackend::qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+void CudaBackend::qkv_projection(Buffer& qkv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
                                  const AttentionShape& shape, const QkNormRope& options) {
   if (!replaying()) {
     CudaSlot& s = cuda_slot(slot);
-    project_heads(bf16(qkv), in, bf16_weight(weight),
+    project_heads(bf16(qkv), x, bf16_weight(weight),
                   {.width = shape.qkv_width(),
                    .rows = s.size().tokens,
                    .num_q = shape.num_q_heads,
                    .num_k = shape.num_kv_heads,
+                   .num_v = shape.num_kv_heads,
                    .positions = s.positions()},
                   options);
   }
@@ -252,27 +257,28 @@ void CudaBackend::attention(Buffer& out, Buffer& qkv, Buffer* gathered, BatchSlo
 }
 
 // A weight of the last layer may hold q, k and v, or only the rows asked for.
-void CudaBackend::kv_projection(Buffer& kv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+void CudaBackend::kv_projection(Buffer& kv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
                                 const AttentionShape& shape, const QkNormRope& options) {
   if (!replaying()) {
     CudaSlot& s = cuda_slot(slot);
     const std::int64_t width = 2 * shape.kv_width();
-    project_heads(bf16(kv), in, bf16_weight(weight),
+    project_heads(bf16(kv), x, bf16_weight(weight),
                   {.first_row = weight.rows() - width,
                    .width = width,
                    .rows = s.size().tokens,
                    .num_k = shape.num_kv_heads,
+                   .num_v = shape.num_kv_heads,
                    .positions = s.positions()},
                   options);
   }
 }
 
-void CudaBackend::last_q_projection(Buffer& q, Buffer& in_last, LinearWeight& weight,
+void CudaBackend::last_q_projection(Buffer& q, Buffer& x_last, LinearWeight& weight,
                                     BatchSlot& slot, const AttentionShape& shape,
                                     const QkNormRope& options) {
   if (!replaying()) {
     CudaSlot& s = cuda_slot(slot);
-    project_heads(bf16(q), in_last, bf16_weight(weight),
+    project_heads(bf16(q), x_last, bf16_weight(weight),
                   {.width = shape.q_width(),
                    .rows = s.size().sequences,
                    .num_q = shape.num_q_heads,
@@ -297,9 +303,7 @@ void CudaBackend::last_attention(Buffer& out, Buffer& q, Buffer& kv, BatchSlot& 
   }
 }
 
-void CudaBackend::gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int64_t width,
-                              DType type) {
-  CHECK(type == DType::kBFloat16);
+void CudaBackend::gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int64_t width) {
   if (!replaying()) {
     CudaSlot& s = cuda_slot(slot);
     launch_gather_rows(bf16(out), bf16(x), s.last_rows(), s.size().sequences, width, stream());
@@ -318,35 +322,38 @@ void CudaBackend::linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::i
   }
 }
 
-void CudaBackend::swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight,
-                                    std::int64_t rows) {
+void CudaBackend::swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
+                                    float eps) {
   if (replaying()) {
     return;
   }
   const std::int64_t covered = launch_rows(rows);
   Bf16Weight& w = bf16_weight(weight);
   const int num_sms = properties_.multiProcessorCount;
+  const float* squares = mean_squares(x, covered, w.cols(), eps);
   if (small_gemm_supports(compute_capability(), covered, w.rows(), w.cols())) {
     launch_small_gemm({.form = SmallGemmArguments::Form::kSwiglu,
                        .out = bf16(out),
-                       .in = bf16(in),
+                       .in = bf16(x),
                        .weight = w.row(0),
+                       .mean_squares = squares,
                        .rows = covered,
                        .n = w.rows(),
                        .k = w.cols()},
                       num_sms, stream());
   } else if (fused_.is_faster(FusedKind::kSwiglu, w.rows(), w.cols(), covered)) {
     launch_swiglu_gemm({.out = bf16(out),
-                        .in = bf16(in),
+                        .in = bf16(x),
                         .weight = w.row(0),
+                        .mean_squares = squares,
                         .rows = covered,
                         .n = w.rows(),
                         .k = w.cols()},
                        num_sms, stream());
   } else {
     CHECK(static_cast<std::size_t>(covered * w.rows()) * sizeof(Bf16) <= gate_up_->bytes());
-    multiply(gate_up_->as<Bf16>(), in, w, 0, w.rows(), covered, false);
-    launch_swiglu(bf16(out), gate_up_->as<Bf16>(), covered, w.rows() / 2, stream());
+    multiply(gate_up_->as<Bf16>(), x, w, 0, w.rows(), covered, false);
+    launch_swiglu(bf16(out), gate_up_->as<Bf16>(), squares, covered, w.rows() / 2, stream());
   }
 }
 
@@ -366,7 +373,6 @@ bool CudaBackend::run_layers(const LayersRun& run, BatchSlot& slot) {
   layers_->launch({.end = layers_->num_layers() * kLayerSteps,
                    .rows = s.size().tokens,
                    .x = bf16(*run.x),
-                   .normed = bf16(*run.normed),
                    .qkv = bf16(*run.qkv),
                    .attention = bf16(*run.attention),
                    .mlp = bf16(*run.mlp),
@@ -388,9 +394,7 @@ void CudaBackend::set_layers(std::span<const LayerOperands> layers) {
                         .gate_up = bf16_weight(*layer.gate_up).row(0),
                         .down = bf16_weight(*layer.down).row(0),
                         .q_norm = f32(*layer.q_norm),
-                        .k_norm = f32(*layer.k_norm),
-                        .post_norm = f32(*layer.post_attention_norm),
-                        .next_norm = f32(*layer.next_norm)});
+                        .k_norm = f32(*layer.k_norm)});
   }
   // Outside the kernels' stream, which may be recording.
   layers_->set_layers(pointers, copy_in_.get());

@@ -6,7 +6,36 @@
 
 #include <cuda_bf16.h>
 
+#include <cstdint>
+
 namespace tessera::kernels::cuda {
+
+// The sum of squares of a row of k elements is that of eight partial sums: partial i covers the
+// pieces i, i + 8, ... of eight elements, added one element after the other. Eight neighbouring
+// lanes, aligned, hold them; any order of the lanes gives the same bits.
+inline constexpr int kSquareLanes = 8;
+
+__device__ inline float add_squares(float sum, const uint4& piece) {
+  const std::uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};
+#pragma unroll
+  for (const std::uint32_t word : words) {
+    const float low = __uint_as_float(word << 16), high = __uint_as_float(word & 0xFFFF0000U);
+    sum = __fmaf_rn(high, high, __fmaf_rn(low, low, sum));
+  }
+  return sum;
+}
+
+// m = mean(x^2) + eps of the row, to all eight lanes.
+__device__ inline float mean_square(float partial, int k, float eps) {
+#pragma unroll
+  for (int distance = 1; distance < kSquareLanes; distance *= 2) {
+    partial = __fadd_rn(partial, __shfl_xor_sync(~0U, partial, distance));
+  }
+  return __fmaf_rn(partial, __fdiv_rn(1.0F, static_cast<float>(k)), eps);
+}
+
+// What a row whose mean square is m is multiplied by.
+__device__ inline float row_scale(float m) { return rsqrtf(m); }
 
 // What a plain product would have stored, in pairs.
 __device__ inline void round_pair_to_bf16(float& low, float& high) {
@@ -15,7 +44,10 @@ __device__ inline void round_pair_to_bf16(float& low, float& high) {
   high = rounded.y;
 }
 
-__device__ inline float silu_times(float gate, float up) {
+// SwiGLU of a row that the products took as it was.
+__device__ inline float silu_times(float gate, float up, float scale) {
+  gate = __fmul_rn(gate, scale);
+  up = __fmul_rn(up, scale);
   return __fmul_rn(__fdividef(gate, __fadd_rn(1.0F, __expf(-gate))), up);
 }
 
@@ -26,8 +58,9 @@ __device__ inline float partial_square_sum(float a0, float a1, float b0, float b
   return __fmaf_rn(a0, a0, __fmaf_rn(a1, a1, __fmaf_rn(b0, b0, __fmul_rn(b1, b1))));
 }
 
-__device__ inline float head_scale(float square_sum, float eps) {
-  return rsqrtf(__fmaf_rn(square_sum, 1.0F / 128.0F, eps));
+// m: of the row.
+__device__ inline float head_scale(float square_sum, float eps, float m) {
+  return rsqrtf(__fmaf_rn(square_sum, 1.0F / 128.0F, __fmul_rn(eps, m)));
 }
 
 // Normalises dimensions i and i + 64 and rotates them by the angle.

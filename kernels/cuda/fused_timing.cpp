@@ -29,6 +29,7 @@ void CudaBackend::time_fused_products(const BatchLimits& limits, const EncoderSh
     DeviceBuffer in(rows * static_cast<std::size_t>(t.k) * sizeof(Bf16), "timing products");
     DeviceBuffer out(rows * static_cast<std::size_t>(t.n) * sizeof(Bf16), "timing products");
     launch_fill_random(in.as<Bf16>(), t.max_rows * t.k, 1, compute_.get());
+    launch_mean_squares(squares_->as<float>(), in.as<Bf16>(), t.max_rows, t.k, 0, compute_.get());
     if (is_qkv) {
       time_fused_heads(t, out.as<Bf16>(), in.as<Bf16>(), shape.attention);
     } else {
@@ -71,14 +72,20 @@ void CudaBackend::time_parted_sum(const Gemm::Tuning& t) {
 
 void CudaBackend::time_fused_swiglu(const Gemm::Tuning& t, Bf16* out, Bf16* in) {
   const auto fused = [&](std::int64_t rows) {
-    launch_swiglu_gemm({.out = out, .in = in, .weight = t.weight, .rows = rows, .n = t.n, .k = t.k},
+    launch_swiglu_gemm({.out = out,
+                        .in = in,
+                        .weight = t.weight,
+                        .mean_squares = squares_->as<float>(),
+                        .rows = rows,
+                        .n = t.n,
+                        .k = t.k},
                        properties_.multiProcessorCount, compute_.get());
   };
   const auto apart = [&](std::int64_t rows) {
     auto* product = gate_up_->as<Bf16>();
     gemm_.multiply({.out = product, .in = in, .weight = t.weight, .rows = rows, .n = t.n, .k = t.k},
                    compute_.get());
-    launch_swiglu(out, product, rows, t.n / 2, compute_.get());
+    launch_swiglu(out, product, squares_->as<float>(), rows, t.n / 2, compute_.get());
   };
   fused_.time({.kind = FusedKind::kSwiglu, .n = t.n, .k = t.k, .max_rows = t.max_rows}, fused,
               apart, compute_.get());
@@ -93,15 +100,20 @@ void CudaBackend::time_fused_heads(const Gemm::Tuning& t, Bf16* out, Bf16* in,
                          "timing products");
   cuda_check(cudaMemsetAsync(positions.data(), 0, positions.bytes(), compute_.get()));
   const auto fused = [&](std::int64_t rows) {
-    launch_qk_norm_rope_gemm(
-        {.out = out, .in = in, .weight = t.weight, .rows = rows, .n = t.n, .k = t.k},
-        {.num_q = num_q,
-         .num_k = num_k,
-         .q_norm = table,
-         .k_norm = table,
-         .positions = positions.as<std::int32_t>(),
-         .rope_table = table},
-        properties_.multiProcessorCount, compute_.get());
+    launch_qk_norm_rope_gemm({.out = out,
+                              .in = in,
+                              .weight = t.weight,
+                              .mean_squares = squares_->as<float>(),
+                              .rows = rows,
+                              .n = t.n,
+                              .k = t.k},
+                             {.num_q = num_q,
+                              .num_k = num_k,
+                              .q_norm = table,
+                              .k_norm = table,
+                              .positions = positions.as<std::int32_t>(),
+                              .rope_table = table},
+                             properties_.multiProcessorCount, compute_.get());
   };
   const auto apart = [&](std::int64_t rows) {
     gemm_.multiply({.out = out, .in = in, .weight = t.weight, .rows = rows, .n = t.n, .k = t.k},
@@ -111,8 +123,10 @@ void CudaBackend::time_fused_heads(const Gemm::Tuning& t, Bf16* out, Bf16* in,
                          .rows = rows,
                          .num_q = num_q,
                          .num_k = num_k,
+                         .num_v = num_k,
                          .q_norm = table,
                          .k_norm = table,
+                         .mean_squares = squares_->as<float>(),
                          .positions = positions.as<std::int32_t>(),
                          .rope_table = table},
                         compute_.get());

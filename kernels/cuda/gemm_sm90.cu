@@ -45,6 +45,7 @@ struct Problem {
   CUtensorMap in;
   CUtensorMap weight;
   __nv_bfloat16* out;
+  const float* mean_squares;
   std::int64_t out_stride;
   int rows;
   int row_blocks;
@@ -146,14 +147,10 @@ __device__ void store_quad(const Problem& p, std::uint32_t (&words)[4], int row,
   }
 }
 
-// An epilogue that reads nothing.
-struct StatelessEpilogue {
+struct PlainEpilogue {
   struct State {};
   __device__ void begin(const Problem&, State&, int) const {}
   __device__ void prefetch(State&, int) const {}
-};
-
-struct PlainEpilogue : StatelessEpilogue {
   __device__ void store(const Problem& p, const SharedMemory&, const State&,
                         const float (&d)[32][4], int row, int column_block, int lane) const {
 #pragma unroll
@@ -171,12 +168,27 @@ struct PlainEpilogue : StatelessEpilogue {
   }
 };
 
+// The mean squares of a lane's two rows.
+__device__ void load_mean_squares(float (&m)[2], const Problem& p, int row) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) m[half] = p.mean_squares[min(row + half * 8, p.rows - 1)];
+}
+
 // Gate in the even groups of eight columns, up in the odd ones.
-struct SwigluEpilogue : StatelessEpilogue {
-  __device__ void store(const Problem& p, const SharedMemory&, const State&,
+struct SwigluEpilogue {
+  struct State {
+    float m[2];
+  };
+  __device__ void begin(const Problem& p, State& state, int row) const {
+    load_mean_squares(state.m, p, row);
+  }
+  __device__ void prefetch(State&, int) const {}
+
+  __device__ void store(const Problem& p, const SharedMemory&, const State& state,
                         const float (&d)[32][4], int row, int column_block, int lane) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      const float scale = row_scale(state.m[half]);
 #pragma unroll
       for (int n = 0; n < 32; n += 8) {
         std::uint32_t words[4];
@@ -186,7 +198,8 @@ struct SwigluEpilogue : StatelessEpilogue {
           float up[2] = {d[n + 2 * i + 1][half * 2], d[n + 2 * i + 1][half * 2 + 1]};
           round_pair_to_bf16(gate[0], gate[1]);
           round_pair_to_bf16(up[0], up[1]);
-          words[i] = pack_bf16(silu_times(gate[0], up[0]), silu_times(gate[1], up[1]));
+          words[i] =
+              pack_bf16(silu_times(gate[0], up[0], scale), silu_times(gate[1], up[1], scale));
         }
         store_quad(p, words, row + half * 8, column_block * (kTileColumns / 2) + n * 4, lane);
       }
@@ -200,12 +213,14 @@ struct HeadEpilogue {
     float2 cosine[8], sine[8];
   };
   struct State {
+    float m[2];
     int position[2];
     Angles angles;  // of the first row
   };
   HeadNormRope options;
 
   __device__ void begin(const Problem& p, State& state, int row) const {
+    load_mean_squares(state.m, p, row);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       state.position[half] = options.positions[min(row + half * 8, p.rows - 1)];
@@ -227,7 +242,9 @@ struct HeadEpilogue {
         const int index = column_block * (kTileColumns / kHeadWidth) + head;
         if (index < options.num_q + options.num_k) {
           norm_and_rotate(d, head * 16, half, shared.norms[index < options.num_q ? 0 : 1],
-                          half == 0 ? state.angles : second, lane);
+                          state.m[half], half == 0 ? state.angles : second, lane);
+        } else {
+          scale_head(d, head * 16, half, row_scale(state.m[half]));
         }
 #pragma unroll
         for (int n = head * 16; n < head * 16 + 16; n += 4) {
@@ -243,6 +260,16 @@ struct HeadEpilogue {
   }
 
  private:
+  __device__ static void scale_head(float (&d)[32][4], int first, int half, float scale) {
+#pragma unroll
+    for (int n = 0; n < kHeadWidth / 8; ++n) {
+      float* pair = d[first + n] + half * 2;
+      round_pair_to_bf16(pair[0], pair[1]);
+      pair[0] = __fmul_rn(pair[0], scale);
+      pair[1] = __fmul_rn(pair[1], scale);
+    }
+  }
+
   __device__ void load(Angles& angles, int position, int lane) const {
     const float* row = options.rope_table + static_cast<std::int64_t>(position) * kHeadWidth;
 #pragma unroll
@@ -254,7 +281,7 @@ struct HeadEpilogue {
   }
 
   __device__ void norm_and_rotate(float (&d)[32][4], int first, int half, const float* weight,
-                                  const Angles& angles, int lane) const {
+                                  float m, const Angles& angles, int lane) const {
     float sums[8];
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
@@ -271,7 +298,7 @@ struct HeadEpilogue {
     }
     float sum = __fadd_rn(sums[0], __shfl_xor_sync(~0U, sums[0], 1));
     sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, 2));
-    const float scale = head_scale(sum, options.eps);
+    const float scale = head_scale(sum, options.eps, m);
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
       const int column = n * 8 + (lane & 3) * 2;
@@ -291,7 +318,8 @@ __device__ void copy_norms(const HeadEpilogue& epilogue, SharedMemory& shared) {
     shared.norms[1][threadIdx.x] = epilogue.options.k_norm[threadIdx.x];
   }
 }
-__device__ void copy_norms(const StatelessEpilogue&, SharedMemory&) {}
+template <typename Other>
+__device__ void copy_norms(const Other&, SharedMemory&) {}
 
 template <typename Epilogue>
 __global__ void __launch_bounds__(kThreads, 1)
@@ -336,6 +364,7 @@ void launch(const FusedGemmArguments& a, std::int64_t out_stride, const Epilogue
   const Problem problem{.in = make_map(a.in, a.rows, a.k, kTileRows),
                         .weight = make_map(a.weight, a.n, a.k, kTileColumns),
                         .out = a.out,
+                        .mean_squares = a.mean_squares,
                         .out_stride = out_stride,
                         .rows = static_cast<int>(a.rows),
                         .row_blocks = row_blocks,

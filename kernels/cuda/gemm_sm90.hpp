@@ -16,6 +16,7 @@ struct FusedGemmArguments {
   __nv_bfloat16* out = nullptr;
   const __nv_bfloat16* in = nullptr;
   const __nv_bfloat16* weight = nullptr;
+  const float* mean_squares = nullptr;  // [rows], see operations.hpp; not for a plain product
   std::int64_t rows = 0;
   std::int64_t n = 0;
   std::int64_t k = 0;
@@ -24,12 +25,12 @@ struct FusedGemmArguments {
 // Whether these kernels take the shape: sm_90, n a multiple of 256, k of 64.
 bool fused_gemm_supports(int compute_capability, std::int64_t n, std::int64_t k);
 
-// out [rows, n / 2] = silu(gate) * up, gate and up rows of the weight alternating in groups of
-// kGateUpGroup.
+// out [rows, n / 2] as launch_swiglu has it, gate and up rows of the weight alternating in groups
+// of kGateUpGroup.
 void launch_swiglu_gemm(const FusedGemmArguments& arguments, int num_sms, cudaStream_t stream);
 
-// out [rows, n]: RMSNorm and rotation of the first num_q + num_k heads of width 128, as
-// launch_qk_norm_rope does it; the rest as it is. Both norms must be given.
+// out [rows, n]: RMSNorm and rotation of the first num_q + num_k heads of width 128, the rows'
+// scale for the rest, as launch_qk_norm_rope does it. Both norms must be given.
 struct HeadNormRope {
   int num_q = 0;
   int num_k = 0;

@@ -40,6 +40,7 @@ struct Problem {
   CUtensorMap weight;  // box: 64 of k x tile_rows
   CUtensorMap in;      // box: 64 of k x tokens x kSlices
   __nv_bfloat16* out;
+  const float* mean_squares;
   int rows, n, k;
   int tile_rows;     // of the weight, at most 64
   int weight_bytes;  // of one slice in shared memory
@@ -207,8 +208,9 @@ class Block {
             float gate = d[t][j];
             float up = d[t][2 + j];
             round_pair_to_bf16(gate, up);
+            const float scale = row_scale(p_.mean_squares[token]);
             p_.out[std::int64_t{token} * (p_.n / 2) + column / 2 + lane / 4] =
-                __float2bfloat16(silu_times(gate, up));
+                __float2bfloat16(silu_times(gate, up, scale));
           }
         } else {
 #pragma unroll
@@ -297,6 +299,7 @@ void launch(const SmallGemmArguments& a, int num_sms, cudaStream_t stream) {
                              .stride_bytes = {row_bytes, kSlice * 2},
                              .box = {kSlice, kTokens, kSlices}}),
       .out = a.out,
+      .mean_squares = a.mean_squares,
       .rows = static_cast<int>(a.rows),
       .n = static_cast<int>(a.n),
       .k = static_cast<int>(a.k),

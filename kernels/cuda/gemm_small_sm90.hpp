@@ -14,13 +14,13 @@ struct SmallGemmArguments {
   enum class Form : std::uint8_t {
     kStore,   // out [rows, n] = product
     kAdd,     // out [rows, n] += product, which is rounded before the sum is
-    kSwiglu,  // out [rows, n / 2] = silu(gate) * up, rows of the weight as launch_swiglu has
-              // columns
+    kSwiglu,  // out [rows, n / 2] as launch_swiglu has it, rows of the weight being its columns
   };
   Form form = Form::kStore;
   __nv_bfloat16* out = nullptr;
   const __nv_bfloat16* in = nullptr;
   const __nv_bfloat16* weight = nullptr;
+  const float* mean_squares = nullptr;  // [rows], for kSwiglu
   std::int64_t rows = 0;
   std::int64_t n = 0;
   std::int64_t k = 0;

@@ -14,6 +14,16 @@ __device__ inline std::uint32_t shared_address(const void* pointer) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// Sixteen bytes of shared memory.
+__device__ inline uint4 load_shared(std::uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+
 // --- mbarriers: `address` is in shared memory ----------------------------------------------------
 
 __device__ inline void init_barrier(std::uint32_t address, int arrivals) {

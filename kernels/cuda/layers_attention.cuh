@@ -58,7 +58,8 @@ struct HeadRow {
   }
 
   // All lanes of the warp.
-  __device__ void norm_and_rotate(const float* norm, const float* angles, float eps, int t) {
+  __device__ void norm_and_rotate(const float* norm, const float* angles, float eps, float m,
+                                  int t) {
     float low[8][2], high[8][2], sums[8];
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
@@ -73,7 +74,7 @@ struct HeadRow {
     }
     float sum = __fadd_rn(sums[0], __shfl_xor_sync(~0U, sums[0], 1));
     sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, 2));
-    const float scale = head_scale(sum, eps);
+    const float scale = head_scale(sum, eps, m);
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
       const int column = j * 8 + t * 2;

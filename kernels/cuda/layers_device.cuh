@@ -42,8 +42,6 @@ struct LayerEntry {
   const __nv_bfloat16* matrices[kProducts];      // the same weights
   const float* q_norm;
   const float* k_norm;
-  const float* post_norm;
-  const float* next_norm;
 };
 
 struct Parameters {
@@ -51,15 +49,15 @@ struct Parameters {
   const LayerEntry* layers;
   Product products[kProducts];
   int begin, end;
-  int rows, hidden;
+  int rows;
   int cluster, stages, stage_bytes;
   float eps;
   __nv_bfloat16* x;
-  __nv_bfloat16* normed;
   __nv_bfloat16* qkv;
   __nv_bfloat16* attention;
   __nv_bfloat16* mlp;
-  unsigned* done;  // blocks that have done a step, kCounterStride apart
+  unsigned* done;       // blocks that have done a step, kCounterStride apart
+  float* mean_squares;  // [tokens] of x before qkv, for RoPE
   const std::int32_t* positions;
   const std::int32_t* first_rows;
   const std::int32_t* num_rows;

@@ -24,9 +24,11 @@ class Consumer {
  public:
   static constexpr bool kFew = kTokens <= kFewTokens;
 
-  __device__ Consumer(const Parameters& p, const Stages<kTokens>& stages)
+  // mean_squares: [kTokens], shared by the warpgroup.
+  __device__ Consumer(const Parameters& p, const Stages<kTokens>& stages, float* mean_squares)
       : p_(p),
         stages_(stages),
+        mean_squares_(mean_squares),
         lane_(static_cast<int>(threadIdx.x % 32)),
         warp_row_(static_cast<int>(threadIdx.x) / 32 * 16) {}
 
@@ -70,11 +72,15 @@ class Consumer {
     Sums<kTiles> d = {};
     __nv_bfloat16 before[kForm == Form::kAdd ? kTokens / 2 : 1];
     if constexpr (kForm == Form::kAdd) load(before, product, out);
+    // Products of the residual stream normalise its rows behind the sum.
+    constexpr bool kNorm = kForm != Form::kAdd;
+    Squares<kNorm> squares = {};
     if constexpr (kFew) {
-      multiply_few<kTiles>(d, product, step);
+      multiply_few<kTiles>(d, squares, product, step);
     } else {
-      multiply_many<kTiles>(d, product, step);
+      multiply_many<kTiles>(d, squares, product, step);
     }
+    if constexpr (kNorm) finish(squares, product, kForm == Form::kStore);
     store<kTiles, kForm>(d, before, product, out);
     hopper::sync_named(kConsumerBarrier, kConsumers);
     if (threadIdx.x == 0) {
@@ -93,14 +99,55 @@ class Consumer {
     return __all_sync(~0U, hopper::is_over(stages_.full(ring_.stage), ring_.parity));
   }
 
-  template <int kTiles>
-  __device__ void multiply_many(Sums<kTiles>& d, const Product& product, int step) {
+  // Partial sums of squares of the activations, as norm.cu has them: a thread takes the same piece
+  // of sixteen bytes of each slice. Where a row's pieces lie swizzled they do so alike in all.
+  static constexpr int kPieces = kTokens * kSquareLanes;
+  static constexpr int kPiecesOfThread = (kPieces + kConsumers - 1) / kConsumers;
+  template <bool kNorm>
+  struct Squares {
+    float sums[kNorm ? kPiecesOfThread : 1];
+  };
+  __device__ static int piece_of(int i) { return static_cast<int>(threadIdx.x) + i * kConsumers; }
+
+  template <bool kNorm>
+  __device__ void measure(Squares<kNorm>& squares, const Product& product, int slice) const {
+    if constexpr (kNorm) {
+      const std::uint32_t pieces = stages_.activations(product, ring_.stage) +
+                                   static_cast<std::uint32_t>(slice * kTokens * kSwizzleRow);
+#pragma unroll
+      for (int i = 0; i < kPiecesOfThread; ++i) {
+        if (piece_of(i) < kPieces) {
+          const auto at = pieces + static_cast<std::uint32_t>(piece_of(i) * 16);
+          squares.sums[i] = add_squares(squares.sums[i], hopper::load_shared(at));
+        }
+      }
+    }
+  }
+
+  // The mean squares, for the warpgroup and, of what becomes qkv, for RoPE.
+  __device__ void finish(const Squares<true>& squares, const Product& product, bool is_qkv) const {
+#pragma unroll
+    for (int i = 0; i < kPiecesOfThread; ++i) {
+      if (piece_of(i) >= kPieces) continue;  // whole warps
+      const float m = mean_square(squares.sums[i], product.k, p_.eps);
+      const int row = piece_of(i) / kSquareLanes;
+      if (lane_ % kSquareLanes != 0) continue;
+      mean_squares_[row] = m;
+      if (is_qkv && blockIdx.x == 0) p_.mean_squares[row] = m;
+    }
+    hopper::sync_named(kConsumerBarrier, kConsumers);
+  }
+
+  template <int kTiles, bool kNorm>
+  __device__ void multiply_many(Sums<kTiles>& d, Squares<kNorm>& squares, const Product& product,
+                                int step) {
     int previous = -1;
     for (int i = 0; i < product.stages; ++i) {
       wait(step, i);
       multiply_stage<kTiles>(d, product);
       hopper::products_wait<1>();
       if (previous >= 0) release(previous);
+      for (int slice = 0; slice < product.slices(); ++slice) measure(squares, product, slice);
       previous = ring_.stage;
       ring_.advance(p_.stages);
     }
@@ -118,29 +165,32 @@ class Consumer {
 
   // By mma.sync: the chain of dependent products along k, which is what bounds a small tile, is
   // shorter than wgmma's.
-  template <int kTiles>
-  __device__ void multiply_few(Sums<kTiles>& d, const Product& product, int step) {
+  template <int kTiles, bool kNorm>
+  __device__ void multiply_few(Sums<kTiles>& d, Squares<kNorm>& squares, const Product& product,
+                               int step) {
     if (warp_row_ >= product.tile_rows) {
       for (int i = 0; i < product.stages; ++i) {
         wait(step, i);
+        for (int slice = 0; slice < product.slices(); ++slice) measure(squares, product, slice);
         release(ring_.stage);
         ring_.advance(p_.stages);
       }
     } else if (kTiles == 1 && product.slice_count == 3) {
-      multiply_slices<kTiles, 8>(d, product, step);
+      multiply_slices<kTiles, 8>(d, squares, product, step);
     } else if (product.slice_count == 2) {
-      multiply_slices<kTiles, 4>(d, product, step);
+      multiply_slices<kTiles, 4>(d, squares, product, step);
     } else if (product.slice_count == 1) {
-      multiply_slices<kTiles, 2>(d, product, step);
+      multiply_slices<kTiles, 2>(d, squares, product, step);
     } else {
-      multiply_slices<kTiles, 1>(d, product, step);
+      multiply_slices<kTiles, 1>(d, squares, product, step);
     }
   }
 
   // Each half slice is read while the one before is multiplied, that of the next stage too if the
   // stage is there by then.
-  template <int kTiles, int kSlices>
-  __device__ void multiply_slices(Sums<kTiles>& d, const Product& product, int step) {
+  template <int kTiles, int kSlices, bool kNorm>
+  __device__ void multiply_slices(Sums<kTiles>& d, Squares<kNorm>& squares, const Product& product,
+                                  int step) {
     Operands<kTiles> operands[2];
     wait(step, 0);
     read_half<kTiles>(operands[0], product, 0);
@@ -148,6 +198,7 @@ class Consumer {
 #pragma unroll
       for (int half = 0; half + 1 < 2 * kSlices; ++half) {
         read_half<kTiles>(operands[(half + 1) % 2], product, half + 1);
+        if (half % 2 == 0) measure(squares, product, half / 2);
         multiply_half<kTiles>(d, operands[half % 2]);
       }
       const int stage = ring_.stage;
@@ -298,8 +349,9 @@ class Consumer {
             float gate = sums[i % 2];
             float up = sums[2 + i % 2];
             round_pair_to_bf16(gate, up);
+            const float scale = row_scale(mean_squares_[token]);
             out[std::int64_t{token} * (product.n / 2) + (column - lane_ / 4) / 2 + lane_ / 4] =
-                __float2bfloat16(silu_times(gate, up));
+                __float2bfloat16(silu_times(gate, up, scale));
           }
         } else {
 #pragma unroll
@@ -309,6 +361,9 @@ class Consumer {
             if constexpr (kForm == Form::kAdd) {
               value = __float2bfloat16(__bfloat162float(value) +
                                        __bfloat162float(before[i / 2 * 4 + 2 * h + i % 2]));
+            } else if (column + 8 * h >= (p_.num_q + p_.num_kv) * kHeadWidth) {
+              value = __float2bfloat16(
+                  __fmul_rn(__bfloat162float(value), row_scale(mean_squares_[token])));
             }
             out[std::int64_t{token} * product.n + column + 8 * h] = value;
           }
@@ -319,6 +374,7 @@ class Consumer {
 
   const Parameters& p_;
   const Stages<kTokens>& stages_;
+  float* const mean_squares_;
   const int lane_, warp_row_;
   Ring ring_;
 };

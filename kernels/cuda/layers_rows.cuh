@@ -1,27 +1,18 @@
 #pragma once
 
-// The steps between the products of layers_sm90.cu, by four warps of every block: RMSNorm of a row
-// a block, QK-norm and RoPE of eight heads a warp, and attention. Arithmetic and order of every sum
-// are those of norm.cu and rope.cu, so the bits are the same.
+// The steps between the products of layers_sm90.cu, by four warps of every block: QK-norm and RoPE
+// of eight heads a warp, and attention. Arithmetic and order of every sum are those of rope.cu, so
+// the bits are the same.
 
 #include "kernels/cuda/layers_attention.cuh"
 #include "kernels/cuda/layers_device.cuh"
-#include "kernels/cuda/vector.cuh"
 
 namespace tessera::kernels::cuda::layers {
-
-constexpr int kHiddenMax = 4096;
-
-template <int kTokens>
-struct HelperMemory {
-  AttentionMemory<kTokens> attention;
-  float sums[kHiddenMax / kVectorWidth / 32][32];
-};
 
 template <int kTokens>
 class Helper {
  public:
-  using Memory = HelperMemory<kTokens>;
+  using Memory = AttentionMemory<kTokens>;
 
   __device__ Helper(const Parameters& p, Memory& memory, int thread)
       : p_(p), memory_(memory), thread_(thread), warp_(thread / 32), lane_(thread % 32) {}
@@ -37,12 +28,6 @@ class Helper {
           break;
         case LayerStep::kAttention:
           attend(step);
-          break;
-        case LayerStep::kPostNorm:
-          norm(step, layer.post_norm);
-          break;
-        case LayerStep::kNextNorm:
-          norm(step, layer.next_norm);
           break;
         default:
           break;
@@ -68,74 +53,6 @@ class Helper {
     }
   }
 
-  // --- RMSNorm -----------------------------------------------------------------------------------
-
-  // Blocks without a row have done the step when it begins: nobody waits for them alone. The
-  // weights need not wait for the step before.
-  __device__ void norm(int step, const float* weight) {
-    if (static_cast<int>(blockIdx.x) < p_.rows) {
-      float weights[kHeld][kVectorWidth];
-#pragma unroll
-      for (int i = 0; i < kHeld; ++i) {
-        if (vector_of(i) < vectors()) load_floats(weight + vector_of(i) * kVectorWidth, weights[i]);
-      }
-      begin(step);
-      for (int row = static_cast<int>(blockIdx.x); row < p_.rows;
-           row += static_cast<int>(gridDim.x)) {
-        norm_row(std::int64_t{row} * p_.hidden, weights);
-      }
-    }
-    finish(step);
-  }
-
-  static constexpr int kHeld = kHiddenMax / kVectorWidth / kHelpers;  // vectors of a lane
-  __device__ int vectors() const { return p_.hidden / kVectorWidth; }
-  __device__ int vector_of(int i) const { return (i * kHelperWarps + warp_) * 32 + lane_; }
-
-  __device__ void norm_row(std::int64_t first, const float (&weights)[kHeld][kVectorWidth]) {
-    const int chunks = (vectors() + 31) / 32;
-    Bf16x8 held[kHeld];
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      if (vector_of(i) < vectors()) {
-        const uint4 raw = __ldcg(reinterpret_cast<const uint4*>(p_.x + first) + vector_of(i));
-        held[i] = *reinterpret_cast<const Bf16x8*>(&raw);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      const int chunk = i * kHelperWarps + warp_;
-      if (chunk < chunks) {
-        memory_.sums[chunk][lane_] = vector_of(i) < vectors() ? square_sum(held[i]) : 0.0F;
-      }
-    }
-    sync();
-    float sum = 0;
-    for (int i = 0; i < chunks; ++i) sum += memory_.sums[i][lane_];
-    const float scale =
-        rsqrtf(group_sum<32>(sum) / static_cast<float>(vectors() * kVectorWidth) + p_.eps);
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      if (vector_of(i) < vectors()) {
-        float values[kVectorWidth];
-        to_float(held[i], values);
-#pragma unroll
-        for (int j = 0; j < kVectorWidth; ++j) values[j] *= scale * weights[i][j];
-        reinterpret_cast<Bf16x8*>(p_.normed + first)[vector_of(i)] = to_bf16(values);
-      }
-    }
-    sync();  // the sums may be overwritten
-  }
-
-  __device__ static float square_sum(const Bf16x8& packed) {
-    float values[kVectorWidth];
-    to_float(packed, values);
-    float sum = 0;
-#pragma unroll
-    for (const float value : values) sum = fmaf(value, value, sum);
-    return sum;
-  }
-
   // --- QK-norm and RoPE --------------------------------------------------------------------------
 
   // Eight heads of one row at a time, four lanes each.
@@ -156,7 +73,8 @@ class Helper {
         const float* angles = p_.rope_table + std::int64_t{__ldg(p_.positions + row)} * kHeadWidth;
         HeadRow held;
         held.load(own, t);
-        held.norm_and_rotate(index < p_.num_q ? layer.q_norm : layer.k_norm, angles, p_.eps, t);
+        held.norm_and_rotate(index < p_.num_q ? layer.q_norm : layer.k_norm, angles, p_.eps,
+                             __ldcg(p_.mean_squares + row), t);
         if (number == at) held.store(own, t);
       }
     }
@@ -167,7 +85,7 @@ class Helper {
 
   // The same for all layers.
   __device__ void list_items() {
-    AttentionMemory<kTokens>& list = memory_.attention;
+    AttentionMemory<kTokens>& list = memory_;
     const int positions = kQueryRows >> p_.log2_group;
     const auto blocks = static_cast<int>(gridDim.x);
     int unit = 0;
@@ -185,10 +103,10 @@ class Helper {
   }
 
   __device__ void attend(int step) {
-    const AttentionMemory<kTokens>& list = memory_.attention;
+    const AttentionMemory<kTokens>& list = memory_;
     if (list.num_items > 0) {
       begin(step);
-      Attention<kTokens> attention(p_, memory_.attention, thread_);
+      Attention<kTokens> attention(p_, memory_, thread_);
       for (int i = 0; i < list.num_items; ++i) attention.run(list.items[i]);
     }
     finish(step);

@@ -43,7 +43,8 @@ template <int kTokens>
 __global__ void __launch_bounds__(kThreads, 1) layers_kernel(const __grid_constant__ Parameters p) {
   extern __shared__ unsigned char raw[];
   __shared__ Barriers barriers;
-  __shared__ HelperMemory<kTokens> helper_memory;
+  __shared__ AttentionMemory<kTokens> helper_memory;
+  __shared__ float mean_squares[kTokens];
   __shared__ ReadAhead ahead;
   const std::uint32_t start = hopper::shared_address(raw);
   const Stages<kTokens> stages(p, start + ((1024 - (start & 1023)) & 1023), barriers);
@@ -57,7 +58,7 @@ __global__ void __launch_bounds__(kThreads, 1) layers_kernel(const __grid_consta
   // Together what 168 registers of each thread are, which the launch has.
   if (thread < kConsumers) {
     hopper::take_registers<224>();
-    Consumer<kTokens>(p, stages).run();
+    Consumer<kTokens>(p, stages, mean_squares).run();
   } else if (thread < kLoaders) {
     hopper::take_registers<224>();
     Helper<kTokens>(p, helper_memory, thread - kConsumers).run();
@@ -201,12 +202,10 @@ int resident_blocks(int cluster) {
 LayerRunner::LayerRunner(const EncoderShape& shape, int compute_capability, int num_sms)
     : shape_(shape), memory_(kDeviceBytes, "the layers of short batches") {
   static_assert(kLayersMax * (sizeof(layers::LayerEntry) +
-                              kLayerSteps * layers::kCounterStride * sizeof(unsigned)) <=
+                              kLayerSteps * layers::kCounterStride * sizeof(unsigned)) +
+                    kLayersRowsMax * sizeof(float) <=
                 kDeviceBytes);
-  if (compute_capability != 90 || !suits(shape.attention) || shape.hidden_size % 8 != 0 ||
-      shape.hidden_size > layers::kHiddenMax) {
-    return;
-  }
+  if (compute_capability != 90 || !suits(shape.attention)) return;
   prepare_kernels<8, 16, 24, 32, 48, 64>();
   for (const int cluster : {4, 2, 1}) {
     const int blocks = std::min(resident_blocks(cluster), num_sms) / cluster * cluster;
@@ -231,10 +230,7 @@ void LayerRunner::set_layers(std::span<const LayerPointers> layers, cudaStream_t
   std::vector<layers::LayerEntry> entries;
   for (const LayerPointers& layer : layers) {
     const __nv_bfloat16* weights[] = {layer.qkv, layer.o, layer.gate_up, layer.down};
-    layers::LayerEntry entry{.q_norm = layer.q_norm,
-                             .k_norm = layer.k_norm,
-                             .post_norm = layer.post_norm,
-                             .next_norm = layer.next_norm};
+    layers::LayerEntry entry{.q_norm = layer.q_norm, .k_norm = layer.k_norm};
     for (int i = 0; i < layers::kProducts; ++i) {
       entry.matrices[i] = weights[i];
       for (int count = 0; count < layers::kSliceCounts; ++count) {
@@ -258,15 +254,14 @@ void LayerRunner::launch_tokens(const LayersArguments& a, cudaStream_t stream) {
       .begin = a.begin,
       .end = a.end,
       .rows = static_cast<int>(a.rows),
-      .hidden = static_cast<int>(shape_.hidden_size),
       .cluster = cluster_,
       .eps = a.eps,
       .x = a.x,
-      .normed = a.normed,
       .qkv = a.qkv,
       .attention = a.attention,
       .mlp = a.mlp,
       .done = memory_.as<unsigned>(kLayersMax * sizeof(layers::LayerEntry)),
+      .mean_squares = memory_.as<float>(kDeviceBytes - kLayersRowsMax * sizeof(float)),
       .positions = a.positions,
       .first_rows = a.first_rows,
       .num_rows = a.num_rows,
@@ -279,7 +274,7 @@ void LayerRunner::launch_tokens(const LayersArguments& a, cudaStream_t stream) {
           std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(layers::kHeadWidth)),
       .trace = a.trace};
   plan_stages(p, shape_, divide(shape_, num_blocks_), kTokens);
-  const __nv_bfloat16* in[] = {a.normed, a.attention, a.normed, a.mlp};
+  const __nv_bfloat16* in[] = {a.x, a.attention, a.x, a.mlp};
   for (int i = 0; i < layers::kProducts; ++i) {
     p.in[i] = sliced_map(in[i], a.rows, p.products[i].k, kTokens,
                          std::max((1 << p.products[i].slice_count) / cluster_, 1));

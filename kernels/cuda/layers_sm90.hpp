@@ -16,8 +16,8 @@ namespace tessera::kernels::cuda {
 // here the weights of the next product are under way while this one still computes. Every step has
 // the bits of the kernel that does it alone.
 
-// One layer's weights as the backend holds them; gate and up rows alternate in groups of
-// kGateUpGroup. `next_norm` is the first norm of the layer behind it.
+// One layer's weights as the backend holds them: norms multiplied into qkv and gate_up, gate and up
+// rows alternating in groups of kGateUpGroup.
 struct LayerPointers {
   const __nv_bfloat16* qkv = nullptr;
   const __nv_bfloat16* o = nullptr;
@@ -25,30 +25,25 @@ struct LayerPointers {
   const __nv_bfloat16* down = nullptr;
   const float* q_norm = nullptr;
   const float* k_norm = nullptr;
-  const float* post_norm = nullptr;
-  const float* next_norm = nullptr;
 };
 
 // The steps of a layer. A launch runs those from `begin` to `end`, counted over all layers:
 // layer * kLayerSteps + step.
 enum class LayerStep : std::uint8_t {
-  kQkv,        // qkv = normed * W^T
+  kQkv,        // qkv = x * W^T, v by the rows' scale
   kRope,       // QK-norm and RoPE in place
   kAttention,  // attention from qkv
   kO,          // x += attention * W^T
-  kPostNorm,   // normed = norm of x
-  kGateUp,     // mlp = silu(gate) * up
+  kGateUp,     // mlp = silu(gate) * up, both by the rows' scale
   kDown,       // x += mlp * W^T
-  kNextNorm,   // normed = norm of x
 };
-inline constexpr int kLayerSteps = 8;
+inline constexpr int kLayerSteps = 6;
 
 struct LayersArguments {
   int begin = 0;
   int end = 0;
   std::int64_t rows = 0;  // at most kLayersRowsMax
   __nv_bfloat16* x = nullptr;
-  __nv_bfloat16* normed = nullptr;
   __nv_bfloat16* qkv = nullptr;
   __nv_bfloat16* attention = nullptr;
   __nv_bfloat16* mlp = nullptr;

@@ -101,7 +101,7 @@ class NcclCommunicator final : public Communicator {
     return backend_.allocate(bytes, what);
   }
 
-  void reduce_norm(const ReduceNorm& op, int lane) override {
+  void reduce_add(const ReduceAdd& op, int lane) override {
     if (backend_.replaying() || rehearsing_) return;
     if (lane == kNoLane) {
       run(op, backend_.stream());
@@ -136,29 +136,23 @@ class NcclCommunicator final : public Communicator {
 
   // Every rank takes an equal share, so the last rows of all ranks together may lie behind the
   // batch: buffers are larger by a row multiple, and what is there is finite and unused.
-  void run(const ReduceNorm& op, cudaStream_t stream) {
+  void run(const ReduceAdd& op, cudaStream_t stream) {
     const std::int64_t rows = backend_.launch_rows(op.rows);
     const std::int64_t share = (rows + size() - 1) / size();
     const auto count = static_cast<std::size_t>(share * op.hidden);
     CHECK(count * sizeof(Bf16) <= reduced_->bytes());
     const std::int64_t first = op.first_row * op.hidden;
     const std::int64_t own = first + share * rank_ * op.hidden;
-    auto* out = static_cast<Bf16*>(op.out->data());
     auto* x = static_cast<Bf16*>(op.x->data());
     auto* reduced = static_cast<Bf16*>(reduced_->data());
     nccl_.check(nccl_.reduce_scatter(static_cast<const Bf16*>(op.partial->data()) + first, reduced,
                                      count, ncclBfloat16, ncclSum, comm_, stream),
                 "reduce and scatter");
-    PeerReduceNorm norm{.weight = static_cast<const float*>(op.weight->data()),
-                        .rows = share,
-                        .hidden = static_cast<int>(op.hidden),
-                        .eps = op.eps};
-    norm.partial.of[0] = reduced;
-    norm.out.of[0] = out + own;
-    norm.x.of[0] = x + own;
-    launch_peer_reduce_norm(alone_, norm, stream);
-    gather(out + first, out + own, count, stream);
-    if (op.share_x) gather(x + first, x + own, count, stream);
+    PeerReduceAdd add{.rows = share, .hidden = static_cast<int>(op.hidden)};
+    add.partial.of[0] = reduced;
+    add.x.of[0] = x + own;
+    launch_peer_reduce_add(alone_, add, stream);
+    gather(x + first, x + own, count, stream);
   }
 
   void gather(Bf16* all, const Bf16* own, std::size_t count, cudaStream_t stream) {

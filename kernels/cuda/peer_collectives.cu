@@ -73,25 +73,10 @@ __device__ void meet(const PeerGroup& group) {
 constexpr int kTeamThreads = 128;
 constexpr int kTeams = kThreads / kTeamThreads;
 
-// Sum over a team; the order is fixed.
-__device__ float team_sum(float value) {
-  __shared__ float sums[kThreads / 32];
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int team = warp / (kTeamThreads / 32);
-  value = group_sum<32>(value);
-  if (threadIdx.x % 32 == 0) sums[warp] = value;
-  asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(kTeamThreads) : "memory");
-  float total = 0;
-#pragma unroll
-  for (int i = 0; i < kTeamThreads / 32; ++i) total += sums[team * (kTeamThreads / 32) + i];
-  asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(kTeamThreads) : "memory");
-  return total;
-}
-
 // This rank's rows; results go to all ranks or stay here. kVectors: 16-byte vectors of a row that a
 // thread holds.
 template <int kRanks, int kVectors, bool kEverywhere>
-__device__ void reduce_rows(int rank, const PeerReduceNorm& op) {
+__device__ void reduce_rows(int rank, const PeerReduceAdd& op) {
   const int thread = static_cast<int>(threadIdx.x) % kTeamThreads;
   const int team = static_cast<int>(threadIdx.x) / kTeamThreads;
   const int vectors = op.hidden / kVectorWidth;
@@ -114,10 +99,10 @@ __device__ void reduce_rows(int rank, const PeerReduceNorm& op) {
         held[i] = reinterpret_cast<const Bf16x8*>(op.x.of[rank])[first + at];
       }
     }
-    float squares = 0;
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
-      if (thread + kTeamThreads * i < vectors) {
+      const int at = thread + kTeamThreads * i;
+      if (at < vectors) {
         float sum[kVectorWidth] = {};
         float values[kVectorWidth];
 #pragma unroll
@@ -131,33 +116,10 @@ __device__ void reduce_rows(int rank, const PeerReduceNorm& op) {
         to_float(held[i], values);
 #pragma unroll
         for (int j = 0; j < kVectorWidth; ++j) sum[j] += values[j];
-        held[i] = to_bf16(sum);
-        // The norm is that of the stored residual, as where one GPU does it alone.
-        to_float(held[i], sum);
-#pragma unroll
-        for (float value : sum) squares = fmaf(value, value, squares);
-      }
-    }
-    const float scale = rsqrtf(team_sum(squares) / static_cast<float>(op.hidden) + op.eps);
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const int at = thread + kTeamThreads * i;
-      if (at < vectors) {
-        float values[kVectorWidth];
-        float weights[kVectorWidth];
-        to_float(held[i], values);
-        load_floats(op.weight + at * kVectorWidth, weights);
-#pragma unroll
-        for (int j = 0; j < kVectorWidth; ++j) values[j] *= scale * weights[j];
-        const Bf16x8 normed = to_bf16(values);
+        const Bf16x8 result = to_bf16(sum);
 #pragma unroll
         for (int r = 0; r < kRanks; ++r) {
-          if (kEverywhere || r == rank) {
-            reinterpret_cast<Bf16x8*>(op.out.of[r])[first + at] = normed;
-          }
-          if ((kEverywhere && op.share_x) || r == rank) {
-            reinterpret_cast<Bf16x8*>(op.x.of[r])[first + at] = held[i];
-          }
+          if (kEverywhere || r == rank) reinterpret_cast<Bf16x8*>(op.x.of[r])[first + at] = result;
         }
       }
     }
@@ -166,8 +128,8 @@ __device__ void reduce_rows(int rank, const PeerReduceNorm& op) {
 
 template <int kRanks, int kVectors>
 __global__ void __launch_bounds__(kThreads, 1)
-    reduce_norm_kernel(const __grid_constant__ PeerGroup group,
-                       const __grid_constant__ PeerReduceNorm op) {
+    reduce_add_kernel(const __grid_constant__ PeerGroup group,
+                      const __grid_constant__ PeerReduceAdd op) {
   meet<Meeting::kFirst>(group);
   reduce_rows<kRanks, kVectors, true>(group.rank, op);
   meet<Meeting::kLast>(group);
@@ -186,7 +148,7 @@ __device__ void wait_for_flags(const PeerFlags& flags) {
 template <int kRanks, int kVectors>
 __global__ void __launch_bounds__(kThreads, 1)
     reduce_arrived_kernel(const __grid_constant__ PeerFlags flags,
-                          const __grid_constant__ PeerReduceNorm op) {
+                          const __grid_constant__ PeerReduceAdd op) {
   if (threadIdx.x == 0 && blockIdx.x == 0 && flags.progress != nullptr) {
     *flags.progress = *flags.progress + 1;
   }
@@ -228,10 +190,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   meet<Meeting::kLast>(group);
 }
 
-using ReduceNormKernel = void (*)(PeerGroup, PeerReduceNorm);
-using ReduceArrivedKernel = void (*)(PeerFlags, PeerReduceNorm);
+using ReduceAddKernel = void (*)(PeerGroup, PeerReduceAdd);
+using ReduceArrivedKernel = void (*)(PeerFlags, PeerReduceAdd);
 struct Kernels {
-  ReduceNormKernel reduce_norm;
+  ReduceAddKernel reduce_add;
   ReduceArrivedKernel reduce_arrived;
 };
 
@@ -239,15 +201,15 @@ struct Kernels {
 template <int kRanks>
 Kernels kernels_for(int vectors) {
   if (vectors <= kTeamThreads) {
-    return {reduce_norm_kernel<kRanks, 1>, reduce_arrived_kernel<kRanks, 1>};
+    return {reduce_add_kernel<kRanks, 1>, reduce_arrived_kernel<kRanks, 1>};
   }
   if (vectors <= kTeamThreads * 3) {
-    return {reduce_norm_kernel<kRanks, 3>, reduce_arrived_kernel<kRanks, 3>};
+    return {reduce_add_kernel<kRanks, 3>, reduce_arrived_kernel<kRanks, 3>};
   }
   if (vectors <= kTeamThreads * 4) {
-    return {reduce_norm_kernel<kRanks, 4>, reduce_arrived_kernel<kRanks, 4>};
+    return {reduce_add_kernel<kRanks, 4>, reduce_arrived_kernel<kRanks, 4>};
   }
-  return {reduce_norm_kernel<kRanks, 8>, reduce_arrived_kernel<kRanks, 8>};
+  return {reduce_add_kernel<kRanks, 8>, reduce_arrived_kernel<kRanks, 8>};
 }
 
 Kernels kernels_for(int ranks, int vectors) {
@@ -268,24 +230,23 @@ int blocks_for(const PeerGroup& group, std::int64_t rows_of_rank) {
 void load_peer_kernels(int size) {
   cudaFuncAttributes attributes{};
   for (const int vectors : {kTeamThreads, kTeamThreads * 3, kTeamThreads * 4, kTeamThreads * 8}) {
-    cuda_check(cudaFuncGetAttributes(&attributes, kernels_for(size, vectors).reduce_norm));
+    cuda_check(cudaFuncGetAttributes(&attributes, kernels_for(size, vectors).reduce_add));
     cuda_check(cudaFuncGetAttributes(&attributes, kernels_for(size, vectors).reduce_arrived));
   }
   cuda_check(cudaFuncGetAttributes(&attributes, gather_rows_kernel));
   cuda_check(cudaFuncGetAttributes(&attributes, wait_kernel));
 }
 
-void launch_peer_reduce_norm(const PeerGroup& group, const PeerReduceNorm& op,
-                             cudaStream_t stream) {
+void launch_peer_reduce_add(const PeerGroup& group, const PeerReduceAdd& op, cudaStream_t stream) {
   CHECK(op.hidden % kVectorWidth == 0 && op.hidden <= 8192);
   CHECK(group.blocks >= 1 && group.blocks <= kPeerBlocksMax);
   const int blocks = blocks_for(group, (op.rows + group.size - 1) / group.size);
-  const ReduceNormKernel kernel = kernels_for(group.size, op.hidden / kVectorWidth).reduce_norm;
+  const ReduceAddKernel kernel = kernels_for(group.size, op.hidden / kVectorWidth).reduce_add;
   kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(group, op);
   check_launch();
 }
 
-void launch_reduce_arrived(const PeerFlags& flags, const PeerReduceNorm& op, cudaStream_t stream) {
+void launch_reduce_arrived(const PeerFlags& flags, const PeerReduceAdd& op, cudaStream_t stream) {
   CHECK(op.hidden % kVectorWidth == 0 && op.hidden <= 8192);
   const std::int64_t rows = (op.rows + flags.size - 1) / flags.size;
   const auto blocks = static_cast<unsigned>(std::clamp<std::int64_t>(rows / kTeams, 1, 132));

@@ -39,22 +39,18 @@ struct PeerGroup {
 // Loads the kernels' code for groups of this size onto the current device.
 void load_peer_kernels(int size);
 
-// See Communicator::ReduceNorm. Each rank reads its rows of all partial sums, adds them in float32
-// in rank order to its residual rows, and writes the normed rows to all ranks. Per rank and
-// direction the links carry (size - 1) / size * rows * hidden * 4 bytes. hidden <= 8192. A
-// group of one is residual and norm without any link.
-struct PeerReduceNorm {
+// See Communicator::ReduceAdd. Each rank reads its rows of all partial sums, adds them in float32
+// in rank order to its residual rows, and writes those to all ranks. Per rank and direction the
+// links carry (size - 1) / size * rows * hidden * 4 bytes. hidden <= 8192. A group of one adds
+// without any link.
+struct PeerReduceAdd {
   PeerPointers<const __nv_bfloat16> partial;
-  PeerPointers<__nv_bfloat16> out;
-  PeerPointers<__nv_bfloat16> x;  // only the own one unless share_x
-  const float* weight = nullptr;
+  PeerPointers<__nv_bfloat16> x;
   std::int64_t rows = 0;
   int hidden = 0;
-  float eps = 1e-6F;
-  bool share_x = false;
 };
-void launch_peer_reduce_norm(const PeerGroup& group, const PeerReduceNorm& operation,
-                             cudaStream_t stream);
+void launch_peer_reduce_add(const PeerGroup& group, const PeerReduceAdd& operation,
+                            cudaStream_t stream);
 
 // The same where copy engines move the rows, so that the multiprocessors stay with the matrix
 // products: a flag of each peer, set by a copy behind the peer's data, says that it has arrived.
@@ -65,8 +61,8 @@ struct PeerFlags {
   std::uint32_t value = 0;             // once all peers' flags have it
   volatile std::uint64_t* progress = nullptr;
 };
-// partial.of[r]: rank r's part, in this GPU's memory. Writes only this rank's rows of out and x.
-void launch_reduce_arrived(const PeerFlags& flags, const PeerReduceNorm& operation,
+// partial.of[r]: rank r's part, in this GPU's memory. Writes only this rank's x.
+void launch_reduce_arrived(const PeerFlags& flags, const PeerReduceAdd& operation,
                            cudaStream_t stream);
 void launch_wait(const PeerFlags& flags, cudaStream_t stream);
 

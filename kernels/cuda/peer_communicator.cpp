@@ -84,23 +84,15 @@ class PeerCommunicator final : public Communicator {
     return std::make_unique<PeerBuffer>(std::move(own), of);
   }
 
-  void reduce_norm(const ReduceNorm& op, int lane) override {
+  void reduce_add(const ReduceAdd& op, int lane) override {
     if (backend_.replaying() || rehearsing_) return;
     const std::int64_t offset = op.first_row * op.hidden;
-    PeerReduceNorm peer{.partial = pointers<const Bf16>(op.partial, offset),
-                        .out = pointers<Bf16>(op.out, offset),
-                        .weight = static_cast<const float*>(op.weight->data()),
-                        .rows = backend_.launch_rows(op.rows),
-                        .hidden = static_cast<int>(op.hidden),
-                        .eps = op.eps,
-                        .share_x = op.share_x};
-    if (op.share_x) {
-      peer.x = pointers<Bf16>(op.x, offset);
-    } else {
-      peer.x.of[rank_] = static_cast<Bf16*>(op.x->data()) + offset;
-    }
+    const PeerReduceAdd peer{.partial = pointers<const Bf16>(op.partial, offset),
+                             .x = pointers<Bf16>(op.x, offset),
+                             .rows = backend_.launch_rows(op.rows),
+                             .hidden = static_cast<int>(op.hidden)};
     if (lane == kNoLane) {
-      launch_peer_reduce_norm(inline_group_, peer, backend_.stream());
+      launch_peer_reduce_add(inline_group_, peer, backend_.stream());
       return;
     }
     scatter(op, peer, lanes_[static_cast<std::size_t>(lane)]);
@@ -124,10 +116,7 @@ class PeerCommunicator final : public Communicator {
     const std::int64_t count = state.share * state.hidden;
     const std::int64_t own = state.first + rank_ * count;
     to_each_peer(state, kRows, [&](int peer, cudaStream_t stream) {
-      copy(stream, state.out.of[peer] + own, state.out.of[rank_] + own, own_count(state));
-      if (state.local.share_x) {
-        copy(stream, state.x.of[peer] + own, state.x.of[rank_] + own, own_count(state));
-      }
+      copy(stream, state.x.of[peer] + own, state.x.of[rank_] + own, own_count(state));
     });
     state.step = Step::kGathering;
   }
@@ -174,8 +163,8 @@ class PeerCommunicator final : public Communicator {
   enum class Step : std::uint8_t { kIdle, kScattered, kGathering };
   enum Phase : int { kSums = 0, kRows = 1 };  // whose flags
 
-  // One operation under way: partial sums to the ranks that own their rows, there the sum and the
-  // norm, then the rows to all ranks. Copy engines move the data. A rank starts the next operation
+  // One operation under way: partial sums to the ranks that sum their rows, then the rows to all
+  // ranks. Copy engines move the data. A rank starts the next operation
   // of a lane only when it has all rows of the last one, so each has consumed what it received by
   // then, and flags need no more than another value than the last.
   struct LaneState {
@@ -184,22 +173,20 @@ class PeerCommunicator final : public Communicator {
     Step step = Step::kIdle;
     std::uint32_t operations = 0;
     std::int64_t share = 0, rows = 0, hidden = 0;
-    std::int64_t first = 0;     // element of the lane's first row
-    PeerReduceNorm local;       // on this rank's own memory
-    PeerPointers<Bf16> out, x;  // of whole buffers
+    std::int64_t first = 0;  // element of the lane's first row
+    PeerReduceAdd local;     // on this rank's own memory
+    PeerPointers<Bf16> x;    // of the whole buffer
   };
   static constexpr std::uint32_t kFlagValues = 1024;
 
-  void scatter(const ReduceNorm& op, const PeerReduceNorm& peer, LaneState& state) {
+  void scatter(const ReduceAdd& op, const PeerReduceAdd& peer, LaneState& state) {
     CHECK(state.step == Step::kIdle && received_ != nullptr);
     ++state.operations;
     state.rows = peer.rows;
     state.hidden = op.hidden;
     state.share = (peer.rows + size() - 1) / size();
     state.first = op.first_row * op.hidden;
-    state.out = pointers<Bf16>(op.out);
-    state.x = {};
-    if (op.share_x) state.x = pointers<Bf16>(op.x);
+    state.x = pointers<Bf16>(op.x);
     state.local = peer;
     const auto partial = pointers<Bf16>(op.partial);
     const auto received = pointers<Bf16>(received_.get());

@@ -1,4 +1,5 @@
-// RMSNorm of each q and k head followed by half-rotation RoPE, in place. Eight lanes hold one head:
+// RMSNorm of each q and k head followed by half-rotation RoPE, in place, and the row's scale for
+// each v head. Eight lanes hold one head:
 // lane j has dimensions 8j .. 8j+7 and their partners 64 higher, so the rotation needs no exchange
 // and every access is 16 bytes. A warp takes eight heads of one token and loads the token's
 // cosines and sines once; all its loads are in flight before the first use.
@@ -56,7 +57,7 @@ __device__ float square_sum(const float (&a)[kVectorWidth], const float (&b)[kVe
 }
 
 __device__ void norm_and_rotate(Bf16x8& first, Bf16x8& second, const float* norm, float eps,
-                                const float (&cosine)[kVectorWidth],
+                                float m, const float (&cosine)[kVectorWidth],
                                 const float (&sine)[kVectorWidth], int part) {
   float a[kVectorWidth];
   float b[kVectorWidth];
@@ -66,13 +67,21 @@ __device__ void norm_and_rotate(Bf16x8& first, Bf16x8& second, const float* norm
   to_float(second, b);
   load_floats(norm + part * kVectorWidth, weight_a);
   load_floats(norm + kHalf + part * kVectorWidth, weight_b);
-  const float scale = head_scale(square_sum(a, b, part), eps);
+  const float scale = head_scale(square_sum(a, b, part), eps, m);
 #pragma unroll
   for (int i = 0; i < kVectorWidth; ++i) {
     norm_and_rotate_pair(a[i], b[i], scale, weight_a[i], weight_b[i], cosine[i], sine[i]);
   }
   first = to_bf16(a);
   second = to_bf16(b);
+}
+
+__device__ Bf16x8 scaled(const Bf16x8& packed, float scale) {
+  float values[kVectorWidth];
+  to_float(packed, values);
+#pragma unroll
+  for (float& value : values) value = __fmul_rn(value, scale);
+  return to_bf16(values);
 }
 
 __global__ void __launch_bounds__(32 * kWarpsPerBlock)
@@ -86,7 +95,8 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock)
   }
   const int lane = static_cast<int>(threadIdx.x);
   const int part = lane % kLanesPerHead;
-  const int num_heads = arguments.num_q + arguments.num_k;
+  const int rotated = arguments.num_q + arguments.num_k;
+  const int num_heads = rotated + arguments.num_v;
   const int first_head =
       static_cast<int>(warp % warps_per_row) * kHeadsPerWarp + lane / kLanesPerHead;
   auto* heads = reinterpret_cast<Bf16x8*>(arguments.heads + row * arguments.row_stride);
@@ -102,6 +112,7 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock)
     high[round] = heads[at + kHalf / kVectorWidth];
   }
   const float* angles = arguments.rope_table + std::int64_t{arguments.positions[row]} * kHeadDim;
+  const float m = arguments.mean_squares[row];
   float cosine[kVectorWidth];
   float sine[kVectorWidth];
   load_floats(angles + part * kVectorWidth, cosine);
@@ -110,7 +121,12 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock)
   for (int round = 0; round < kRounds; ++round) {
     const int head = first_head + round * kHeadsAtOnce;
     const float* norm = head < arguments.num_q ? arguments.q_norm : arguments.k_norm;
-    norm_and_rotate(low[round], high[round], norm, arguments.eps, cosine, sine, part);
+    // Of the whole warp: it exchanges sums.
+    Bf16x8 first = low[round], second = high[round];
+    norm_and_rotate(first, second, norm, arguments.eps, m, cosine, sine, part);
+    const bool rotate = head < rotated;
+    low[round] = rotate ? first : scaled(low[round], row_scale(m));
+    high[round] = rotate ? second : scaled(high[round], row_scale(m));
     if (head < num_heads) {
       const int at = head * (kHeadDim / kVectorWidth) + part;
       heads[at] = low[round];
@@ -129,7 +145,7 @@ void launch_rope_table(float* table, std::int64_t positions, double theta, cudaS
 }
 
 void launch_qk_norm_rope(const QkNormRopeArguments& arguments, cudaStream_t stream) {
-  const int num_heads = arguments.num_q + arguments.num_k;
+  const int num_heads = arguments.num_q + arguments.num_k + arguments.num_v;
   CHECK(num_heads > 0 && arguments.row_stride % kVectorWidth == 0);
   if (arguments.rows == 0) {
     return;

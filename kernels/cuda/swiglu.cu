@@ -2,6 +2,8 @@
 // reads 32 bytes that lie together and writes 16. Four independent pieces a thread keep enough
 // loads in flight for full bandwidth.
 
+#include <limits>
+
 #include "common/check.hpp"
 #include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/epilogue_math.cuh"
@@ -15,47 +17,51 @@ constexpr int kThreads = 256;
 constexpr int kPieces = 4;
 static_assert(kGateUpGroup == kVectorWidth);
 
-__device__ Bf16x8 silu_times_vector(const Bf16x8& gate, const Bf16x8& up) {
+__device__ Bf16x8 silu_times_vector(const Bf16x8& gate, const Bf16x8& up, float scale) {
   float g[kVectorWidth];
   float u[kVectorWidth];
   to_float(gate, g);
   to_float(up, u);
 #pragma unroll
   for (int i = 0; i < kVectorWidth; ++i) {
-    g[i] = silu_times(g[i], u[i]);
+    g[i] = silu_times(g[i], u[i], scale);
   }
   return to_bf16(g);
 }
 
-__global__ void swiglu_kernel(Bf16x8* out, const Bf16x8* gate_up, std::int64_t vectors) {
+__global__ void swiglu_kernel(Bf16x8* out, const Bf16x8* gate_up, const float* mean_squares,
+                              std::int64_t vectors, unsigned row_vectors) {
   allow_next_kernel();
   wait_for_previous_kernel();
   const std::int64_t first = std::int64_t{blockIdx.x} * (kThreads * kPieces) + threadIdx.x;
   Bf16x8 gate[kPieces];
   Bf16x8 up[kPieces];
+  float m[kPieces];
 #pragma unroll
   for (int i = 0; i < kPieces; ++i) {
     const std::int64_t at = first + i * kThreads;
     if (at < vectors) {
       gate[i] = gate_up[2 * at];
       up[i] = gate_up[2 * at + 1];
+      m[i] = mean_squares[static_cast<unsigned>(at) / row_vectors];
     }
   }
 #pragma unroll
   for (int i = 0; i < kPieces; ++i) {
     const std::int64_t at = first + i * kThreads;
     if (at < vectors) {
-      out[at] = silu_times_vector(gate[i], up[i]);
+      out[at] = silu_times_vector(gate[i], up[i], row_scale(m[i]));
     }
   }
 }
 
 }  // namespace
 
-void launch_swiglu(Bf16* out, const Bf16* gate_up, std::int64_t rows, std::int64_t intermediate,
-                   cudaStream_t stream) {
+void launch_swiglu(Bf16* out, const Bf16* gate_up, const float* mean_squares, std::int64_t rows,
+                   std::int64_t intermediate, cudaStream_t stream) {
   CHECK(intermediate % kGateUpGroup == 0);
   const std::int64_t vectors = rows * (intermediate / kVectorWidth);
+  CHECK(vectors <= std::numeric_limits<unsigned>::max());
   if (vectors == 0) {
     return;
   }
@@ -63,7 +69,7 @@ void launch_swiglu(Bf16* out, const Bf16* gate_up, std::int64_t rows, std::int64
   const auto blocks = static_cast<unsigned>((vectors + kPerBlock - 1) / kPerBlock);
   launch_dependent(swiglu_kernel, dim3(blocks), dim3(kThreads), 0, stream,
                    reinterpret_cast<Bf16x8*>(out), reinterpret_cast<const Bf16x8*>(gate_up),
-                   vectors);
+                   mean_squares, vectors, static_cast<unsigned>(intermediate / kVectorWidth));
 }
 
 }  // namespace tessera::kernels::cuda

@@ -95,19 +95,21 @@ class SmallEncoder {
 
   explicit SmallEncoder(float weight_scale = 0.06F) {
     table_ = backend.load_table(slice(numbers(kVocab * kHidden, 1), kVocab, kHidden));
-    qkv_ = linear(shape_.qkv_width(), kHidden, weight_scale);
+    norm_host_ = random_weights(kHidden, 6);
+    qkv_ = linear(shape_.qkv_width(), kHidden, weight_scale, slice(norm_host_, 1, kHidden));
     o_ = linear(kHidden, shape_.q_width(), weight_scale);
     const auto& gate = numbers(kIntermediate * kHidden, weight_scale);
     const auto& up = numbers(kIntermediate * kHidden, weight_scale);
     gate_up_ = backend.load_linear(
         {.name = "gate_up",
          .slices = {slice(gate, kIntermediate, kHidden), slice(up, kIntermediate, kHidden)},
+         .norm = slice(norm_host_, 1, kHidden),
          .layout = RowLayout::kGateUpPair});
     down_ = linear(kHidden, kIntermediate, weight_scale);
-    norm_ = backend.load_vector(slice(random_weights(kHidden, 6), 1, kHidden));
+    norm_ = backend.load_vector(slice(norm_host_, 1, kHidden));
     head_norm_ = backend.load_vector(slice(random_weights(128, 7), 1, 128));
     backend.finish_loading();
-    for (auto* buffer : {&x_, &normed_, &qkv_rows_, &attention_, &mlp_, &x_last_, &h_last_, &q_}) {
+    for (auto* buffer : {&x_, &qkv_rows_, &attention_, &mlp_, &x_last_, &q_}) {
       *buffer = backend.allocate(static_cast<std::size_t>(limits_.max_tokens * 1024 * 2), "rows");
     }
     for (auto& slot : slots_) {
@@ -148,13 +150,13 @@ class SmallEncoder {
                                 static_cast<unsigned>(kept_.size()) + 20, scale));
     return kept_.back();
   }
-  std::unique_ptr<LinearWeight> linear(std::int64_t rows, std::int64_t cols, float scale) {
+  std::unique_ptr<LinearWeight> linear(std::int64_t rows, std::int64_t cols, float scale,
+                                       std::optional<kernels::MatrixSlice> norm = {}) {
     return backend.load_linear(
-        {.name = "w", .slices = {slice(numbers(rows * cols, scale), rows, cols)}});
+        {.name = "w", .slices = {slice(numbers(rows * cols, scale), rows, cols)}, .norm = norm});
   }
-  void feed_forward(Buffer& x, Buffer& normed, std::int64_t rows) {
-    backend.rms_norm(normed, x, *norm_, rows, kHidden, kEps);
-    backend.swiglu_projection(*mlp_, normed, *gate_up_, rows);
+  void feed_forward(Buffer& x, std::int64_t rows) {
+    backend.swiglu_projection(*mlp_, x, *gate_up_, rows, kEps);
     backend.linear_add(x, *mlp_, *down_, rows);
   }
   void forward(kernels::BatchSlot& slot, const kernels::PackedBatchView& batch) {
@@ -163,19 +165,16 @@ class SmallEncoder {
     const std::int64_t sequences = batch.num_sequences();
     backend.begin(slot, batch);
     backend.embed(*x_, *table_, slot, kHidden);
-    backend.rms_norm(*normed_, *x_, *norm_, tokens, kHidden, kEps);
-    backend.qkv_projection(*qkv_rows_, *normed_, *qkv_, slot, shape_, rope);
+    backend.qkv_projection(*qkv_rows_, *x_, *qkv_, slot, shape_, rope);
     backend.attention(*attention_, *qkv_rows_, nullptr, slot, shape_);
     backend.linear_add(*x_, *attention_, *o_, tokens);
-    feed_forward(*x_, *normed_, tokens);
-    backend.rms_norm(*normed_, *x_, *norm_, tokens, kHidden, kEps);
-    backend.kv_projection(*qkv_rows_, *normed_, *qkv_, slot, shape_, rope);
-    backend.gather_last(*x_last_, *x_, slot, kHidden, DType::kBFloat16);
-    backend.gather_last(*h_last_, *normed_, slot, kHidden, DType::kBFloat16);
-    backend.last_q_projection(*q_, *h_last_, *qkv_, slot, shape_, rope);
+    feed_forward(*x_, tokens);
+    backend.kv_projection(*qkv_rows_, *x_, *qkv_, slot, shape_, rope);
+    backend.gather_last(*x_last_, *x_, slot, kHidden);
+    backend.last_q_projection(*q_, *x_last_, *qkv_, slot, shape_, rope);
     backend.last_attention(*attention_, *q_, *qkv_rows_, slot, shape_);
     backend.linear_add(*x_last_, *attention_, *o_, sequences);
-    feed_forward(*x_last_, *h_last_, sequences);
+    feed_forward(*x_last_, sequences);
     backend.pool(slot, *x_last_, *norm_, kHidden, kEps);
     backend.end(slot);
   }
@@ -185,7 +184,8 @@ class SmallEncoder {
   std::vector<std::vector<std::uint16_t>> kept_;
   std::unique_ptr<LinearWeight> qkv_, o_, gate_up_, down_;
   std::unique_ptr<Buffer> table_, norm_, head_norm_;
-  std::unique_ptr<Buffer> x_, normed_, qkv_rows_, attention_, mlp_, x_last_, h_last_, q_;
+  std::unique_ptr<Buffer> x_, qkv_rows_, attention_, mlp_, x_last_, q_;
+  std::vector<float> norm_host_;
   std::array<std::unique_ptr<kernels::BatchSlot>, 2> slots_;
 };
 

@@ -40,38 +40,54 @@ TEST_F(CudaOperations, EmbeddingCopiesRows) {
   }
 }
 
-TEST_F(CudaOperations, RmsNormOfEveryWidth) {
+TEST_F(CudaOperations, MeanSquaresOfEveryWidth) {
   for (const std::size_t hidden : {8UL, 64UL, 256UL, 264UL, 1024UL, 2560UL, 4096UL, 8192UL}) {
     constexpr std::size_t kRows = 9;
     const std::vector<std::uint16_t> x = random_bf16(kRows * hidden, 2, 30);
-    const std::vector<float> weight = random_weights(hidden, 3);
     DeviceArray<std::uint16_t> device_x(x);
-    DeviceArray<float> device_weight(weight);
-    DeviceArray<std::uint16_t> out((kRows + 1) * hidden);
-    launch_rms_norm(out.data<Bf16>(), bf16(device_x), device_weight.data(), kRows,
-                    static_cast<std::int64_t>(hidden), kEps, nullptr);
-    const std::vector<std::uint16_t> actual = out.host();
+    DeviceArray<float> out(std::vector<float>(kRows + 1, -1));
+    constexpr float kLargeEps = 100;
+    launch_mean_squares(out.data(), bf16(device_x), kRows, static_cast<std::int64_t>(hidden),
+                        kLargeEps, nullptr);
+    const std::vector<float> actual = out.host();
     for (std::size_t i = 0; i < kRows; ++i) {
-      EXPECT_LT(relative_error(widen(row(actual, i, hidden)),
-                               rms_norm_reference(row(x, i, hidden), weight, kEps)),
-                kTolerance)
-          << "width " << hidden << ", row " << i;
+      double sum = 0;
+      for (const double value : widen(row(x, i, hidden))) sum += value * value;
+      const double expected = sum / static_cast<double>(hidden) + kLargeEps;
+      EXPECT_NEAR(actual[i] / expected, 1, 1e-6) << "width " << hidden << ", row " << i;
     }
-    EXPECT_TRUE(
-        std::ranges::all_of(row(actual, kRows, hidden), [](auto v) { return v == 0xFFFF; }));
+    EXPECT_EQ(actual[kRows], -1);
   }
 }
 
-TEST_F(CudaOperations, QkNormRopeLeavesValuesAlone) {
+TEST_F(CudaOperations, ColumnsAreScaled) {
+  constexpr std::size_t kRows = 777, kCols = 264;
+  const std::vector<std::uint16_t> weight = random_bf16(kRows * kCols, 2);
+  const std::vector<float> norm = random_weights(kCols, 3);
+  DeviceArray<std::uint16_t> device(weight);
+  DeviceArray<float> device_norm(norm);
+  launch_scale_columns(device.data<Bf16>(), device_norm.data(), kRows, kCols, nullptr);
+  std::vector<std::uint16_t> expected;
+  for (std::size_t i = 0; i < weight.size(); ++i) {
+    expected.push_back(float_to_bf16(bf16_to_float(weight[i]) * norm[i % kCols]));
+  }
+  EXPECT_EQ(device.host(), expected);
+}
+
+// Heads are products of rows that are yet to be normalised.
+TEST_F(CudaOperations, QkNormRopeScalesValues) {
   for (const auto& [num_q, num_k] : {std::pair{32, 8}, {16, 8}, {4, 2}, {1, 1}, {0, 8}, {32, 0}}) {
     constexpr std::size_t kRows = 5;
     constexpr std::size_t kHead = 128;
     const auto heads = static_cast<std::size_t>(num_q + num_k);
-    const std::size_t stride = (heads + 2) * kHead;  // two heads behind them stay as they are
+    constexpr int kValues = 2;
+    const std::size_t stride = (heads + kValues + 1) * kHead;  // the last head stays as it is
     const std::vector<std::int32_t> positions = {0, 1, 77, 8191, 32767};
     const std::vector<std::uint16_t> in = random_bf16(kRows * stride, 4, 3);
     const std::vector<float> q_norm = random_weights(kHead, 5);
     const std::vector<float> k_norm = random_weights(kHead, 6);
+    const std::vector<float> squares = {1, 0.01F, 3e6F, 40, 1e-5F};
+    DeviceArray<float> device_squares(squares);
     DeviceArray<std::uint16_t> device(in);
     DeviceArray<std::int32_t> device_positions(positions);
     DeviceArray<float> device_q(q_norm);
@@ -83,24 +99,29 @@ TEST_F(CudaOperations, QkNormRopeLeavesValuesAlone) {
                          .rows = kRows,
                          .num_q = num_q,
                          .num_k = num_k,
+                         .num_v = kValues,
                          .q_norm = num_q > 0 ? device_q.data() : nullptr,
                          .k_norm = num_k > 0 ? device_k.data() : nullptr,
+                         .mean_squares = device_squares.data(),
                          .positions = device_positions.data(),
                          .rope_table = table.data(),
                          .eps = kEps},
                         nullptr);
     const std::vector<std::uint16_t> actual = device.host();
-    for (std::size_t i = 0; i < kRows * (heads + 2); ++i) {
-      const std::size_t head = i % (heads + 2);
-      if (head >= heads) {
+    for (std::size_t i = 0; i < kRows * stride / kHead; ++i) {
+      const std::size_t head = i % (stride / kHead), token = i / (stride / kHead);
+      if (head == heads + kValues) {
         EXPECT_TRUE(std::ranges::equal(row(actual, i, kHead), row(in, i, kHead)));
         continue;
       }
-      const auto& norm = head < static_cast<std::size_t>(num_q) ? q_norm : k_norm;
-      const auto expected =
-          norm_rope_reference(row(in, i, kHead), norm, kEps, positions[i / (heads + 2)], kTheta);
+      std::vector<double> expected = widen(row(in, i, kHead));
+      for (double& value : expected) value /= std::sqrt(static_cast<double>(squares[token]));
+      if (head < heads) {
+        const auto& norm = head < static_cast<std::size_t>(num_q) ? q_norm : k_norm;
+        expected = norm_rope_reference(expected, norm, kEps, positions[token], kTheta);
+      }
       EXPECT_LT(relative_error(widen(row(actual, i, kHead)), expected), kTolerance)
-          << num_q << " + " << num_k << " heads, row " << i / (heads + 2) << ", head " << head;
+          << num_q << " + " << num_k << " heads, row " << token << ", head " << head;
     }
   }
 }
@@ -112,13 +133,18 @@ TEST_F(CudaOperations, SwigluOfInterleavedColumns) {
     in[0] = float_to_bf16(-200);  // exp overflows
     in[1] = float_to_bf16(1e38F);
     in[9] = float_to_bf16(0.5F);
+    const std::vector<float> squares = {1, 0.25F, 4, 9, 0.01F, 100, 2};
+    DeviceArray<float> device_squares(squares);
     DeviceArray<std::uint16_t> device(in);
     DeviceArray<std::uint16_t> out(kRows * width);
-    launch_swiglu(out.data<Bf16>(), bf16(device), kRows, static_cast<std::int64_t>(width), nullptr);
+    launch_swiglu(out.data<Bf16>(), bf16(device), device_squares.data(), kRows,
+                  static_cast<std::int64_t>(width), nullptr);
     std::vector<double> expected;
     for (std::size_t i = 0; i < kRows * width; ++i) {
       const std::size_t gate = i / 8 * 16 + i % 8;
-      expected.push_back(swiglu_reference(bf16_to_float(in[gate]), bf16_to_float(in[gate + 8])));
+      const double scale = 1 / std::sqrt(static_cast<double>(squares[i / width]));
+      expected.push_back(
+          swiglu_reference(scale * bf16_to_float(in[gate]), scale * bf16_to_float(in[gate + 8])));
     }
     std::vector<double> actual = widen(out.host());
     EXPECT_TRUE(std::isfinite(actual[0]));

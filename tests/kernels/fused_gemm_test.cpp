@@ -40,9 +40,18 @@ struct Operands {
         n_(static_cast<std::size_t>(n)),
         in_host(random_bf16(static_cast<std::size_t>(rows) * k_, 1)),
         weight_host(random_bf16(n_ * k_, 2, 1.0F / std::sqrt(static_cast<float>(k)))),
+        squares_host(random_weights(static_cast<std::size_t>(rows), 3)),
         in(in_host),
-        weight(weight_host) {}
+        weight(weight_host),
+        squares(made_positive(squares_host)) {}
 
+  // Whatever stands for the mean squares of rows that are yet to be normalised.
+  static const std::vector<float>& made_positive(std::vector<float>& values) {
+    for (float& value : values) value = std::abs(value) + 0.1F;
+    return values;
+  }
+
+  // By the row's scale.
   std::vector<double> row(std::size_t index) const {
     std::vector<double> out(n_);
     for (std::size_t column = 0; column < n_; ++column) {
@@ -50,6 +59,7 @@ struct Operands {
         out[column] += static_cast<double>(bf16_to_float(in_host[index * k_ + i])) *
                        bf16_to_float(weight_host[column * k_ + i]);
       }
+      out[column] /= std::sqrt(static_cast<double>(squares_host[index]));
     }
     return out;
   }
@@ -58,6 +68,7 @@ struct Operands {
     return {.out = out.data<Bf16>(),
             .in = in.data<Bf16>(),
             .weight = weight.data<Bf16>(),
+            .mean_squares = squares.data(),
             .rows = rows,
             .n = static_cast<std::int64_t>(n_),
             .k = static_cast<std::int64_t>(k_)};
@@ -65,7 +76,9 @@ struct Operands {
 
   std::size_t k_, n_;
   std::vector<std::uint16_t> in_host, weight_host;
+  std::vector<float> squares_host;
   DeviceArray<std::uint16_t> in, weight;
+  DeviceArray<float> squares;
 };
 
 std::vector<double> output_row(const std::vector<std::uint16_t>& out, std::size_t index,
@@ -155,7 +168,8 @@ TEST_F(FusedGemm, ManyTilesHaveTheBitsOfTheLibrary) {
   EXPECT_EQ(ours.host(), product.host());
 
   DeviceArray<std::uint16_t> gated(kCount / 2), ours_gated(kCount / 2);
-  launch_swiglu(gated.data<Bf16>(), product.data<Bf16>(), kRows, kColumns / 2, nullptr);
+  launch_swiglu(gated.data<Bf16>(), product.data<Bf16>(), operands.squares.data(), kRows,
+                kColumns / 2, nullptr);
   launch_swiglu_gemm(operands.arguments(ours_gated, kRows), num_sms_, nullptr);
   EXPECT_EQ(ours_gated.host(), gated.host());
 
@@ -180,8 +194,10 @@ TEST_F(FusedGemm, ManyTilesHaveTheBitsOfTheLibrary) {
                        .rows = kRows,
                        .num_q = kHeads - 4,
                        .num_k = 2,
+                       .num_v = 2,
                        .q_norm = device_norm.data(),
                        .k_norm = device_norm.data(),
+                       .mean_squares = operands.squares.data(),
                        .positions = device_positions.data(),
                        .rope_table = table.data()},
                       nullptr);

@@ -31,6 +31,7 @@ class SmallGemm : public GpuTest {
                        .out = out.data<Bf16>(),
                        .in = in_->data<Bf16>(),
                        .weight = weight_->data<Bf16>(),
+                       .mean_squares = squares_->data(),
                        .rows = rows,
                        .n = n,
                        .k = k},
@@ -53,7 +54,8 @@ class SmallGemm : public GpuTest {
                     nullptr);
     DeviceArray<std::uint16_t> gated(static_cast<std::size_t>((rows + 1) * width));
     if (form == Form::kSwiglu) {
-      launch_swiglu(gated.data<Bf16>(), product.data<Bf16>(), rows, width, nullptr);
+      launch_swiglu(gated.data<Bf16>(), product.data<Bf16>(), squares_->data(), rows, width,
+                    nullptr);
     }
     std::vector<std::uint16_t> values = form == Form::kSwiglu ? gated.host() : product.host();
     values.resize(static_cast<std::size_t>((rows + 1) * width), 0xFFFF);
@@ -63,9 +65,13 @@ class SmallGemm : public GpuTest {
   cudaDeviceProp properties_{};
   std::unique_ptr<Gemm> gemm_;
   std::unique_ptr<DeviceArray<std::uint16_t>> in_, weight_;
+  std::unique_ptr<DeviceArray<float>> squares_;
 };
 
 TEST_F(SmallGemm, HasTheBitsOfALargeProduct) {
+  std::vector<float> squares;
+  for (int i = 0; i < 128; ++i) squares.push_back(0.5F + 0.03F * static_cast<float>(i));
+  squares_ = std::make_unique<DeviceArray<float>>(squares);
   for (const auto& [n, k] : {std::pair{2560, 9728},
                              {2560, 4096},
                              {6144, 2560},

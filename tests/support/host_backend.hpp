@@ -54,6 +54,9 @@ class HostBackend : public kernels::Backend {
           weight->values.push_back(element(slice, r, c));
       }
     }
+    for (std::int64_t c = 0; source.norm && c < source.norm->cols; ++c) {
+      weight->norm.push_back(element(*source.norm, 0, c));
+    }
     return weight;
   }
   std::unique_ptr<Buffer> load_vector(const kernels::MatrixSlice& source) override {
@@ -108,16 +111,11 @@ class HostBackend : public kernels::Backend {
                   data(x) + static_cast<std::int64_t>(t) * hidden);
     }
   }
-  void rms_norm(Buffer& out, Buffer& x, Buffer& weight, std::int64_t rows, std::int64_t hidden,
-                float eps) override {
-    for (std::int64_t r = 0; r < rows; ++r) {
-      norm(data(out) + r * hidden, data(x) + r * hidden, data(weight), hidden, eps);
-    }
-  }
-  void qkv_projection(Buffer& qkv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+  void qkv_projection(Buffer& qkv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
                       const Shape& shape, const QkNormRope& options) override {
     const Slot& s = of(slot);
-    multiply(data(qkv), data(in), weight, 0, shape.qkv_width(), s.total_tokens(), false);
+    const auto in = normed(x, weight, s.total_tokens(), options.eps);
+    multiply(data(qkv), in.data(), weight, 0, shape.qkv_width(), s.total_tokens(), false);
     rotate(data(qkv), shape.qkv_width(), s.positions, shape.num_q_heads, shape.num_kv_heads,
            options);
   }
@@ -132,21 +130,23 @@ class HostBackend : public kernels::Backend {
              k + s.first_kv[t] * kv_stride, kv_stride, s.positions[t] + 1, shape);
     }
   }
-  void kv_projection(Buffer& kv, Buffer& in, LinearWeight& weight, BatchSlot& slot,
+  void kv_projection(Buffer& kv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
                      const Shape& shape, const QkNormRope& options) override {
     const Slot& s = of(slot);
     const std::int64_t width = 2 * shape.kv_width();
-    multiply(data(kv), data(in), weight, shape.q_width(), width, s.total_tokens(), false);
+    const auto in = normed(x, weight, s.total_tokens(), options.eps);
+    multiply(data(kv), in.data(), weight, shape.q_width(), width, s.total_tokens(), false);
     rotate(data(kv), width, s.positions, 0, shape.num_kv_heads, options);
   }
-  void last_q_projection(Buffer& q, Buffer& in_last, LinearWeight& weight, BatchSlot& slot,
+  void last_q_projection(Buffer& q, Buffer& x_last, LinearWeight& weight, BatchSlot& slot,
                          const Shape& shape, const QkNormRope& options) override {
     const Slot& s = of(slot);
     std::vector<std::int32_t> positions;
     for (const std::int32_t row : s.last_rows) {
       positions.push_back(s.positions[static_cast<std::size_t>(row)]);
     }
-    multiply(data(q), data(in_last), weight, 0, shape.q_width(), s.num_sequences(), false);
+    const auto in = normed(x_last, weight, s.num_sequences(), options.eps);
+    multiply(data(q), in.data(), weight, 0, shape.q_width(), s.num_sequences(), false);
     rotate(data(q), shape.q_width(), positions, shape.num_q_heads, 0, options);
   }
   void last_attention(Buffer& out, Buffer& q, Buffer& kv, BatchSlot& slot,
@@ -160,7 +160,7 @@ class HostBackend : public kernels::Backend {
              data(kv) + s.first_kv[t] * stride, stride, s.positions[t] + 1, shape);
     }
   }
-  void gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int64_t width, DType) override {
+  void gather_last(Buffer& out, Buffer& x, BatchSlot& slot, std::int64_t width) override {
     const Slot& s = of(slot);
     for (std::size_t i = 0; i < s.last_rows.size(); ++i) {
       std::copy_n(data(x) + s.last_rows[i] * width, width,
@@ -173,11 +173,12 @@ class HostBackend : public kernels::Backend {
   void linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) override {
     multiply(data(x), data(in), weight, 0, weight.rows(), rows, true);
   }
-  void swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight,
-                         std::int64_t rows) override {
+  void swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
+                         float eps) override {
     const std::int64_t width = weight.rows() / 2;
     std::vector<float> both(static_cast<std::size_t>(rows * 2 * width));
-    multiply(both.data(), data(in), weight, 0, 2 * width, rows, false);
+    const auto in = normed(x, weight, rows, eps);
+    multiply(both.data(), in.data(), weight, 0, 2 * width, rows, false);
     for (std::int64_t r = 0; r < rows; ++r) {
       for (std::int64_t i = 0; i < width; ++i) {
         const float gate = both[static_cast<std::size_t>(r * 2 * width + i)];
@@ -212,7 +213,7 @@ class HostBackend : public kernels::Backend {
     std::int64_t cols() const override { return cols_; }
     std::size_t bytes() const override { return values.size() * sizeof(float); }
     std::int64_t rows_ = 0, cols_ = 0;
-    std::vector<float> values;
+    std::vector<float> values, norm;
   };
   struct Slot final : BatchSlot {
     std::int64_t total_tokens() const override { return static_cast<std::int64_t>(ids.size()); }
@@ -249,6 +250,16 @@ class HostBackend : public kernels::Backend {
         out[r * n + i] = add ? out[r * n + i] + sum : sum;
       }
     }
+  }
+
+  static std::vector<float> normed(Buffer& x, const LinearWeight& weight, std::int64_t rows,
+                                   float eps) {
+    const auto& w = static_cast<const Weight&>(weight);
+    std::vector<float> out(static_cast<std::size_t>(rows * w.cols_));
+    for (std::int64_t r = 0; r < rows; ++r) {
+      norm(out.data() + r * w.cols_, data(x) + r * w.cols_, w.norm.data(), w.cols_, eps);
+    }
+    return out;
   }
 
   static void norm(float* out, const float* x, const float* weight, std::int64_t width, float eps) {

@@ -26,7 +26,6 @@ class LayersCase {
   struct Activations {
     Activations(const kernels::EncoderShape& s, std::int64_t rows)
         : x(rows, s.hidden_size),
-          normed(rows, s.hidden_size),
           qkv(rows, s.attention.qkv_width()),
           attention(rows, s.attention.q_width()),
           mlp(rows, s.intermediate_size),
@@ -50,7 +49,7 @@ class LayersCase {
       std::int64_t width;
       kernels::cuda::DeviceBuffer buffer;
     };
-    Rows x, normed, qkv, attention, mlp, gate_up;
+    Rows x, qkv, attention, mlp, gate_up;
   };
 
   LayersCase(const kernels::EncoderShape& encoder_shape, int num_layers)
@@ -61,6 +60,7 @@ class LayersCase {
                                             properties.major * 10 + properties.minor,
                                             properties.multiProcessorCount)),
         gemm_("/dev/null"),
+        squares_(kernels::cuda::kLayersRowsMax * sizeof(float), "a test"),
         rope_(static_cast<std::size_t>(kPositions) * 128 * sizeof(float), "a test"),
         lists_(2 * kSequencesMax * sizeof(std::int32_t), "a test"),
         tiles_(kernels::cuda::attention_tiles_bytes(plan_, kernels::cuda::kLayersRowsMax,
@@ -97,11 +97,9 @@ class LayersCase {
                                   kernels::cuda::attention_tiles_bytes(counts_));
   }
 
-  // The same residual stream and its norm, as before the first layer.
+  // The same residual stream, as before the first layer.
   void start(Activations& a, std::uint64_t seed) {
     kernels::cuda::launch_fill_random(a.x.data(), rows * shape.hidden_size, seed, nullptr, 2);
-    kernels::cuda::launch_rms_norm(a.normed.data(), a.x.data(), layers_.back().next_norm, rows,
-                                   shape.hidden_size, kEps, nullptr);
     kernels::cuda::cuda_check(cudaDeviceSynchronize());
   }
 
@@ -111,7 +109,6 @@ class LayersCase {
                    .end = end,
                    .rows = rows,
                    .x = a.x.data(),
-                   .normed = a.normed.data(),
                    .qkv = a.qkv.data(),
                    .attention = a.attention.data(),
                    .mlp = a.mlp.data(),
@@ -180,9 +177,7 @@ class LayersCase {
                        .gate_up = make_matrix(2 * shape.intermediate_size, h),
                        .down = make_matrix(h, shape.intermediate_size),
                        .q_norm = make_norm(128),
-                       .k_norm = make_norm(128),
-                       .post_norm = make_norm(h),
-                       .next_norm = make_norm(h)});
+                       .k_norm = make_norm(128)});
   }
 
   void run_step(Activations& a, const kernels::cuda::LayerPointers& layer,
@@ -191,15 +186,18 @@ class LayersCase {
     const kernels::AttentionShape& heads = shape.attention;
     switch (step) {
       case Step::kQkv:
-        return multiply(a.qkv, a.normed, layer.qkv, false, stream);
+        measure(a, stream);
+        return multiply(a.qkv, a.x, layer.qkv, false, stream);
       case Step::kRope:
         return kernels::cuda::launch_qk_norm_rope({.heads = a.qkv.data(),
                                                    .row_stride = heads.qkv_width(),
                                                    .rows = rows,
                                                    .num_q = static_cast<int>(heads.num_q_heads),
                                                    .num_k = static_cast<int>(heads.num_kv_heads),
+                                                   .num_v = static_cast<int>(heads.num_kv_heads),
                                                    .q_norm = layer.q_norm,
                                                    .k_norm = layer.k_norm,
+                                                   .mean_squares = squares_.as<float>(),
                                                    .positions = positions_->as<std::int32_t>(),
                                                    .rope_table = rope_.as<float>(),
                                                    .eps = kEps},
@@ -214,16 +212,10 @@ class LayersCase {
                                                stream);
       case Step::kO:
         return multiply(a.x, a.attention, layer.o, true, stream);
-      case Step::kPostNorm:
-        return kernels::cuda::launch_rms_norm(a.normed.data(), a.x.data(), layer.post_norm, rows,
-                                              shape.hidden_size, kEps, stream);
       case Step::kGateUp:
         return gate_up(a, layer, stream);
       case Step::kDown:
         return multiply(a.x, a.mlp, layer.down, true, stream);
-      case Step::kNextNorm:
-        return kernels::cuda::launch_rms_norm(a.normed.data(), a.x.data(), layer.next_norm, rows,
-                                              shape.hidden_size, kEps, stream);
     }
   }
 
@@ -254,26 +246,33 @@ class LayersCase {
                    stream);
   }
 
+  void measure(Activations& a, cudaStream_t stream) {
+    kernels::cuda::launch_mean_squares(squares_.as<float>(), a.x.data(), rows, shape.hidden_size,
+                                       kEps, stream);
+  }
+
   void gate_up(Activations& a, const kernels::cuda::LayerPointers& layer, cudaStream_t stream) {
-    if (few(a.gate_up.width, a.normed.width)) {
+    measure(a, stream);
+    if (few(a.gate_up.width, a.x.width)) {
       return kernels::cuda::launch_small_gemm(
           {.form = kernels::cuda::SmallGemmArguments::Form::kSwiglu,
            .out = a.mlp.data(),
-           .in = a.normed.data(),
+           .in = a.x.data(),
            .weight = layer.gate_up,
+           .mean_squares = squares_.as<float>(),
            .rows = rows,
            .n = a.gate_up.width,
-           .k = a.normed.width},
+           .k = a.x.width},
           properties.multiProcessorCount, stream);
     }
-    multiply(a.gate_up, a.normed, layer.gate_up, false, stream);
-    kernels::cuda::launch_swiglu(a.mlp.data(), a.gate_up.data(), rows, shape.intermediate_size,
-                                 stream);
+    multiply(a.gate_up, a.x, layer.gate_up, false, stream);
+    kernels::cuda::launch_swiglu(a.mlp.data(), a.gate_up.data(), squares_.as<float>(), rows,
+                                 shape.intermediate_size, stream);
   }
 
   kernels::cuda::AttentionPlan plan_;
   kernels::cuda::Gemm gemm_;
-  kernels::cuda::DeviceBuffer rope_, lists_, tiles_;
+  kernels::cuda::DeviceBuffer squares_, rope_, lists_, tiles_;
   std::unique_ptr<kernels::cuda::DeviceBuffer> positions_;
   std::vector<std::unique_ptr<kernels::cuda::DeviceBuffer>> memory_;
   std::vector<kernels::cuda::LayerPointers> layers_;

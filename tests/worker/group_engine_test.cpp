@@ -189,11 +189,11 @@ class RehearsingCommunicator final : public kernels::Communicator {
   std::unique_ptr<kernels::Buffer> allocate(std::size_t bytes, std::string_view what) override {
     return real_->allocate(bytes, what);
   }
-  void reduce_norm(const ReduceNorm& operation, int lane) override {
+  void reduce_add(const ReduceAdd& operation, int lane) override {
     if (rehearsing_) {
       ++skipped_;
     } else {
-      real_->reduce_norm(operation, lane);
+      real_->reduce_add(operation, lane);
     }
   }
   void wait(int lane) override {
@@ -256,10 +256,10 @@ TEST_F(GroupEngine, RanksRehearseAloneAndThenGiveTheVectorsOfOneDevice) {
 class BrokenBackend final : public testing::HostBackend {
  public:
   BrokenBackend(std::function<void()> fault) : fault_(std::move(fault)) {}
-  void swiglu_projection(Buffer& out, Buffer& in, LinearWeight& weight,
-                         std::int64_t rows) override {
+  void swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
+                         float eps) override {
     if (++calls_ == 2) fault_();
-    HostBackend::swiglu_projection(out, in, weight, rows);
+    HostBackend::swiglu_projection(out, x, weight, rows, eps);
   }
 
  private:
