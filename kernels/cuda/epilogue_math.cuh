@@ -10,10 +10,12 @@
 
 namespace tessera::kernels::cuda {
 
-// The sum of squares of a row of k elements is that of eight partial sums: partial i covers the
-// pieces i, i + 8, ... of eight elements, added one element after the other. Eight neighbouring
-// lanes, aligned, hold them; any order of the lanes gives the same bits.
+// The sum of squares of a row is that of 4 x 8 partial sums: partial [g][c] covers the pieces
+// 8 g + c, 8 g + c + 32, ... of eight elements, added one element after the other. They are added
+// over g, (0 + 1) + (2 + 3), then over c, which eight neighbouring lanes hold; any order of those
+// that keeps neighbours gives the same bits.
 inline constexpr int kSquareLanes = 8;
+inline constexpr int kSquareGroups = 4;
 
 __device__ inline float add_squares(float sum, const uint4& piece) {
   const std::uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};
@@ -25,7 +27,7 @@ __device__ inline float add_squares(float sum, const uint4& piece) {
   return sum;
 }
 
-// m = mean(x^2) + eps of the row, to all eight lanes.
+// m = mean(x^2) + eps of the row from the sums over g, to all eight lanes.
 __device__ inline float mean_square(float partial, int k, float eps) {
 #pragma unroll
   for (int distance = 1; distance < kSquareLanes; distance *= 2) {

@@ -105,9 +105,15 @@ class Consumer {
   static constexpr int kPiecesOfThread = (kPieces + kConsumers - 1) / kConsumers;
   template <bool kNorm>
   struct Squares {
-    float sums[kNorm ? kPiecesOfThread : 1];
+    float sums[kNorm ? kPiecesOfThread : 1][kSquareGroups];  // the next slice's first
   };
   __device__ static int piece_of(int i) { return static_cast<int>(threadIdx.x) + i * kConsumers; }
+
+  __device__ static void turn(float (&sums)[kSquareGroups], float first) {
+#pragma unroll
+    for (int g = 0; g + 1 < kSquareGroups; ++g) sums[g] = sums[g + 1];
+    sums[kSquareGroups - 1] = first;
+  }
 
   template <bool kNorm>
   __device__ void measure(Squares<kNorm>& squares, const Product& product, int slice) const {
@@ -118,18 +124,21 @@ class Consumer {
       for (int i = 0; i < kPiecesOfThread; ++i) {
         if (piece_of(i) < kPieces) {
           const auto at = pieces + static_cast<std::uint32_t>(piece_of(i) * 16);
-          squares.sums[i] = add_squares(squares.sums[i], hopper::load_shared(at));
+          turn(squares.sums[i], add_squares(squares.sums[i][0], hopper::load_shared(at)));
         }
       }
     }
   }
 
   // The mean squares, for the warpgroup and, of what becomes qkv, for RoPE.
-  __device__ void finish(const Squares<true>& squares, const Product& product, bool is_qkv) const {
+  __device__ void finish(Squares<true>& squares, const Product& product, bool is_qkv) const {
 #pragma unroll
     for (int i = 0; i < kPiecesOfThread; ++i) {
       if (piece_of(i) >= kPieces) continue;  // whole warps
-      const float m = mean_square(squares.sums[i], product.k, p_.eps);
+      float(&sums)[kSquareGroups] = squares.sums[i];
+      for (int g = product.k / kSlice; g % kSquareGroups != 0; ++g) turn(sums, sums[0]);
+      const float m = mean_square(
+          __fadd_rn(__fadd_rn(sums[0], sums[1]), __fadd_rn(sums[2], sums[3])), product.k, p_.eps);
       const int row = piece_of(i) / kSquareLanes;
       if (lane_ % kSquareLanes != 0) continue;
       mean_squares_[row] = m;

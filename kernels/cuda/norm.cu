@@ -1,6 +1,6 @@
-// The mean square of each row, for products that normalise their rows behind the sum. Eight lanes
-// take a row: lane i the sixteen-byte pieces i, i + 8, ... one after the other, then the lanes are
-// added. layers_product.cuh adds in the same order from shared memory, so the bits are the same.
+// The mean square of each row, for products that normalise their rows behind the sum. A warp takes
+// a row, a lane one of its partial sums (see epilogue_math.cuh). layers_product.cuh adds in the
+// same order from shared memory, so the bits are the same.
 
 #include "common/check.hpp"
 #include "kernels/cuda/cuda_check.hpp"
@@ -13,21 +13,27 @@ namespace tessera::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kPiecesAtOnce = 8;
+constexpr int kRowsPerBlock = 4;
+constexpr int kPiecesAtOnce = 10;
+static_assert(kSquareLanes * kSquareGroups == 32);
 
-__global__ void __launch_bounds__(kThreads)
-    mean_squares_kernel(float* out, const uint4* x, std::int64_t rows, int vectors, float eps) {
+__global__ void mean_squares_kernel(float* out, const uint4* x, std::int64_t rows, int vectors,
+                                    float eps) {
   allow_next_kernel();
   wait_for_previous_kernel();
-  const std::int64_t row = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) / kSquareLanes;
-  const int lane = static_cast<int>(threadIdx.x % kSquareLanes);
-  // Lanes without a row read the last one, so that the warp stays whole.
-  const uint4* from = x + min(row, rows - 1) * vectors;
+  const std::int64_t row = std::int64_t{blockIdx.x} * kRowsPerBlock + threadIdx.y;
+  if (row >= rows) return;
+  const int lane = static_cast<int>(threadIdx.x);
+  const uint4* from = x + row * vectors;
   float sum = 0;
 #pragma unroll kPiecesAtOnce
-  for (int i = lane; i < vectors; i += kSquareLanes) sum = add_squares(sum, from[i]);
+  for (int i = lane; i < vectors; i += 32) sum = add_squares(sum, from[i]);
+#pragma unroll
+  for (int distance = kSquareLanes; distance < 32; distance *= 2) {
+    sum = __fadd_rn(sum, __shfl_xor_sync(kAllLanes, sum, distance));
+  }
   const float mean = mean_square(sum, vectors * kVectorWidth, eps);
-  if (lane == 0 && row < rows) out[row] = mean;
+  if (lane == 0) out[row] = mean;
 }
 
 // weight[r][c] *= norm[c]
@@ -51,8 +57,8 @@ void launch_mean_squares(float* out, const Bf16* x, std::int64_t rows, std::int6
                          float eps, cudaStream_t stream) {
   CHECK(hidden % kVectorWidth == 0);
   if (rows == 0) return;
-  const auto blocks = static_cast<unsigned>((rows * kSquareLanes + kThreads - 1) / kThreads);
-  launch_dependent(mean_squares_kernel, dim3(blocks), dim3(kThreads), 0, stream, out,
+  const auto blocks = static_cast<unsigned>((rows + kRowsPerBlock - 1) / kRowsPerBlock);
+  launch_dependent(mean_squares_kernel, dim3(blocks), dim3(32, kRowsPerBlock), 0, stream, out,
                    reinterpret_cast<const uint4*>(x), rows, static_cast<int>(hidden / kVectorWidth),
                    eps);
 }
