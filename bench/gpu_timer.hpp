@@ -53,4 +53,22 @@ inline std::vector<std::vector<double>> times_in_turns_us(
   return times;
 }
 
+// Seconds of one launch once they have followed each other without a pause for long enough that the
+// chip is at its power limit.
+inline double kept_up_s(const std::function<void(cudaStream_t)>& launch, cudaStream_t stream,
+                        double settle_s = 1.5, double timed_s = 1) {
+  using namespace kernels::cuda;
+  const double first_us = times_in_turns_us({launch}, 1, stream)[0][0];
+  const auto launches = [&](double seconds) {
+    return std::max(1, static_cast<int>(seconds * 1e6 / first_us));
+  };
+  const Event from = make_event(Timing::kOn);
+  const Event to = make_event(Timing::kOn);
+  for (int i = 0; i < launches(settle_s); ++i) launch(stream);
+  cuda_check(cudaEventRecord(from.get(), stream));
+  for (int i = 0; i < launches(timed_s); ++i) launch(stream);
+  cuda_check(cudaEventRecord(to.get(), stream));
+  return static_cast<double>(elapsed_ms(from, to)) / 1e3 / launches(timed_s);
+}
+
 }  // namespace tessera::bench

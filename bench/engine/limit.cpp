@@ -60,23 +60,6 @@ class Product {
   RandomRows in_, weight_, out_;
 };
 
-// Of one round of the products, once they have run for kSettleS without a pause.
-double kept_up_s(const std::function<void(cudaStream_t)>& round) {
-  constexpr double kSettleS = 1.5, kTimedS = 1;
-  const double first_us = median_us([&](int, cudaStream_t stream) { round(stream); }, 1, 3);
-  const auto rounds = [&](double seconds) {
-    return std::max(1, static_cast<int>(seconds * 1e6 / first_us));
-  };
-  const Stream stream = make_stream();
-  const Event from = make_event(Timing::kOn);
-  const Event to = make_event(Timing::kOn);
-  for (int i = 0; i < rounds(kSettleS); ++i) round(stream.get());
-  cuda_check(cudaEventRecord(from.get(), stream.get()));
-  for (int i = 0; i < rounds(kTimedS); ++i) round(stream.get());
-  cuda_check(cudaEventRecord(to.get(), stream.get()));
-  return static_cast<double>(elapsed_ms(from, to)) / 1e3 / rounds(kTimedS);
-}
-
 double copy_rate() {
   constexpr std::size_t kBytes = std::size_t{1} << 30;
   DeviceBuffer from(kBytes, "the limit's probe");
@@ -102,9 +85,12 @@ LimitProbe::LimitProbe(const ModelConfig& config, std::int64_t rows) : config_(c
     Product& product = *layer.emplace_back(std::make_unique<Product>(gemm, rows, n, k));
     burst_s += median_us([&](int, cudaStream_t stream) { product.run(stream); }, 3, 7) / 1e6;
   }
-  const double kept_s = kept_up_s([&](cudaStream_t stream) {
-    for (const auto& product : layer) product->run(stream);
-  });
+  const Stream stream = make_stream();
+  const double kept_s = kept_up_s(
+      [&](cudaStream_t s) {
+        for (const auto& product : layer) product->run(s);
+      },
+      stream.get());
   const double per_token =
       static_cast<double>(config.num_hidden_layers) / static_cast<double>(rows);
   product_s_per_token_ = kept_s * per_token;

@@ -1,15 +1,17 @@
 // Matrix products with fused epilogues beside cuBLASLt's product and the kernel that would follow.
-//   fused_gemm_bench [--rows N,N,...] [--repeats N] [--tune 0] [--compare]
+//   fused_gemm_bench [--rows N,N,...] [--repeats N] [--tune 0] [--kept-up SECONDS] [--compare]
 // Each shape of the three models: checks chosen outputs against double precision, counts those
 // whose bits differ from cuBLASLt's (plain / fused), then prints microseconds (medians) and TFLOP/s
 // of
 //   ours plain | cuBLASLt plain | ours fused | cuBLASLt + kernel
 // cuBLASLt's algorithm is the fastest of its proposals, or with --tune 0 its first one. --compare
-// times torch's product with the compiled kernel behind it as well and prints a table.
+// times torch's product with the compiled kernel behind it as well and prints a table. --kept-up
+// adds the same four, each without a pause for that long before it is timed for as long.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 #include <map>
 #include <random>
 #include <string>
@@ -248,6 +250,7 @@ struct Options {
   std::vector<std::int64_t> rows;
   int repeats = 10;
   bool tune = true;
+  double kept_up_s = 0;  // 0: not measured
 };
 
 std::string label(const Shape& shape, std::int64_t rows) {
@@ -264,10 +267,10 @@ bool measure(const Shape& shape, std::int64_t rows, const Options& options, doub
   if (options.tune) c.tune();
   const auto [plain_bits, fused_bits] = c.differing();
   const double error = c.error();
-  const auto times = times_in_turns_us(
-      {[&](cudaStream_t) { c.run_plain(); }, [&](cudaStream_t) { c.run_cublas(c.product()); },
-       [&](cudaStream_t) { c.run_fused(); }, [&](cudaStream_t) { c.run_unfused(); }},
-      options.repeats, stream.get());
+  const std::vector<std::function<void(cudaStream_t)>> ways = {
+      [&](cudaStream_t) { c.run_plain(); }, [&](cudaStream_t) { c.run_cublas(c.product()); },
+      [&](cudaStream_t) { c.run_fused(); }, [&](cudaStream_t) { c.run_unfused(); }};
+  const auto times = times_in_turns_us(ways, options.repeats, stream.get());
   const auto median = [&](std::size_t i) { return times[i][times[i].size() / 2]; };
   const double plain = median(0), cublas = median(1), unfused = median(3);
   fused_us = median(2);
@@ -277,6 +280,14 @@ bool measure(const Shape& shape, std::int64_t rows, const Options& options, doub
       "%4.0f | fused %7.1f %4.0f | cuBLASLt + kernel %7.1f  saved %4.1f %%\n",
       label(shape, rows).c_str(), error, plain_bits, fused_bits, plain, flops / plain, cublas,
       flops / cublas, fused_us, flops / fused_us, unfused, 100 * (1 - fused_us / unfused));
+  if (options.kept_up_s > 0) {
+    std::printf("%-20s kept up, us:", "");
+    for (const auto& way : ways) {
+      std::printf(" %9.1f",
+                  1e6 * kept_up_s(way, stream.get(), options.kept_up_s, options.kept_up_s));
+    }
+    std::printf("\n");
+  }
   return error < 1e-2;
 }
 
@@ -296,10 +307,11 @@ void compare(const Options& options, const std::map<std::string, double>& ours) 
 }
 
 bool run(int argc, char** argv) {
-  const Flags flags(argc, argv, {"--rows", "--repeats", "--tune"});
+  const Flags flags(argc, argv, {"--rows", "--repeats", "--tune", "--kept-up"});
   const Options options{.rows = flags.numbers("--rows", {16384, 8192, 4096, 2048, 1000}),
                         .repeats = static_cast<int>(flags.number("--repeats", 10)),
-                        .tune = flags.number("--tune", 1) != 0};
+                        .tune = flags.number("--tune", 1) != 0,
+                        .kept_up_s = static_cast<double>(flags.number("--kept-up", 0))};
   std::map<std::string, double> fused_us;
   const bool right = measure_all(kShapes, [&](const Shape& shape) {
     return measure_all(options.rows, [&](std::int64_t rows) {

@@ -3,7 +3,8 @@
 // The products of layers_sm90.cu. The weight's rows are the rows of the matrix instructions, the
 // activations their columns; rows that a tile lacks compute garbage that nobody stores. Up to
 // kFewTokens tokens the instruction is mma.sync, above wgmma; both give the same bits. k is never
-// split, so sums have the order, and the bits, of a large product.
+// split, so sums have the order, and the bits, of a large product. Every block has all activations
+// in shared memory, so it measures the rows that it has to normalise while it multiplies them.
 
 #include "kernels/cuda/epilogue_math.cuh"
 #include "kernels/cuda/layers_device.cuh"

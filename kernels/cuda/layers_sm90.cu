@@ -3,9 +3,9 @@
 // One block an SM, all resident, clusters of four. In each block one warpgroup multiplies, two
 // warps load weights and activations, two read weights ahead, and four do what lies between the
 // products. Steps wait for each other through counters in device memory. A weight is used once and
-// by one block only, at the rate of the memory: while the blocks wait for a step's last one, for a
-// norm or for attention, weights of the products to come are on their way into shared memory and,
-// when that is full, into the L2 cache.
+// by one block only, at the rate of the memory: while the blocks wait for a step's last one or for
+// attention, weights of the products to come are on their way into shared memory and, when that is
+// full, into the L2 cache.
 
 #include <algorithm>
 #include <array>
