@@ -329,6 +329,7 @@ class Kernels {
     for (const Product& p : all) {
       const Rows in(64, p.k, 1);
       const Rows out(64, p.n, 1);
+      const auto squares = ones(64);
       DeviceBuffer weight(static_cast<std::size_t>(p.n * p.k) * 2 * kRotate, "weights");
       launch_fill_random(weight.as<Bf16>(), p.n * p.k * kRotate, 9, nullptr, 0.03F);
       cuda_check(cudaDeviceSynchronize());
@@ -342,6 +343,7 @@ class Kernels {
                                  .out = out[i],
                                  .in = in[i],
                                  .weight = weight.as<Bf16>() + i % kRotate * p.n * p.k,
+                                 .mean_squares = squares->as<float>(),
                                  .rows = rows,
                                  .n = p.n,
                                  .k = p.k},

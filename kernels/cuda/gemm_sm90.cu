@@ -389,11 +389,13 @@ void launch_plain_gemm(const FusedGemmArguments& arguments, int num_sms, cudaStr
 }
 
 void launch_swiglu_gemm(const FusedGemmArguments& arguments, int num_sms, cudaStream_t stream) {
+  CHECK(arguments.mean_squares != nullptr);
   launch(arguments, arguments.n / 2, SwigluEpilogue{}, num_sms, stream);
 }
 
 void launch_qk_norm_rope_gemm(const FusedGemmArguments& arguments, const HeadNormRope& options,
                               int num_sms, cudaStream_t stream) {
+  CHECK(arguments.mean_squares != nullptr);
   launch(arguments, arguments.n, HeadEpilogue{options}, num_sms, stream);
 }
 

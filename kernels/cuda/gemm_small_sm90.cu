@@ -348,6 +348,7 @@ bool parted_gemm_supports(int compute_capability, std::int64_t rows, std::int64_
 }
 
 void launch_small_gemm(const SmallGemmArguments& a, int num_sms, cudaStream_t stream) {
+  CHECK(a.form != Form::kSwiglu || a.mean_squares != nullptr);
   CHECK(a.rows <= kPartedGemmRowsMax && a.n % 16 == 0 && a.k % (kSlices * kSlice) == 0);
   if (a.rows == 0) {
     return;

@@ -146,7 +146,8 @@ void launch_rope_table(float* table, std::int64_t positions, double theta, cudaS
 
 void launch_qk_norm_rope(const QkNormRopeArguments& arguments, cudaStream_t stream) {
   const int num_heads = arguments.num_q + arguments.num_k + arguments.num_v;
-  CHECK(num_heads > 0 && arguments.row_stride % kVectorWidth == 0);
+  CHECK(num_heads > 0 && arguments.mean_squares != nullptr &&
+        arguments.row_stride % kVectorWidth == 0);
   if (arguments.rows == 0) {
     return;
   }

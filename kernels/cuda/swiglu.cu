@@ -37,14 +37,17 @@ __global__ void swiglu_kernel(Bf16x8* out, const Bf16x8* gate_up, const float* m
   Bf16x8 gate[kPieces];
   Bf16x8 up[kPieces];
   float m[kPieces];
+  unsigned row = static_cast<unsigned>(first) / row_vectors;
+  unsigned column = static_cast<unsigned>(first) - row * row_vectors;
 #pragma unroll
   for (int i = 0; i < kPieces; ++i) {
     const std::int64_t at = first + i * kThreads;
     if (at < vectors) {
       gate[i] = gate_up[2 * at];
       up[i] = gate_up[2 * at + 1];
-      m[i] = mean_squares[static_cast<unsigned>(at) / row_vectors];
+      m[i] = mean_squares[row];
     }
+    for (column += kThreads; column >= row_vectors; column -= row_vectors) ++row;
   }
 #pragma unroll
   for (int i = 0; i < kPieces; ++i) {
@@ -59,7 +62,7 @@ __global__ void swiglu_kernel(Bf16x8* out, const Bf16x8* gate_up, const float* m
 
 void launch_swiglu(Bf16* out, const Bf16* gate_up, const float* mean_squares, std::int64_t rows,
                    std::int64_t intermediate, cudaStream_t stream) {
-  CHECK(intermediate % kGateUpGroup == 0);
+  CHECK(intermediate % kGateUpGroup == 0 && mean_squares != nullptr);
   const std::int64_t vectors = rows * (intermediate / kVectorWidth);
   CHECK(vectors <= std::numeric_limits<unsigned>::max());
   if (vectors == 0) {
