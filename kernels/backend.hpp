@@ -125,10 +125,12 @@ class Backend {
   //   norm(x) = x / sqrt(mean(x^2) + eps) * norm weight
   // A backend may multiply the norm's weight into the matrix at start, and the product's rows by
   // 1 / sqrt(...) behind it, so that the normed rows are never written.
+  // Who has m = mean(x^2) + eps of the rows gives it; a backend is free to use it.
   struct QkNormRope {
-    Buffer* q_norm = nullptr;  // [head_dim] float32
-    Buffer* k_norm = nullptr;  // [head_dim] float32
-    float eps = 1e-6F;         // of all norms
+    Buffer* q_norm = nullptr;        // [head_dim] float32
+    Buffer* k_norm = nullptr;        // [head_dim] float32
+    Buffer* mean_squares = nullptr;  // [rows] float32, m of x
+    float eps = 1e-6F;               // of all norms
     double rope_theta = 1e6;
   };
   // qkv = norm(x) * W^T, then RMSNorm of every q and k head, then half-rotation RoPE at each
@@ -160,8 +162,12 @@ class Backend {
   // x += in * W^T                                                   x of residual type
   virtual void linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) = 0;
   // out = silu(norm(x) * G^T) * (norm(x) * U^T)                     [rows, intermediate]
+  struct RowNorm {
+    Buffer* mean_squares = nullptr;  // [rows] float32, m of x
+    float eps = 1e-6F;
+  };
   virtual void swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
-                                 float eps) = 0;
+                                 const RowNorm& norm) = 0;
 
   struct LayerOperands {
     LinearWeight* qkv = nullptr;

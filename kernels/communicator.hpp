@@ -25,15 +25,20 @@ class Communicator {
   virtual std::unique_ptr<Buffer> allocate(std::size_t bytes, std::string_view what) = 0;
 
   // Tensor parallelism: the end of a row-split product, as reduce-scatter, the residual of this
-  // rank's rows, all-gather. Rank r sums the rows from r * ceil(rows / size) on. Both buffers come
+  // rank's rows, all-gather. Rank r sums the rows from r * ceil(rows / size) on. The buffers come
   // from `allocate`.
   struct ReduceAdd {
-    Buffer* partial = nullptr;   // [rows, hidden] activation type, this rank's part
-    Buffer* x = nullptr;         // [rows, hidden] residual type, the same on every rank
-    std::int64_t first_row = 0;  // of both
+    Buffer* partial = nullptr;       // [rows, hidden] activation type, this rank's part
+    Buffer* x = nullptr;             // [rows, hidden] residual type, the same on every rank
+    Buffer* mean_squares = nullptr;  // [rows] float32, may be null
+    std::int64_t first_row = 0;      // of all three
     std::int64_t rows = 0;
     std::int64_t hidden = 0;
+    float eps = 1e-6F;
   };
+  // Whether reduce_add takes `mean_squares`, and writes mean(x^2) + eps of all rows, of which each
+  // rank then measures its share only.
+  virtual bool measures_rows() const { return false; }
   // x += sum of the ranks' partials. In a lane it runs beside what the backend does meanwhile, and
   // `wait(lane)` orders the backend behind the lane's last one: then `partial` may be overwritten
   // and x read. With kNoLane it runs among the backend's own operations, which costs less where

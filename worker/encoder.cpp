@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <utility>
 
 #include "common/check.hpp"
@@ -56,8 +57,14 @@ struct Encoder::Lane {
         x_last(*e.workspace_.x_last, place.first_last_row, e.config_.hidden_size,
                e.residual_bytes()),
         q_last(*e.workspace_.q_last, place.first_last_row, e.shape_.attention.q_width(),
-               e.element_bytes()) {}
+               e.element_bytes()) {
+    if (e.workspace_.mean_squares != nullptr) {
+      squares.emplace(*e.workspace_.mean_squares, place.first_row, 1, sizeof(float));
+    }
+  }
 
+  // The mean squares of x where somebody has measured them.
+  Buffer* mean_squares() { return measured ? &*squares : nullptr; }
   std::int64_t tokens() const { return batch.total_tokens(); }
   std::int64_t vectors() const { return slot.num_sequences(); }  // after begin
   bool is_part() const { return !batch.segments.empty(); }
@@ -66,6 +73,8 @@ struct Encoder::Lane {
   PackedBatchView batch;
   Place place;
   RowsView x, qkv, attention, mlp, x_last, q_last;
+  std::optional<RowsView> squares;
+  bool measured = false;
 };
 
 Encoder::Encoder(Backend& backend, const ModelConfig& config, EncoderWeights weights,
@@ -163,7 +172,8 @@ bool Encoder::run_at_once(Lane& lane) {
 void Encoder::attend(Lane& lane, const LayerWeights& weights) {
   const kernels::AttentionShape& heads = shape_.attention;
   join(lane);
-  backend_.qkv_projection(lane.qkv, lane.x, *weights.qkv, lane.slot, heads, qk_options(weights));
+  backend_.qkv_projection(lane.qkv, lane.x, *weights.qkv, lane.slot, heads,
+                          qk_options(weights, lane.mean_squares()));
   Buffer* gathered = lane.is_part() ? &gather(lane, heads.qkv_width(), heads.q_width()) : nullptr;
   backend_.attention(lane.attention, lane.qkv, gathered, lane.slot, heads);
   advance_other(lane);
@@ -172,22 +182,24 @@ void Encoder::attend(Lane& lane, const LayerWeights& weights) {
 
 void Encoder::feed_forward(Lane& lane, const LayerWeights& weights) {
   join(lane);
-  backend_.swiglu_projection(lane.mlp, lane.x, *weights.gate_up, lane.tokens(), eps_);
+  backend_.swiglu_projection(lane.mlp, lane.x, *weights.gate_up, lane.tokens(),
+                             {.mean_squares = lane.mean_squares(), .eps = eps_});
   advance_other(lane);
   add(lane, lane.mlp, *weights.down, Rows::kTokens);
 }
 
 void Encoder::attend_last(Lane& lane, const LayerWeights& weights) {
   const kernels::AttentionShape& heads = shape_.attention;
-  const auto options = qk_options(weights);
   join(lane);
-  backend_.kv_projection(lane.qkv, lane.x, *weights.qkv, lane.slot, heads, options);
+  backend_.kv_projection(lane.qkv, lane.x, *weights.qkv, lane.slot, heads,
+                         qk_options(weights, lane.mean_squares()));
   Buffer* kv = lane.is_part() ? &gather(lane, 2 * heads.kv_width(), 0) : &lane.qkv;
   // So that every pass begins with the same buffer, as a recorded one must.
   if (lane.is_part() && weights_.layers.size() % 2 == 1) gather(lane, 2 * heads.kv_width(), 0);
   if (lane.vectors() == 0) return;
   backend_.gather_last(lane.x_last, lane.x, lane.slot, config_.hidden_size);
-  backend_.last_q_projection(lane.q_last, lane.x_last, *weights.qkv, lane.slot, heads, options);
+  backend_.last_q_projection(lane.q_last, lane.x_last, *weights.qkv, lane.slot, heads,
+                             qk_options(weights, nullptr));
   backend_.last_attention(lane.attention, lane.q_last, *kv, lane.slot, heads);
   add(lane, lane.attention, *weights.o, Rows::kLast);
 }
@@ -195,7 +207,8 @@ void Encoder::attend_last(Lane& lane, const LayerWeights& weights) {
 void Encoder::finish(Lane& lane, const LayerWeights& weights) {
   if (lane.vectors() > 0) {
     join(lane);
-    backend_.swiglu_projection(lane.mlp, lane.x_last, *weights.gate_up, lane.vectors(), eps_);
+    backend_.swiglu_projection(lane.mlp, lane.x_last, *weights.gate_up, lane.vectors(),
+                               {.eps = eps_});
     add(lane, lane.mlp, *weights.down, Rows::kLast);
     join(lane);
     backend_.pool(lane.slot, lane.x_last, *weights_.norm, config_.hidden_size, eps_);
@@ -218,10 +231,13 @@ void Encoder::add(Lane& lane, Buffer& in, kernels::LinearWeight& weight, Rows wh
   backend_.linear(partial, in, weight, rows);
   place_.communicator->reduce_add({.partial = w.partial.get(),
                                    .x = last ? w.x_last.get() : w.x.get(),
+                                   .mean_squares = last ? nullptr : w.mean_squares.get(),
                                    .first_row = first_row,
                                    .rows = rows,
-                                   .hidden = config_.hidden_size},
+                                   .hidden = config_.hidden_size,
+                                   .eps = eps_},
                                   lane.place.index);
+  if (!last) lane.measured = w.mean_squares != nullptr;
 }
 
 void Encoder::advance_other(const Lane& lane) {
@@ -248,9 +264,10 @@ Buffer& Encoder::gather(Lane& lane, std::int64_t source_width, std::int64_t colu
   return gathered;
 }
 
-Backend::QkNormRope Encoder::qk_options(const LayerWeights& weights) const {
+Backend::QkNormRope Encoder::qk_options(const LayerWeights& weights, Buffer* mean_squares) const {
   return {.q_norm = weights.q_norm.get(),
           .k_norm = weights.k_norm.get(),
+          .mean_squares = mean_squares,
           .eps = eps_,
           .rope_theta = config_.rope_theta};
 }

@@ -68,7 +68,8 @@ class Encoder {
   void join(const Lane& lane);
   void advance_other(const Lane& lane);
   kernels::Buffer& gather(Lane& lane, std::int64_t source_width, std::int64_t column);
-  kernels::Backend::QkNormRope qk_options(const LayerWeights& weights) const;
+  kernels::Backend::QkNormRope qk_options(const LayerWeights& weights,
+                                          kernels::Buffer* mean_squares) const;
   std::size_t element_bytes() const;
   std::size_t residual_bytes() const;
 

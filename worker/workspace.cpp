@@ -22,6 +22,9 @@ Workspace allocate_workspace(kernels::Backend& backend, const WorkspaceBytes& by
   w.q_last = own(bytes.q_last, "queries of last tokens");
   if (split == GroupSplit::kTensor) {
     w.partial = shared(bytes.partial, "partial sums");
+    if (communicator->measures_rows()) {
+      w.mean_squares = shared(bytes.mean_squares, "mean squares of rows");
+    }
     communicator->prepare_lanes(bytes.partial);
   } else if (split == GroupSplit::kTokens) {
     for (auto& gathered : w.gathered) {

@@ -21,6 +21,8 @@ struct Workspace {
   // kTensor: [T, hidden], this rank's part of a product's sum. Then x and x_last are reached by the
   // other ranks too.
   std::unique_ptr<kernels::Buffer> partial;
+  // kTensor, where the communicator measures rows: [T] float32, of x.
+  std::unique_ptr<kernels::Buffer> mean_squares;
   // kTokens: [rows of the group, k | v], written by all ranks, in turns.
   std::unique_ptr<kernels::Buffer> gathered[2];
 };

@@ -6,8 +6,8 @@
 // With --nccl NCCL's own collectives come after each table.
 //
 // "bus" is 2 * (N - 1) / N * bytes / time, as NCCL's own tests count an all-reduce; here the time
-// holds the residual and the norm as well. For the gather of keys and values it is the bytes that a
-// GPU sends.
+// holds the residual and its mean squares as well. For the gather of keys and values it is the
+// bytes that a GPU sends.
 
 #include <algorithm>
 #include <cmath>
@@ -48,6 +48,8 @@ std::uint16_t narrow(float value) {
 void on_device(int device) { cuda_check(cudaSetDevice(device)); }
 
 // One GPU's buffers.
+constexpr std::int64_t kRowsMax = 16384;
+
 struct Rank {
   Rank(int device, std::int64_t elements) {
     on_device(device);
@@ -58,13 +60,14 @@ struct Rank {
     partial = std::make_unique<DeviceBuffer>(bytes, "partial sums");
     x = std::make_unique<DeviceBuffer>(bytes, "residual");
     out = std::make_unique<DeviceBuffer>(bytes, "gathered");
+    squares = std::make_unique<DeviceBuffer>(kRowsMax * sizeof(float), "mean squares");
     rows = std::make_unique<DeviceBuffer>(1 << 20, "rows");
     signals = std::make_unique<DeviceBuffer>(sizeof(PeerSignals), "signals");
     cuda_check(cudaMemset(signals->data(), 0, signals->bytes()));
   }
   Stream stream;
   Event from, to;
-  std::unique_ptr<DeviceBuffer> partial, x, out, rows, signals;
+  std::unique_ptr<DeviceBuffer> partial, x, out, squares, rows, signals;
 };
 
 class Group {
@@ -95,6 +98,7 @@ class Group {
       launch_peer_reduce_add(group(i, blocks),
                              {.partial = pointers<const Bf16>(&Rank::partial),
                               .x = pointers<Bf16>(&Rank::x),
+                              .mean_squares = pointers<float>(&Rank::squares),
                               .rows = rows,
                               .hidden = static_cast<int>(hidden_)},
                              rank.stream.get());
@@ -159,7 +163,7 @@ class Group {
   }
 
   // Once over fresh residuals; the worst relative error of a few rows, or infinity where ranks
-  // differ.
+  // differ or mean squares are wrong.
   double check(std::int64_t rows, int blocks) {
     each([&](int, Rank& rank) {
       cuda_check(cudaMemcpy(rank.x->data(), xs_.data(), xs_.size() * 2, cudaMemcpyHostToDevice));
@@ -173,7 +177,7 @@ class Group {
       cuda_check(cudaStreamSynchronize(rank.stream.get()));
       cuda_check(cudaMemcpy(other.data(), rank.x->data(), count * 2, cudaMemcpyDeviceToHost));
       if (i == 0) first = other;
-      same = same && first == other;
+      same = same && first == other && squares_are_right(rank, first, rows);
     });
     if (!same) return INFINITY;
     double worst = 0;
@@ -231,6 +235,21 @@ class Group {
     return g;
   }
 
+  bool squares_are_right(Rank& rank, const std::vector<std::uint16_t>& x, std::int64_t rows) const {
+    std::vector<float> squares(static_cast<std::size_t>(rows));
+    cuda_check(cudaMemcpy(squares.data(), rank.squares->data(), squares.size() * sizeof(float),
+                          cudaMemcpyDeviceToHost));
+    const auto width = static_cast<std::size_t>(hidden_);
+    for (std::size_t row = 0; row < squares.size(); row += 1 + squares.size() / 37) {
+      double sum = 0;
+      for (std::size_t i = 0; i < width; ++i) sum += std::pow(widen(x[row * width + i]), 2);
+      if (!(std::abs(squares[row] / (sum / static_cast<double>(width) + 1e-6) - 1) < 1e-5)) {
+        return false;
+      }
+    }
+    return true;
+  }
+
   double row_error(const std::vector<std::uint16_t>& out, std::int64_t row) const {
     const auto first = static_cast<std::size_t>(row * hidden_);
     const auto width = static_cast<std::size_t>(hidden_);
@@ -256,9 +275,9 @@ class Group {
 constexpr int kBlockCounts[] = {8, 16, 24, 32, 48, 64};
 
 void measure(int size, std::int64_t hidden) {
-  Group group(size, hidden, 16384);
-  std::printf("%d GPUs, hidden %lld: sum + residual, us (bus GB/s) by blocks\n", size,
-              static_cast<long long>(hidden));
+  Group group(size, hidden, kRowsMax);
+  std::printf("%d GPUs, hidden %lld: sum + residual + mean squares, us (bus GB/s) by blocks\n",
+              size, static_cast<long long>(hidden));
   for (const std::int64_t rows : {24, 128, 512, 2048, 4096, 8192, 16384}) {
     const double bytes = static_cast<double>(rows * hidden) * 2;
     std::printf("%6lld rows %7.2f MB error %.1e |", static_cast<long long>(rows), bytes / 1e6,

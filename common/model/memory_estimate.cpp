@@ -65,6 +65,7 @@ WorkspaceBytes workspace_bytes(const ModelConfig& config, const MemoryEstimateOp
           .x_last = sequences * hidden * options.residual_bytes,
           .q_last = sequences * q_width * options.activation_bytes,
           .partial = options.ranks > 1 ? tokens * hidden * options.activation_bytes : 0,
+          .mean_squares = options.ranks > 1 ? tokens * sizeof(float) : 0,
           .gathered = rows(options.gathered_tokens) * 2 * kv_width * options.activation_bytes};
 }
 
@@ -89,7 +90,8 @@ std::vector<MemoryItem> estimate_memory(const ModelConfig& config,
        w.x_last + w.q_last},
   };
   if (w.partial > 0)
-    items.push_back({"partial sums" + tokens + ", own and received", 2 * w.partial});
+    items.push_back(
+        {"partial sums" + tokens + ", own and received", 2 * w.partial + w.mean_squares});
   if (w.gathered > 0) {
     items.push_back({"2 buffers of keys and values gathered from the group", 2 * w.gathered});
   }

@@ -34,14 +34,15 @@ struct MemoryEstimateOptions {
 // up to kRowMultiple, n = max_sequences likewise; one multiple more where weights are split, for
 // the second half of a batch.
 struct WorkspaceBytes {
-  std::uint64_t x = 0;          // [T, hidden] residual stream
-  std::uint64_t qkv = 0;        // [T, q | k | v] of this rank
-  std::uint64_t attention = 0;  // [T, q_width] of this rank
-  std::uint64_t mlp = 0;        // [T, intermediate] of this rank
-  std::uint64_t x_last = 0;     // [n, hidden] residual stream of last tokens
-  std::uint64_t q_last = 0;     // [n, q_width] of this rank
-  std::uint64_t partial = 0;    // [T, hidden] where weights are split, else none
-  std::uint64_t gathered = 0;   // [gathered_tokens, k | v] where tokens are split, else none
+  std::uint64_t x = 0;             // [T, hidden] residual stream
+  std::uint64_t qkv = 0;           // [T, q | k | v] of this rank
+  std::uint64_t attention = 0;     // [T, q_width] of this rank
+  std::uint64_t mlp = 0;           // [T, intermediate] of this rank
+  std::uint64_t x_last = 0;        // [n, hidden] residual stream of last tokens
+  std::uint64_t q_last = 0;        // [n, q_width] of this rank
+  std::uint64_t partial = 0;       // [T, hidden] where weights are split, else none
+  std::uint64_t mean_squares = 0;  // [T] float32 where weights are split, else none
+  std::uint64_t gathered = 0;      // [gathered_tokens, k | v] where tokens are split, else none
 };
 
 // Rows that matrix products may round up to without leaving a buffer.

@@ -61,7 +61,7 @@ class CpuBackend final : public Backend {
   void linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
   void linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
   void swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
-                         float eps) override;
+                         const RowNorm& norm) override;
   void host_task(std::function<void()> task) override;
   void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
             float eps) override;
@@ -89,7 +89,7 @@ class CpuBackend final : public Backend {
   template <typename Use, typename Epilogue>
   void multiply(int member, const CpuLinearWeight& weight, const std::byte* in, Range rows, Use use,
                 Epilogue epilogue);
-  std::byte* norm(Buffer& x, const CpuLinearWeight& weight, std::int64_t rows, float eps);
+  std::byte* norm_rows(Buffer& x, const CpuLinearWeight& weight, std::int64_t rows, float eps);
   void project_heads(const Heads& heads);
   void run_attention(int member, const HeadRows& rows, const CpuBatchSlot& slot,
                      const SharedTask& task);

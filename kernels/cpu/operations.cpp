@@ -74,8 +74,8 @@ void CpuBackend::embed(Buffer& x, Buffer& table, BatchSlot&, std::int64_t hidden
 }
 
 // What a projection multiplies: the rows of x by the norm of its weight.
-std::byte* CpuBackend::norm(Buffer& x, const CpuLinearWeight& weight, std::int64_t rows,
-                            float eps) {
+std::byte* CpuBackend::norm_rows(Buffer& x, const CpuLinearWeight& weight, std::int64_t rows,
+                                 float eps) {
   CpuBatchSlot& slot = recording();
   CHECK(weight.norm() != nullptr);
   std::byte* to = (rows == slot.total_tokens() ? normed_ : normed_last_).data();
@@ -135,7 +135,7 @@ void CpuBackend::project_heads(const Heads& heads) {
 void CpuBackend::qkv_projection(Buffer& qkv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
                                 const AttentionShape& shape, const QkNormRope& options) {
   project_heads({.out = bytes_of(qkv),
-                 .in = norm(x, packed(weight), slot.total_tokens(), options.eps),
+                 .in = norm_rows(x, packed(weight), slot.total_tokens(), options.eps),
                  .weight = packed(weight),
                  .rows = slot.total_tokens(),
                  .first = 0,
@@ -153,7 +153,7 @@ void CpuBackend::kv_projection(Buffer& kv, Buffer& x, LinearWeight& weight, Batc
   // From here on buffers hold rows of other widths, or of sequences: others must be done with them.
   recording().record([this](int) { team_.meet(); });
   project_heads({.out = bytes_of(kv),
-                 .in = norm(x, packed(weight), slot.total_tokens(), options.eps),
+                 .in = norm_rows(x, packed(weight), slot.total_tokens(), options.eps),
                  .weight = packed(weight),
                  .rows = slot.total_tokens(),
                  .first = shape.q_width(),
@@ -169,7 +169,7 @@ void CpuBackend::kv_projection(Buffer& kv, Buffer& x, LinearWeight& weight, Batc
 void CpuBackend::last_q_projection(Buffer& q, Buffer& x_last, LinearWeight& weight, BatchSlot& slot,
                                    const AttentionShape& shape, const QkNormRope& options) {
   project_heads({.out = bytes_of(q),
-                 .in = norm(x_last, packed(weight), slot.num_sequences(), options.eps),
+                 .in = norm_rows(x_last, packed(weight), slot.num_sequences(), options.eps),
                  .weight = packed(weight),
                  .rows = slot.num_sequences(),
                  .last_positions = true,
@@ -321,9 +321,9 @@ void CpuBackend::linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::in
 }
 
 void CpuBackend::swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
-                                   float eps) {
+                                   const RowNorm& norm) {
   CpuBatchSlot& slot = recording();
-  const std::byte* normed = norm(x, packed(weight), rows, eps);
+  const std::byte* normed = norm_rows(x, packed(weight), rows, norm.eps);
   slot.record(
       [this, &slot, to = bytes_of(out), from = normed, &w = packed(weight), rows](int member) {
         multiply(member, w, from, range(slot, member, rows), kAllPanels,

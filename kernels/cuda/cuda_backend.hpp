@@ -86,7 +86,7 @@ class CudaBackend final : public Backend {
   void linear(Buffer& out, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
   void linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) override;
   void swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
-                         float eps) override;
+                         const RowNorm& norm) override;
   bool run_layers(const LayersRun& run, BatchSlot& slot) override;
   void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
             float eps) override;
@@ -131,7 +131,7 @@ class CudaBackend final : public Backend {
   void prepare_rope(double theta);
   void multiply(Bf16* out, Buffer& in, Bf16Weight& weight, std::int64_t first_row, std::int64_t n,
                 std::int64_t rows, bool accumulate);
-  const float* mean_squares(Buffer& x, std::int64_t rows, std::int64_t hidden, float eps);
+  const float* mean_squares(Buffer& x, std::int64_t rows, std::int64_t hidden, const RowNorm& norm);
   void project_heads(Bf16* heads, Buffer& x, Bf16Weight& weight, const HeadProjection& projection,
                      const QkNormRope& options);
   void set_layers(std::span<const LayerOperands> layers);

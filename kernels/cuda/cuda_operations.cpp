@@ -144,10 +144,12 @@ void CudaBackend::embed(Buffer& x, Buffer& table, BatchSlot& slot, std::int64_t 
   }
 }
 
+// Those that are given, or of its own.
 const float* CudaBackend::mean_squares(Buffer& x, std::int64_t rows, std::int64_t hidden,
-                                       float eps) {
+                                       const RowNorm& norm) {
+  if (norm.mean_squares != nullptr) return f32(*norm.mean_squares);
   CHECK(static_cast<std::size_t>(rows) * sizeof(float) <= squares_->bytes());
-  launch_mean_squares(squares_->as<float>(), bf16(x), rows, hidden, eps, stream());
+  launch_mean_squares(squares_->as<float>(), bf16(x), rows, hidden, norm.eps, stream());
   return squares_->as<float>();
 }
 
@@ -185,7 +187,8 @@ void CudaBackend::project_heads(Bf16* heads, Buffer& x, Bf16Weight& weight,
   prepare_rope(options.rope_theta);
   const auto num_q = static_cast<int>(p.num_q);
   const auto num_k = static_cast<int>(p.num_k);
-  const float* squares = mean_squares(x, p.rows, weight.cols(), options.eps);
+  const float* squares = mean_squares(x, p.rows, weight.cols(),
+                                      {.mean_squares = options.mean_squares, .eps = options.eps});
   const bool small = small_gemm_supports(compute_capability(), p.rows, p.width, weight.cols());
   if (!small && fused_.is_faster(FusedKind::kHeads, p.width, weight.cols(), p.rows)) {
     launch_qk_norm_rope_gemm({.out = heads,
@@ -323,14 +326,14 @@ void CudaBackend::linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::i
 }
 
 void CudaBackend::swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
-                                    float eps) {
+                                    const RowNorm& norm) {
   if (replaying()) {
     return;
   }
   const std::int64_t covered = launch_rows(rows);
   Bf16Weight& w = bf16_weight(weight);
   const int num_sms = properties_.multiProcessorCount;
-  const float* squares = mean_squares(x, covered, w.cols(), eps);
+  const float* squares = mean_squares(x, covered, w.cols(), norm);
   if (small_gemm_supports(compute_capability(), covered, w.rows(), w.cols())) {
     launch_small_gemm({.form = SmallGemmArguments::Form::kSwiglu,
                        .out = bf16(out),

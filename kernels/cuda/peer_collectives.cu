@@ -73,8 +73,23 @@ __device__ void meet(const PeerGroup& group) {
 constexpr int kTeamThreads = 128;
 constexpr int kTeams = kThreads / kTeamThreads;
 
-// This rank's rows; results go to all ranks or stay here. kVectors: 16-byte vectors of a row that a
-// thread holds.
+// Sum over a team; the order is fixed.
+__device__ float team_sum(float value) {
+  __shared__ float sums[kThreads / 32];
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int team = warp / (kTeamThreads / 32);
+  value = group_sum<32>(value);
+  if (threadIdx.x % 32 == 0) sums[warp] = value;
+  asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(kTeamThreads) : "memory");
+  float total = 0;
+#pragma unroll
+  for (int i = 0; i < kTeamThreads / 32; ++i) total += sums[team * (kTeamThreads / 32) + i];
+  asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(kTeamThreads) : "memory");
+  return total;
+}
+
+// This rank's rows; results go to all ranks or, but for the mean squares, stay here. kVectors:
+// 16-byte vectors of a row that a thread holds.
 template <int kRanks, int kVectors, bool kEverywhere>
 __device__ void reduce_rows(int rank, const PeerReduceAdd& op) {
   const int thread = static_cast<int>(threadIdx.x) % kTeamThreads;
@@ -88,6 +103,7 @@ __device__ void reduce_rows(int rank, const PeerReduceAdd& op) {
     const std::int64_t first = row * vectors;
     Bf16x8 parts[kVectors][kRanks];
     Bf16x8 held[kVectors];
+    float squares = 0;
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
       const int at = thread + kTeamThreads * i;
@@ -117,11 +133,18 @@ __device__ void reduce_rows(int rank, const PeerReduceAdd& op) {
 #pragma unroll
         for (int j = 0; j < kVectorWidth; ++j) sum[j] += values[j];
         const Bf16x8 result = to_bf16(sum);
+        to_float(result, sum);
+#pragma unroll
+        for (const float value : sum) squares = fmaf(value, value, squares);
 #pragma unroll
         for (int r = 0; r < kRanks; ++r) {
           if (kEverywhere || r == rank) reinterpret_cast<Bf16x8*>(op.x.of[r])[first + at] = result;
         }
       }
+    }
+    if (op.mean_squares.of[rank] != nullptr) {
+      const float mean = team_sum(squares) / static_cast<float>(op.hidden) + op.eps;
+      if (thread < kRanks) op.mean_squares.of[thread][row] = mean;
     }
   }
 }

@@ -40,14 +40,16 @@ struct PeerGroup {
 void load_peer_kernels(int size);
 
 // See Communicator::ReduceAdd. Each rank reads its rows of all partial sums, adds them in float32
-// in rank order to its residual rows, and writes those to all ranks. Per rank and direction the
-// links carry (size - 1) / size * rows * hidden * 4 bytes. hidden <= 8192. A group of one adds
-// without any link.
+// in rank order to its residual rows, and writes those and their mean squares to all ranks. Per
+// rank and direction the links carry (size - 1) / size * rows * hidden * 4 bytes. hidden <= 8192. A
+// group of one adds without any link.
 struct PeerReduceAdd {
   PeerPointers<const __nv_bfloat16> partial;
   PeerPointers<__nv_bfloat16> x;
+  PeerPointers<float> mean_squares;  // null: not wanted
   std::int64_t rows = 0;
   int hidden = 0;
+  float eps = 1e-6F;
 };
 void launch_peer_reduce_add(const PeerGroup& group, const PeerReduceAdd& operation,
                             cudaStream_t stream);
@@ -61,7 +63,7 @@ struct PeerFlags {
   std::uint32_t value = 0;             // once all peers' flags have it
   volatile std::uint64_t* progress = nullptr;
 };
-// partial.of[r]: rank r's part, in this GPU's memory. Writes only this rank's x.
+// partial.of[r]: rank r's part, in this GPU's memory. Of x it writes only this rank's.
 void launch_reduce_arrived(const PeerFlags& flags, const PeerReduceAdd& operation,
                            cudaStream_t stream);
 void launch_wait(const PeerFlags& flags, cudaStream_t stream);

@@ -75,6 +75,7 @@ class PeerCommunicator final : public Communicator {
   }
 
   int rank() const override { return rank_; }
+  bool measures_rows() const override { return true; }
   int size() const override { return meeting_.size(); }
 
   std::unique_ptr<Buffer> allocate(std::size_t bytes, std::string_view what) override {
@@ -87,10 +88,14 @@ class PeerCommunicator final : public Communicator {
   void reduce_add(const ReduceAdd& op, int lane) override {
     if (backend_.replaying() || rehearsing_) return;
     const std::int64_t offset = op.first_row * op.hidden;
-    const PeerReduceAdd peer{.partial = pointers<const Bf16>(op.partial, offset),
-                             .x = pointers<Bf16>(op.x, offset),
-                             .rows = backend_.launch_rows(op.rows),
-                             .hidden = static_cast<int>(op.hidden)};
+    PeerReduceAdd peer{.partial = pointers<const Bf16>(op.partial, offset),
+                       .x = pointers<Bf16>(op.x, offset),
+                       .rows = backend_.launch_rows(op.rows),
+                       .hidden = static_cast<int>(op.hidden),
+                       .eps = op.eps};
+    if (op.mean_squares != nullptr) {
+      peer.mean_squares = pointers<float>(op.mean_squares, op.first_row);
+    }
     if (lane == kNoLane) {
       launch_peer_reduce_add(inline_group_, peer, backend_.stream());
       return;

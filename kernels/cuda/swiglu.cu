@@ -1,5 +1,5 @@
 // silu(gate) * up over a product whose gate and up columns alternate in groups of eight: a thread
-// reads 32 bytes that lie together and writes 16. Four independent pieces a thread keep enough
+// reads 32 bytes that lie together and writes 16. Two independent pieces a thread keep enough
 // loads in flight for full bandwidth.
 
 #include <limits>
@@ -14,7 +14,8 @@ namespace tessera::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kPieces = 4;
+constexpr int kPieces = 2;
+constexpr int kBlocksPerSm = 5;
 static_assert(kGateUpGroup == kVectorWidth);
 
 __device__ Bf16x8 silu_times_vector(const Bf16x8& gate, const Bf16x8& up, float scale) {
@@ -29,29 +30,30 @@ __device__ Bf16x8 silu_times_vector(const Bf16x8& gate, const Bf16x8& up, float 
   return to_bf16(g);
 }
 
-__global__ void swiglu_kernel(Bf16x8* out, const Bf16x8* gate_up, const float* mean_squares,
-                              std::int64_t vectors, unsigned row_vectors) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerSm)
+    swiglu_kernel(Bf16x8* out, const Bf16x8* gate_up, const float* mean_squares, unsigned vectors,
+                  unsigned row_vectors) {
   allow_next_kernel();
   wait_for_previous_kernel();
-  const std::int64_t first = std::int64_t{blockIdx.x} * (kThreads * kPieces) + threadIdx.x;
+  const unsigned first = blockIdx.x * (kThreads * kPieces) + threadIdx.x;
   Bf16x8 gate[kPieces];
   Bf16x8 up[kPieces];
   float m[kPieces];
-  unsigned row = static_cast<unsigned>(first) / row_vectors;
-  unsigned column = static_cast<unsigned>(first) - row * row_vectors;
+  unsigned row = first / row_vectors;
+  unsigned column = first - row * row_vectors;
 #pragma unroll
   for (int i = 0; i < kPieces; ++i) {
-    const std::int64_t at = first + i * kThreads;
+    const unsigned at = first + static_cast<unsigned>(i) * kThreads;
     if (at < vectors) {
-      gate[i] = gate_up[2 * at];
-      up[i] = gate_up[2 * at + 1];
+      gate[i] = gate_up[2 * std::size_t{at}];
+      up[i] = gate_up[2 * std::size_t{at} + 1];
       m[i] = mean_squares[row];
     }
     for (column += kThreads; column >= row_vectors; column -= row_vectors) ++row;
   }
 #pragma unroll
   for (int i = 0; i < kPieces; ++i) {
-    const std::int64_t at = first + i * kThreads;
+    const unsigned at = first + static_cast<unsigned>(i) * kThreads;
     if (at < vectors) {
       out[at] = silu_times_vector(gate[i], up[i], row_scale(m[i]));
     }
@@ -64,7 +66,7 @@ void launch_swiglu(Bf16* out, const Bf16* gate_up, const float* mean_squares, st
                    std::int64_t intermediate, cudaStream_t stream) {
   CHECK(intermediate % kGateUpGroup == 0 && mean_squares != nullptr);
   const std::int64_t vectors = rows * (intermediate / kVectorWidth);
-  CHECK(vectors <= std::numeric_limits<unsigned>::max());
+  CHECK(vectors <= std::numeric_limits<int>::max());
   if (vectors == 0) {
     return;
   }
@@ -72,7 +74,8 @@ void launch_swiglu(Bf16* out, const Bf16* gate_up, const float* mean_squares, st
   const auto blocks = static_cast<unsigned>((vectors + kPerBlock - 1) / kPerBlock);
   launch_dependent(swiglu_kernel, dim3(blocks), dim3(kThreads), 0, stream,
                    reinterpret_cast<Bf16x8*>(out), reinterpret_cast<const Bf16x8*>(gate_up),
-                   mean_squares, vectors, static_cast<unsigned>(intermediate / kVectorWidth));
+                   mean_squares, static_cast<unsigned>(vectors),
+                   static_cast<unsigned>(intermediate / kVectorWidth));
 }
 
 }  // namespace tessera::kernels::cuda

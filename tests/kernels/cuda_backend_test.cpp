@@ -156,7 +156,7 @@ class SmallEncoder {
         {.name = "w", .slices = {slice(numbers(rows * cols, scale), rows, cols)}, .norm = norm});
   }
   void feed_forward(Buffer& x, std::int64_t rows) {
-    backend.swiglu_projection(*mlp_, x, *gate_up_, rows, kEps);
+    backend.swiglu_projection(*mlp_, x, *gate_up_, rows, {.eps = kEps});
     backend.linear_add(x, *mlp_, *down_, rows);
   }
   void forward(kernels::BatchSlot& slot, const kernels::PackedBatchView& batch) {

@@ -174,10 +174,10 @@ class HostBackend : public kernels::Backend {
     multiply(data(x), data(in), weight, 0, weight.rows(), rows, true);
   }
   void swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
-                         float eps) override {
+                         const RowNorm& row_norm) override {
     const std::int64_t width = weight.rows() / 2;
     std::vector<float> both(static_cast<std::size_t>(rows * 2 * width));
-    const auto in = normed(x, weight, rows, eps);
+    const auto in = normed(x, weight, rows, row_norm.eps);
     multiply(both.data(), in.data(), weight, 0, 2 * width, rows, false);
     for (std::int64_t r = 0; r < rows; ++r) {
       for (std::int64_t i = 0; i < width; ++i) {

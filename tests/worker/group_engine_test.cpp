@@ -257,9 +257,9 @@ class BrokenBackend final : public testing::HostBackend {
  public:
   BrokenBackend(std::function<void()> fault) : fault_(std::move(fault)) {}
   void swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
-                         float eps) override {
+                         const RowNorm& norm) override {
     if (++calls_ == 2) fault_();
-    HostBackend::swiglu_projection(out, x, weight, rows, eps);
+    HostBackend::swiglu_projection(out, x, weight, rows, norm);
   }
 
  private:
