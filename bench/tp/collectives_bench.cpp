@@ -47,9 +47,9 @@ std::uint16_t narrow(float value) {
 
 void on_device(int device) { cuda_check(cudaSetDevice(device)); }
 
-// One GPU's buffers.
 constexpr std::int64_t kRowsMax = 16384;
 
+// One GPU's buffers.
 struct Rank {
   Rank(int device, std::int64_t elements) {
     on_device(device);
