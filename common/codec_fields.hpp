@@ -215,6 +215,7 @@ void fields(F& f, WorkerHello& m) {
   f(16, m.cost_s);
   f(17, m.cost_s_per_token);
   f(18, m.cost_s_per_token2);
+  f(19, m.process);
 }
 template <typename F>
 void fields(F& f, BatchResult& m) {

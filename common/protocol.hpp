@@ -274,6 +274,9 @@ struct WorkerHello {
   double cost_s = 0;                       // t = cost_s + cost_s_per_token * tokens
   double cost_s_per_token = 0;             //     + cost_s_per_token2 * sum(len^2)
   double cost_s_per_token2 = 0;
+  // Random, the same for all connections of one process start: who says it again has not died. 0:
+  // not said.
+  std::uint64_t process = 0;
 };
 
 // Sequence order is that of the Batch. Vectors are rounded to float16 before they leave the worker.

@@ -27,9 +27,9 @@ enum class ErrorCode : std::uint8_t {
   kDeadlineExceeded = 11,   // The request's deadline passed before it was served.
   kCancelled = 12,          // The job was cancelled.
   kNotFinite = 13,          // The model gave NaN or Inf for this item.
-  kPoison = 14,             // The item was in flight at three worker deaths.
-  kUnauthenticated = 15,    // The peer's key is not known.
-  kInternal = 16,           // A defect of ours; the message says what.
+  kPoison = 14,  // The item was in flight at three worker deaths or twelve lost connections.
+  kUnauthenticated = 15,  // The peer's key is not known.
+  kInternal = 16,         // A defect of ours; the message says what.
 };
 
 std::string_view to_string(ErrorCode code);

@@ -1,6 +1,7 @@
 #include "worker/link.hpp"
 
 #include <algorithm>
+#include <random>
 
 #include "common/log.hpp"
 
@@ -10,6 +11,11 @@ namespace {
 constexpr int kPollMs = 100;
 constexpr int kMissedHeartbeatsMax = 3;
 constexpr std::chrono::milliseconds kPatienceMax{15'000};
+
+std::uint64_t random_number() {
+  std::random_device random;
+  return (std::uint64_t{random()} << 32) | random() | 1;  // not 0
+}
 
 protocol::WorkerHello make_hello(const WorkerOptions& options, const EngineInfo& info, int slots) {
   const auto narrow = [](std::int64_t value) { return static_cast<std::uint32_t>(value); };
@@ -29,7 +35,8 @@ protocol::WorkerHello make_hello(const WorkerOptions& options, const EngineInfo&
           .slots = narrow(slots),
           .cost_s = info.cost.fixed_s,
           .cost_s_per_token = info.cost.per_token_s,
-          .cost_s_per_token2 = info.cost.per_square_s};
+          .cost_s_per_token2 = info.cost.per_square_s,
+          .process = random_number()};
 }
 
 // A batch of the longest texts may honestly take minutes on a CPU: a device hangs when it takes

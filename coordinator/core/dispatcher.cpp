@@ -10,6 +10,7 @@ namespace tessera::coordinator {
 namespace {
 
 constexpr std::uint32_t kDeathsMax = 3;
+constexpr std::size_t kLossesMax = 12;  // Of connections and workers together.
 constexpr double kLateFactor = 10;
 constexpr double kExpectedMaxS = 3600;  // Whatever a worker says that its batches cost.
 
@@ -85,7 +86,7 @@ void Dispatcher::on_bad_message(const std::string& peer, const Error& error, Mic
   log::warn("a worker's message was refused: {}", error.message);
   actions.push_back(
       SendWorker{peer, protocol::ErrorReply{.code = error.code, .message = error.message}});
-  lose_worker(peer, "it sent a malformed message", now);
+  lose_worker(peer, Loss::kWorker, "it sent a malformed message", now);
 }
 
 void Dispatcher::on_hello(const std::string& peer, protocol::WorkerHello hello, Micros now,
@@ -121,6 +122,7 @@ void Dispatcher::on_hello(const std::string& peer, protocol::WorkerHello hello, 
                                      model->name + " is served with");
     return;
   }
+  welcome_back(hello.process, now);
   state.fingerprint = hello.fingerprint;
   state.longest_served =
       std::max(state.longest_served, std::min(hello.max_seqlen, hello.max_batch_tokens));
@@ -128,6 +130,20 @@ void Dispatcher::on_hello(const std::string& peer, protocol::WorkerHello hello, 
             hello.max_batch_tokens);
   registry_.add(peer, std::move(hello), id, now);
   actions.push_back(SendWorker{peer, welcome});
+}
+
+// The process lives, whatever became of its connections; those it has given up.
+void Dispatcher::welcome_back(std::uint64_t process, Micros now) {
+  if (process == 0) {
+    return;
+  }
+  if (const auto lost = presumed_dead_.find(process); lost != presumed_dead_.end()) {
+    lost->second->survived = true;
+    presumed_dead_.erase(lost);
+  }
+  if (const Worker* before = registry_.find_process(process); before != nullptr) {
+    lose_worker(std::string(before->peer), Loss::kReplaced, "it has a fresh connection", now);
+  }
 }
 
 Result<void> Dispatcher::check_result(const BatchInFlight& batch,
@@ -200,36 +216,52 @@ void Dispatcher::end_batch(const BatchInFlight& batch, const protocol::BatchResu
 }
 
 void Dispatcher::on_gone(const std::string& peer, Micros now) {
-  lose_worker(peer, "its connection is gone", now);
+  lose_worker(peer, Loss::kConnection, "its connection is gone", now);
 }
 
-void Dispatcher::lose_worker(const std::string& peer, std::string_view why, Micros now) {
+void Dispatcher::lose_worker(const std::string& peer, Loss loss, std::string_view why, Micros now) {
   Worker* worker = registry_.find(peer);
   if (worker == nullptr) {
     return;
   }
   log::warn("worker {} is lost with {} batches: {}", worker->hello.name, worker->batches.size(),
             why);
+  const std::shared_ptr<const WorkerLoss> record = record_loss(*worker, loss);
   for (const std::uint64_t id : worker->batches) {
     const auto found = batches_.find(id);
     CHECK(found != batches_.end());
     const std::vector<Flight*> flights = std::move(found->second.flights);
     batches_.erase(found);
     for (Flight* flight : flights) {
-      lose_flight(flight, now);
+      lose_flight(flight, record, now);
     }
   }
   registry_.remove(peer);
 }
 
-void Dispatcher::lose_flight(Flight* flight, Micros now) {
-  if (++flight->deaths < kDeathsMax) {
+std::shared_ptr<const WorkerLoss> Dispatcher::record_loss(const Worker& worker, Loss loss) {
+  auto record = std::make_shared<WorkerLoss>();
+  record->survived = loss == Loss::kReplaced;
+  if (loss == Loss::kConnection && worker.hello.process != 0 && !worker.batches.empty()) {
+    std::erase_if(presumed_dead_, [](const auto& entry) { return entry.second.use_count() == 1; });
+    presumed_dead_[worker.hello.process] = record;
+  }
+  return record;
+}
+
+void Dispatcher::lose_flight(Flight* flight, const std::shared_ptr<const WorkerLoss>& loss,
+                             Micros now) {
+  flight->losses.push_back(loss);
+  flight->deaths = static_cast<std::uint32_t>(
+      std::ranges::count_if(flight->losses, [](const auto& l) { return !l->survived; }));
+  if (flight->deaths < kDeathsMax && flight->losses.size() < kLossesMax) {
     states_[flight->model].scheduler.add_again(flight, now);
     return;
   }
-  ended_.push_back({.flight = flight,
-                    .embedding = nullptr,
-                    .error = {ErrorCode::kPoison, "three workers died while computing this item"}});
+  const char* why = flight->deaths >= kDeathsMax
+                        ? "three workers died while computing this item"
+                        : "twelve connections to workers broke while they computed this item";
+  ended_.push_back({.flight = flight, .embedding = nullptr, .error = {ErrorCode::kPoison, why}});
 }
 
 void Dispatcher::tick(Micros now, Actions& actions) {
@@ -238,7 +270,7 @@ void Dispatcher::tick(Micros now, Actions& actions) {
     actions.push_back(SendWorker{peer, protocol::Ping{}});
   }
   for (const std::string& peer : due.dead) {
-    lose_worker(peer, "it has been silent", now);
+    lose_worker(peer, Loss::kConnection, "it has been silent", now);
   }
   std::vector<std::string> late;
   for (const auto& [id, batch] : batches_) {
@@ -247,7 +279,7 @@ void Dispatcher::tick(Micros now, Actions& actions) {
     }
   }
   for (const std::string& peer : late) {
-    lose_worker(peer, "a batch takes far too long", now);
+    lose_worker(peer, Loss::kWorker, "a batch takes far too long", now);
   }
   give_up_unservable(now);
 }
@@ -295,7 +327,8 @@ void Dispatcher::send_batch(Worker& worker, std::vector<Flight*> flights, Micros
   std::uint64_t tokens = 0;
   double squares = 0;
   for (const Flight* flight : flights) {
-    message.attempt = std::max(message.attempt, flight->deaths + 1);
+    message.attempt =
+        std::max(message.attempt, static_cast<std::uint32_t>(flight->losses.size()) + 1);
     message.lengths.push_back(flight->length());
     tokens += flight->length();
     squares += static_cast<double>(flight->length()) * flight->length();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -82,13 +83,20 @@ class Dispatcher {
   };
 
   void on_hello(const std::string& peer, protocol::WorkerHello hello, Micros now, Actions& actions);
+  void welcome_back(std::uint64_t process, Micros now);
   void on_result(const std::string& peer, protocol::BatchResult result, Micros now,
                  Actions& actions);
   Result<void> check_result(const BatchInFlight& batch, const protocol::BatchResult& result) const;
   void end_batch(const BatchInFlight& batch, const protocol::BatchResult& result);
   void send_batch(Worker& worker, std::vector<Flight*> flights, Micros now, Actions& actions);
-  void lose_worker(const std::string& peer, std::string_view why, Micros now);
-  void lose_flight(Flight* flight, Micros now);
+  enum class Loss : std::uint8_t {
+    kConnection,  // Broken or silent: the process may live.
+    kReplaced,    // By a fresh connection of the same process.
+    kWorker,      // Hung or wrong: a death, whatever it says later.
+  };
+  void lose_worker(const std::string& peer, Loss loss, std::string_view why, Micros now);
+  void lose_flight(Flight* flight, const std::shared_ptr<const WorkerLoss>& loss, Micros now);
+  std::shared_ptr<const WorkerLoss> record_loss(const Worker& worker, Loss loss);
   void give_up_unservable(Micros now);
 
   const std::span<const ServedModel> models_;
@@ -97,6 +105,8 @@ class Dispatcher {
   std::vector<ModelState> states_;  // By ModelId.
   WorkerRegistry registry_;
   std::unordered_map<std::uint64_t, BatchInFlight> batches_;
+  // By process: the last connection of each that was lost with items which still wait.
+  std::unordered_map<std::uint64_t, std::shared_ptr<WorkerLoss>> presumed_dead_;
   std::uint64_t next_batch_ = 1;
   std::uint64_t tokens_done_ = 0;
   std::vector<Ended> ended_;

@@ -17,6 +17,12 @@ struct StreamKey {
   auto operator<=>(const StreamKey&) const = default;
 };
 
+// The end of a worker's connection while it held items: with the process, as far as is known until
+// the same process registers again.
+struct WorkerLoss {
+  bool survived = false;
+};
+
 // One distinct item on its way to a vector: however many units wait for it, it is computed once.
 struct Flight {
   enum class Stage : std::uint8_t { kLookup, kTokenising, kWaiting, kInBatch };
@@ -38,9 +44,10 @@ struct Flight {
   std::vector<std::int32_t> ids;  // From then on.
   std::uint32_t tokens_cut = 0;
   std::uint64_t tokens_estimate = 0;  // What it counts for in the bounds.
-  std::uint32_t deaths = 0;           // Workers that died with it.
-  std::uint64_t order = 0;            // Of arrival; set by the scheduler.
-  std::uint64_t age_class = 0;        // Likewise.
+  std::uint32_t deaths = 0;           // Workers that died with it, counted at its last loss.
+  std::vector<std::shared_ptr<const WorkerLoss>> losses;  // All, those that were no deaths too.
+  std::uint64_t order = 0;                                // Of arrival; set by the scheduler.
+  std::uint64_t age_class = 0;                            // Likewise.
   Micros waiting_since = 0;
   std::vector<Waiter> waiters;
 

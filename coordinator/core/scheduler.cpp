@@ -82,7 +82,7 @@ void Scheduler::add_again(Flight* flight, Micros now) {
 
 void Scheduler::remove(Flight* flight) {
   CHECK(flight->stage == Flight::Stage::kWaiting);
-  if (flight->deaths == 0) {
+  if (flight->losses.empty()) {
     lane_of(*flight).remove(flight);
   } else if (runs_alone(*flight)) {
     std::erase(alone_, flight);
@@ -102,7 +102,7 @@ void Scheduler::make_interactive(Flight* flight, const StreamKey& stream) {
   if (!waits) {
     return;
   }
-  if (flight->deaths == 0) {
+  if (flight->losses.empty()) {
     interactive_.add(flight);
   } else {
     add_again(flight, flight->waiting_since);

@@ -65,6 +65,12 @@ Worker* WorkerRegistry::find(const std::string& peer) {
   return found == workers_.end() ? nullptr : &found->second;
 }
 
+const Worker* WorkerRegistry::find_process(std::uint64_t process) const {
+  const auto found = std::ranges::find_if(
+      workers_, [&](const auto& entry) { return entry.second.hello.process == process; });
+  return found == workers_.end() ? nullptr : &found->second;
+}
+
 void WorkerRegistry::heard(const std::string& peer, Micros now) {
   if (Worker* worker = find(peer)) {
     worker->heard_at = now;

@@ -53,6 +53,7 @@ class WorkerRegistry {
   // Requires a peer that is not there yet, and a checked hello.
   Worker& add(const std::string& peer, protocol::WorkerHello hello, ModelId model, Micros now);
   Worker* find(const std::string& peer);
+  const Worker* find_process(std::uint64_t process) const;  // Not 0.
   void remove(const std::string& peer) { workers_.erase(peer); }
   void heard(const std::string& peer, Micros now);
 

@@ -192,6 +192,14 @@ void FakeCluster::inject_faults() {
     workers_[slot]->alive = false;
     soon(1000, [this, slot] { start_worker(static_cast<std::uint32_t>(slot)); });
   }
+  if (chance(faults.connection_breaks_per_s / kTurnsPerS) && workers_[slot]->alive) {
+    workers_[slot]->alive = false;
+    const std::string lost = workers_[slot]->peer;
+    if (chance(0.5)) {
+      feed(WorkerGone{lost});  // Otherwise the fresh connection tells, or a send.
+    }
+    start_worker(static_cast<std::uint32_t>(slot), workers_[slot]->process);
+  }
   if (chance(faults.worker_pauses_per_s / kTurnsPerS)) {
     workers_[slot]->paused_until = now_ + 1'000'000 + static_cast<Micros>(below(6'000'000));
   }

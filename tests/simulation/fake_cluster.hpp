@@ -17,8 +17,9 @@ namespace tessera::coordinator::simulation {
 // How much goes wrong until `faults_end`; from then on nothing does, and all must come to its end.
 struct Faults {
   double worker_kills_per_s = 0;
-  double worker_pauses_per_s = 0;  // Longer than the liveness limit; late results follow.
-  double client_losses_per_s = 0;  // The connection breaks; what was under way is lost.
+  double worker_pauses_per_s = 0;      // Longer than the liveness limit; late results follow.
+  double connection_breaks_per_s = 0;  // The worker begins anew on another.
+  double client_losses_per_s = 0;      // The connection breaks; what was under way is lost.
   double coordinator_kills_per_s = 0;
   double ledger_outages_per_s = 0;
   double ledger_refusals = 0;     // Share of operations: it is full, or its disk is.
@@ -56,6 +57,7 @@ class FakeCluster {
   struct Worker {
     std::string peer;
     std::uint32_t slot = 0;
+    std::uint64_t process = 0;
     bool alive = true;
     Micros paused_until = 0;
     Micros heard_at = 0;
@@ -100,7 +102,9 @@ class FakeCluster {
   void tokenise(const Tokenise& work);
 
   // --- workers
-  void start_worker(std::uint32_t slot);
+  // A new process, or the same one on a fresh connection.
+  void start_worker(std::uint32_t slot, std::uint64_t process = 0);
+  std::uint64_t next_process_ = 1;
   void worker_receives(const std::string& peer, const protocol::Message& message);
   void worker_computes(const std::shared_ptr<Worker>& worker, const protocol::Batch& batch);
   void worker_ticks(const std::shared_ptr<Worker>& worker);

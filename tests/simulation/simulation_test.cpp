@@ -36,6 +36,11 @@ TEST(Simulation, NothingGoesWrong) { expect_all_holds({.faults = {}, .faults_end
 
 TEST(Simulation, WorkersAreKilled) { expect_all_holds({.faults = {.worker_kills_per_s = 1.0}}); }
 
+// Which is no death, so nothing is POISON.
+TEST(Simulation, WorkersConnectionsBreak) {
+  expect_all_holds({.faults = {.connection_breaks_per_s = 5, .duplicate_messages = 0.2}});
+}
+
 TEST(Simulation, WorkersArePausedAndAnswerLate) {
   expect_all_holds({.faults = {.worker_pauses_per_s = 0.5, .duplicate_messages = 0.2}});
 }
@@ -71,6 +76,7 @@ TEST(Simulation, TheCacheHangs) {
 TEST(Simulation, EverythingAtOnce) {
   expect_all_holds({.faults = {.worker_kills_per_s = 0.5,
                                .worker_pauses_per_s = 0.2,
+                               .connection_breaks_per_s = 0.5,
                                .client_losses_per_s = 0.5,
                                .coordinator_kills_per_s = 0.15,
                                .ledger_outages_per_s = 0.15,

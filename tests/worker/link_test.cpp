@@ -135,6 +135,8 @@ class LinkTest : public testing::Test {
     EXPECT_EQ(hello.name, "w1");
     EXPECT_EQ(hello.model, "fake");
     EXPECT_EQ(hello.slots, 2U);
+    EXPECT_NE(hello.process, 0U);
+    process_ = hello.process;
     send(protocol::WorkerWelcome{.epoch = 5, .heartbeat_ms = 100});
   }
 
@@ -158,6 +160,7 @@ class LinkTest : public testing::Test {
   net::WakeUp results_ready_;
   WorkerOptions options_;
   std::string peer_;
+  std::uint64_t process_ = 0;
   std::string fault_;
   bool drained_ = false;
   std::jthread thread_;
@@ -229,8 +232,8 @@ TEST_F(LinkTest, AnOlderLeaderTermIsNotServed) {
 TEST_F(LinkTest, SilenceBringsAFreshConnection) {
   register_worker();
   const std::string old_peer = peer_;
-  const auto again = next();  // Nobody answers its pings.
-  EXPECT_TRUE(std::holds_alternative<protocol::WorkerHello>(again));
+  const auto again = std::get<protocol::WorkerHello>(next());  // Nobody answers its pings.
+  EXPECT_EQ(again.process, process_) << "by which the coordinator knows that it lives";
   EXPECT_NE(peer_, old_peer);
 }
 

@@ -21,7 +21,7 @@ class DispatcherTest : public testing::Test {
  protected:
   void SetUp() override { spdlog::set_level(spdlog::level::off); }
 
-  void hello(const std::string& peer) {
+  void hello(const std::string& peer, std::uint64_t process = 0) {
     dispatcher.on_message(peer,
                           protocol::WorkerHello{.name = peer,
                                                 .model = "m",
@@ -31,7 +31,8 @@ class DispatcherTest : public testing::Test {
                                                 .vocab_size = 1000,
                                                 .max_batch_tokens = 100,
                                                 .max_batch_sequences = 10,
-                                                .max_seqlen = 100},
+                                                .max_seqlen = 100,
+                                                .process = process},
                           0, actions);
     actions.clear();
   }
@@ -256,8 +257,92 @@ TEST_F(DispatcherTest, DeadWorkersItemsGoOnAndTheThirdDeathIsPoison) {
   EXPECT_EQ(ended[0].error.code, ErrorCode::kPoison);
 }
 
+// One process on one connection after another: it lives, so the item is not to blame.
+TEST_F(DispatcherTest, ConnectionsThatBreakAreNoDeathsOfAProcessThatComesBack) {
+  Flight* item = flight(10);
+  for (std::uint32_t loss = 1; loss <= 11; ++loss) {
+    const std::string peer = std::to_string(loss);
+    hello(peer, 77);
+    const auto batches = dispatch();
+    ASSERT_EQ(batches.size(), 1U) << loss;
+    EXPECT_EQ(batches[0].second.attempt, loss);
+    loss % 2 == 0 ? dispatcher.on_gone(peer, 0) : dispatcher.tick(loss * 10 * kSecond, actions);
+    EXPECT_EQ(item->deaths, 1U) << "until it registers again";
+    EXPECT_TRUE(dispatcher.workers().all().empty());
+  }
+  EXPECT_TRUE(dispatcher.take_ended().empty());
+  hello("12", 77);
+  const auto batches = dispatch();
+  ASSERT_EQ(batches.size(), 1U);
+  dispatcher.on_message("12", answer(batches[0].second), 0, actions);
+  const auto ended = dispatcher.take_ended();
+  ASSERT_EQ(ended.size(), 1U);
+  EXPECT_NE(ended[0].embedding, nullptr);
+}
+
+TEST_F(DispatcherTest, AFreshConnectionReplacesTheProcessesOldOne) {
+  Flight* item = flight(10);
+  hello("old", 77);
+  ASSERT_EQ(dispatch().size(), 1U);
+  hello("other", 78);
+  hello("new", 77);
+  EXPECT_FALSE(dispatcher.workers().all().contains("old"));
+  EXPECT_TRUE(dispatcher.workers().all().contains("other"));
+  EXPECT_EQ(item->deaths, 0U);
+  dispatcher.make_interactive(item, {.tenant = "t", .job = ""});
+  const auto batches = dispatch();
+  ASSERT_EQ(batches.size(), 1U) << "what it held goes on at once";
+  EXPECT_EQ(batches[0].second.attempt, 2U);
+  dispatcher.on_message("old", answer(batches[0].second), 0, actions);
+  EXPECT_TRUE(dispatcher.take_ended().empty());
+  dispatcher.on_message(batches[0].first, answer(batches[0].second), 0, actions);
+  EXPECT_EQ(dispatcher.take_ended().size(), 1U);
+}
+
+TEST_F(DispatcherTest, NoItemBreaksConnectionsForEver) {
+  flight(10);
+  for (int loss = 1; loss <= 12; ++loss) {
+    ASSERT_TRUE(dispatcher.take_ended().empty()) << loss;
+    hello(std::to_string(loss), 77);
+    ASSERT_EQ(dispatch().size(), 1U);
+    dispatcher.on_gone(std::to_string(loss), 0);
+  }
+  const auto ended = dispatcher.take_ended();
+  ASSERT_EQ(ended.size(), 1U);
+  EXPECT_EQ(ended[0].error.code, ErrorCode::kPoison);
+}
+
+TEST_F(DispatcherTest, AProcessThatStartsAnewHasDied) {
+  flight(10);
+  for (const std::uint64_t process : {1, 2, 3}) {
+    hello("a", process);
+    ASSERT_EQ(dispatch().size(), 1U);
+    dispatcher.on_gone("a", 0);
+  }
+  EXPECT_EQ(dispatcher.take_ended().size(), 1U);
+}
+
+// A worker that hangs or sends nonsense is no better for being alive.
+TEST_F(DispatcherTest, HungAndMalformedWorkersHaveDiedAlthoughTheyComeBack) {
+  Flight* item = flight(10);
+  hello("a", 77);
+  dispatch();
+  dispatcher.on_bad_message("a", {ErrorCode::kInvalidArgument, "nonsense"}, 0, actions);
+  hello("b", 77);
+  dispatch();
+  for (int second = 1; second < 300; ++second) {
+    dispatcher.on_message("b", protocol::Ping{}, second * kSecond, actions);
+    dispatcher.tick(second * kSecond, actions);
+  }
+  EXPECT_EQ(item->deaths, 2U);
+  hello("c", 77);
+  dispatch();
+  dispatcher.on_gone("c", 0);
+  EXPECT_EQ(dispatcher.take_ended().size(), 1U);
+}
+
 TEST_F(DispatcherTest, AnItemRunsAloneAfterTwoDeaths) {
-  flight(10)->deaths = 0;
+  flight(10);
   for (const char* peer : {"x", "y"}) {
     hello(peer);
     dispatch();

@@ -236,7 +236,9 @@ TEST(Scheduler, ItemsOfADeadWorkerGoFirstAndAloneAfterTwo) {
   queue.scheduler.pick(worker(), 0);
   queue.add(50);
   once->deaths = 1;
+  once->losses.resize(1);
   twice->deaths = 2;
+  twice->losses.resize(2);
   queue.scheduler.add_again(once, 1);
   queue.scheduler.add_again(twice, 1);
   WorkerCapacity busy = worker();
