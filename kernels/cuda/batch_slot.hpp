@@ -113,4 +113,10 @@ class CudaSlot final : public BatchSlot {
   std::size_t staged_end_ = 0;  // of what the batch uses
 };
 
+// Of this backend's own slots.
+inline CudaSlot& cuda_slot(BatchSlot& slot) { return static_cast<CudaSlot&>(slot); }
+inline const CudaSlot& cuda_slot(const BatchSlot& slot) {
+  return static_cast<const CudaSlot&>(slot);
+}
+
 }  // namespace tessera::kernels::cuda

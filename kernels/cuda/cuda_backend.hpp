@@ -11,6 +11,7 @@
 #include "kernels/cuda/batch_slot.hpp"
 #include "kernels/cuda/fused_choice.hpp"
 #include "kernels/cuda/gemm.hpp"
+#include "kernels/cuda/gemm_sm90.hpp"
 #include "kernels/cuda/layers_sm90.hpp"
 #include "kernels/cuda/operations.hpp"
 #include "kernels/cuda/resources.hpp"
@@ -124,6 +125,8 @@ class CudaBackend final : public Backend {
   std::size_t scratch_bytes() const;  // free memory that timing may use for a while
   void time_fused_products(const BatchLimits& limits, const EncoderShape& shape);
   void time_parted_sum(const Gemm::Tuning& shape);
+  FusedGemmArguments fused_probe(const Gemm::Tuning& shape, Bf16* out, const Bf16* in,
+                                 std::int64_t rows) const;
   void time_fused_swiglu(const Gemm::Tuning& shape, Bf16* out, Bf16* in);
   void time_fused_heads(const Gemm::Tuning& shape, Bf16* out, Bf16* in,
                         const AttentionShape& heads);

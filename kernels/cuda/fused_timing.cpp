@@ -70,16 +70,21 @@ void CudaBackend::time_parted_sum(const Gemm::Tuning& t) {
               compute_.get());
 }
 
+FusedGemmArguments CudaBackend::fused_probe(const Gemm::Tuning& t, Bf16* out, const Bf16* in,
+                                            std::int64_t rows) const {
+  return {.out = out,
+          .in = in,
+          .weight = t.weight,
+          .mean_squares = squares_->as<float>(),
+          .rows = rows,
+          .n = t.n,
+          .k = t.k};
+}
+
 void CudaBackend::time_fused_swiglu(const Gemm::Tuning& t, Bf16* out, Bf16* in) {
   const auto fused = [&](std::int64_t rows) {
-    launch_swiglu_gemm({.out = out,
-                        .in = in,
-                        .weight = t.weight,
-                        .mean_squares = squares_->as<float>(),
-                        .rows = rows,
-                        .n = t.n,
-                        .k = t.k},
-                       properties_.multiProcessorCount, compute_.get());
+    launch_swiglu_gemm(fused_probe(t, out, in, rows), properties_.multiProcessorCount,
+                       compute_.get());
   };
   const auto apart = [&](std::int64_t rows) {
     auto* product = gate_up_->as<Bf16>();
@@ -100,13 +105,7 @@ void CudaBackend::time_fused_heads(const Gemm::Tuning& t, Bf16* out, Bf16* in,
                          "timing products");
   cuda_check(cudaMemsetAsync(positions.data(), 0, positions.bytes(), compute_.get()));
   const auto fused = [&](std::int64_t rows) {
-    launch_qk_norm_rope_gemm({.out = out,
-                              .in = in,
-                              .weight = t.weight,
-                              .mean_squares = squares_->as<float>(),
-                              .rows = rows,
-                              .n = t.n,
-                              .k = t.k},
+    launch_qk_norm_rope_gemm(fused_probe(t, out, in, rows),
                              {.num_q = num_q,
                               .num_k = num_k,
                               .q_norm = table,
