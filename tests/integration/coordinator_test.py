@@ -270,6 +270,30 @@ def test_dying_workers_and_poison(coordinator):
         worker.stop()
 
 
+def test_broken_connections_are_no_deaths(coordinator):
+    breaks = 5
+
+    def breaks_its_connection(worker, batch):
+        nonlocal breaks
+        if breaks == 0:
+            return True
+        breaks -= 1
+        worker.stopped.set()
+        return False
+
+    job = JobClient(coordinator.clients, "flaky", id_chunks(1, 30))
+    job.connect()
+    job.submit(0)
+    while breaks > 0:  # One process, a fresh connection each time.
+        worker = FakeWorker(coordinator.workers, on_batch=breaks_its_connection, process=77)
+        worker.thread.join(20 * SLOWDOWN)
+        assert not worker.thread.is_alive()
+    worker = FakeWorker(coordinator.workers, on_batch=breaks_its_connection, process=77)
+    job.run()
+    check_results(job)
+    worker.stop()
+
+
 def test_cancel_ends_a_job(coordinator):
     job = JobClient(coordinator.clients, "cancel", id_chunks(10, 10))
     job.connect()
