@@ -125,12 +125,15 @@ class Backend {
   //   norm(x) = x / sqrt(mean(x^2) + eps) * norm weight
   // A backend may multiply the norm's weight into the matrix at start, and the product's rows by
   // 1 / sqrt(...) behind it, so that the normed rows are never written.
-  // Who has m = mean(x^2) + eps of the rows gives it; a backend is free to use it.
+  struct RowNorm {
+    // [rows] float32, mean(x^2) + eps where somebody has measured it; a backend is free to use it.
+    Buffer* mean_squares = nullptr;
+    float eps = 1e-6F;
+  };
   struct QkNormRope {
-    Buffer* q_norm = nullptr;        // [head_dim] float32
-    Buffer* k_norm = nullptr;        // [head_dim] float32
-    Buffer* mean_squares = nullptr;  // [rows] float32, m of x
-    float eps = 1e-6F;               // of all norms
+    RowNorm norm;              // its eps is that of the heads' norms too
+    Buffer* q_norm = nullptr;  // [head_dim] float32
+    Buffer* k_norm = nullptr;  // [head_dim] float32
     double rope_theta = 1e6;
   };
   // qkv = norm(x) * W^T, then RMSNorm of every q and k head, then half-rotation RoPE at each
@@ -162,10 +165,6 @@ class Backend {
   // x += in * W^T                                                   x of residual type
   virtual void linear_add(Buffer& x, Buffer& in, LinearWeight& weight, std::int64_t rows) = 0;
   // out = silu(norm(x) * G^T) * (norm(x) * U^T)                     [rows, intermediate]
-  struct RowNorm {
-    Buffer* mean_squares = nullptr;  // [rows] float32, m of x
-    float eps = 1e-6F;
-  };
   virtual void swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
                                  const RowNorm& norm) = 0;
 

@@ -34,7 +34,7 @@ class Communicator {
     std::int64_t first_row = 0;      // of all three
     std::int64_t rows = 0;
     std::int64_t hidden = 0;
-    float eps = 1e-6F;
+    float eps = 1e-6F;  // in mean_squares
   };
   // Whether reduce_add takes `mean_squares`, and writes mean(x^2) + eps of all rows, of which each
   // rank then measures its share only.

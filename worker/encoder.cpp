@@ -57,14 +57,13 @@ struct Encoder::Lane {
         x_last(*e.workspace_.x_last, place.first_last_row, e.config_.hidden_size,
                e.residual_bytes()),
         q_last(*e.workspace_.q_last, place.first_last_row, e.shape_.attention.q_width(),
-               e.element_bytes()) {
+               e.element_bytes()),
+        norm{.eps = e.eps_} {
     if (e.workspace_.mean_squares != nullptr) {
       squares.emplace(*e.workspace_.mean_squares, place.first_row, 1, sizeof(float));
     }
   }
 
-  // The mean squares of x where somebody has measured them.
-  Buffer* mean_squares() { return measured ? &*squares : nullptr; }
   std::int64_t tokens() const { return batch.total_tokens(); }
   std::int64_t vectors() const { return slot.num_sequences(); }  // after begin
   bool is_part() const { return !batch.segments.empty(); }
@@ -73,8 +72,8 @@ struct Encoder::Lane {
   PackedBatchView batch;
   Place place;
   RowsView x, qkv, attention, mlp, x_last, q_last;
-  std::optional<RowsView> squares;
-  bool measured = false;
+  std::optional<RowsView> squares;  // where the communicator measures rows
+  Backend::RowNorm norm;            // of x
 };
 
 Encoder::Encoder(Backend& backend, const ModelConfig& config, EncoderWeights weights,
@@ -173,7 +172,7 @@ void Encoder::attend(Lane& lane, const LayerWeights& weights) {
   const kernels::AttentionShape& heads = shape_.attention;
   join(lane);
   backend_.qkv_projection(lane.qkv, lane.x, *weights.qkv, lane.slot, heads,
-                          qk_options(weights, lane.mean_squares()));
+                          qk_options(weights, lane.norm));
   Buffer* gathered = lane.is_part() ? &gather(lane, heads.qkv_width(), heads.q_width()) : nullptr;
   backend_.attention(lane.attention, lane.qkv, gathered, lane.slot, heads);
   advance_other(lane);
@@ -182,8 +181,7 @@ void Encoder::attend(Lane& lane, const LayerWeights& weights) {
 
 void Encoder::feed_forward(Lane& lane, const LayerWeights& weights) {
   join(lane);
-  backend_.swiglu_projection(lane.mlp, lane.x, *weights.gate_up, lane.tokens(),
-                             {.mean_squares = lane.mean_squares(), .eps = eps_});
+  backend_.swiglu_projection(lane.mlp, lane.x, *weights.gate_up, lane.tokens(), lane.norm);
   advance_other(lane);
   add(lane, lane.mlp, *weights.down, Rows::kTokens);
 }
@@ -192,14 +190,14 @@ void Encoder::attend_last(Lane& lane, const LayerWeights& weights) {
   const kernels::AttentionShape& heads = shape_.attention;
   join(lane);
   backend_.kv_projection(lane.qkv, lane.x, *weights.qkv, lane.slot, heads,
-                         qk_options(weights, lane.mean_squares()));
+                         qk_options(weights, lane.norm));
   Buffer* kv = lane.is_part() ? &gather(lane, 2 * heads.kv_width(), 0) : &lane.qkv;
   // So that every pass begins with the same buffer, as a recorded one must.
   if (lane.is_part() && weights_.layers.size() % 2 == 1) gather(lane, 2 * heads.kv_width(), 0);
   if (lane.vectors() == 0) return;
   backend_.gather_last(lane.x_last, lane.x, lane.slot, config_.hidden_size);
   backend_.last_q_projection(lane.q_last, lane.x_last, *weights.qkv, lane.slot, heads,
-                             qk_options(weights, nullptr));
+                             qk_options(weights, {.eps = eps_}));
   backend_.last_attention(lane.attention, lane.q_last, *kv, lane.slot, heads);
   add(lane, lane.attention, *weights.o, Rows::kLast);
 }
@@ -237,7 +235,7 @@ void Encoder::add(Lane& lane, Buffer& in, kernels::LinearWeight& weight, Rows wh
                                    .hidden = config_.hidden_size,
                                    .eps = eps_},
                                   lane.place.index);
-  if (!last) lane.measured = w.mean_squares != nullptr;
+  if (!last && lane.squares) lane.norm.mean_squares = &*lane.squares;
 }
 
 void Encoder::advance_other(const Lane& lane) {
@@ -264,11 +262,11 @@ Buffer& Encoder::gather(Lane& lane, std::int64_t source_width, std::int64_t colu
   return gathered;
 }
 
-Backend::QkNormRope Encoder::qk_options(const LayerWeights& weights, Buffer* mean_squares) const {
-  return {.q_norm = weights.q_norm.get(),
+Backend::QkNormRope Encoder::qk_options(const LayerWeights& weights,
+                                        const Backend::RowNorm& norm) const {
+  return {.norm = norm,
+          .q_norm = weights.q_norm.get(),
           .k_norm = weights.k_norm.get(),
-          .mean_squares = mean_squares,
-          .eps = eps_,
           .rope_theta = config_.rope_theta};
 }
 

@@ -69,7 +69,7 @@ class Encoder {
   void advance_other(const Lane& lane);
   kernels::Buffer& gather(Lane& lane, std::int64_t source_width, std::int64_t column);
   kernels::Backend::QkNormRope qk_options(const LayerWeights& weights,
-                                          kernels::Buffer* mean_squares) const;
+                                          const kernels::Backend::RowNorm& norm) const;
   std::size_t element_bytes() const;
   std::size_t residual_bytes() const;
 

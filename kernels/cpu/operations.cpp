@@ -135,7 +135,7 @@ void CpuBackend::project_heads(const Heads& heads) {
 void CpuBackend::qkv_projection(Buffer& qkv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
                                 const AttentionShape& shape, const QkNormRope& options) {
   project_heads({.out = bytes_of(qkv),
-                 .in = norm_rows(x, packed(weight), slot.total_tokens(), options.eps),
+                 .in = norm_rows(x, packed(weight), slot.total_tokens(), options.norm.eps),
                  .weight = packed(weight),
                  .rows = slot.total_tokens(),
                  .first = 0,
@@ -145,7 +145,7 @@ void CpuBackend::qkv_projection(Buffer& qkv, Buffer& x, LinearWeight& weight, Ba
                  .q_norm = floats_of(*options.q_norm),
                  .k_norm = floats_of(*options.k_norm),
                  .rope = rope_table(options.rope_theta),
-                 .eps = options.eps});
+                 .eps = options.norm.eps});
 }
 
 void CpuBackend::kv_projection(Buffer& kv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
@@ -153,7 +153,7 @@ void CpuBackend::kv_projection(Buffer& kv, Buffer& x, LinearWeight& weight, Batc
   // From here on buffers hold rows of other widths, or of sequences: others must be done with them.
   recording().record([this](int) { team_.meet(); });
   project_heads({.out = bytes_of(kv),
-                 .in = norm_rows(x, packed(weight), slot.total_tokens(), options.eps),
+                 .in = norm_rows(x, packed(weight), slot.total_tokens(), options.norm.eps),
                  .weight = packed(weight),
                  .rows = slot.total_tokens(),
                  .first = shape.q_width(),
@@ -163,13 +163,13 @@ void CpuBackend::kv_projection(Buffer& kv, Buffer& x, LinearWeight& weight, Batc
                  .q_norm = nullptr,
                  .k_norm = floats_of(*options.k_norm),
                  .rope = rope_table(options.rope_theta),
-                 .eps = options.eps});
+                 .eps = options.norm.eps});
 }
 
 void CpuBackend::last_q_projection(Buffer& q, Buffer& x_last, LinearWeight& weight, BatchSlot& slot,
                                    const AttentionShape& shape, const QkNormRope& options) {
   project_heads({.out = bytes_of(q),
-                 .in = norm_rows(x_last, packed(weight), slot.num_sequences(), options.eps),
+                 .in = norm_rows(x_last, packed(weight), slot.num_sequences(), options.norm.eps),
                  .weight = packed(weight),
                  .rows = slot.num_sequences(),
                  .last_positions = true,
@@ -180,7 +180,7 @@ void CpuBackend::last_q_projection(Buffer& q, Buffer& x_last, LinearWeight& weig
                  .q_norm = floats_of(*options.q_norm),
                  .k_norm = nullptr,
                  .rope = rope_table(options.rope_theta),
-                 .eps = options.eps});
+                 .eps = options.norm.eps});
 }
 
 struct CpuBackend::HeadRows {

@@ -47,11 +47,9 @@ std::size_t rope_table_bytes(const BatchLimits& limits) {
   return static_cast<std::size_t>(limits.max_seqlen * kHeadDim) * sizeof(float);
 }
 
-// Of as many rows as a product may have.
 std::size_t squares_bytes(const BatchLimits& limits) {
-  constexpr std::int64_t kMultiple = 256;
-  const std::int64_t rows = std::max(limits.max_tokens, limits.max_sequences);
-  return static_cast<std::size_t>((rows + kMultiple - 1) / kMultiple * kMultiple) * sizeof(float);
+  return static_cast<std::size_t>(std::max(limits.max_tokens, limits.max_sequences)) *
+         sizeof(float);
 }
 
 std::size_t gate_up_bytes(const BatchLimits& limits, const EncoderShape& shape) {

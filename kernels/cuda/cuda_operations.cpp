@@ -68,8 +68,7 @@ void CudaBackend::project_heads(Bf16* heads, Buffer& x, Bf16Weight& weight,
   prepare_rope(options.rope_theta);
   const auto num_q = static_cast<int>(p.num_q);
   const auto num_k = static_cast<int>(p.num_k);
-  const float* squares = mean_squares(x, p.rows, weight.cols(),
-                                      {.mean_squares = options.mean_squares, .eps = options.eps});
+  const float* squares = mean_squares(x, p.rows, weight.cols(), options.norm);
   const bool small = small_gemm_supports(compute_capability(), p.rows, p.width, weight.cols());
   if (!small && fused_.is_faster(FusedKind::kHeads, p.width, weight.cols(), p.rows)) {
     launch_qk_norm_rope_gemm({.out = heads,
@@ -85,7 +84,7 @@ void CudaBackend::project_heads(Bf16* heads, Buffer& x, Bf16Weight& weight,
                               .k_norm = f32(*options.k_norm),
                               .positions = p.positions,
                               .rope_table = rope_table_->as<float>(),
-                              .eps = options.eps},
+                              .eps = options.norm.eps},
                              properties_.multiProcessorCount, stream());
     return;
   }
@@ -101,7 +100,7 @@ void CudaBackend::project_heads(Bf16* heads, Buffer& x, Bf16Weight& weight,
                        .mean_squares = squares,
                        .positions = p.positions,
                        .rope_table = rope_table_->as<float>(),
-                       .eps = options.eps},
+                       .eps = options.norm.eps},
                       stream());
 }
 

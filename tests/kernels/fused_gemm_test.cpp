@@ -40,13 +40,13 @@ struct Operands {
         n_(static_cast<std::size_t>(n)),
         in_host(random_bf16(static_cast<std::size_t>(rows) * k_, 1)),
         weight_host(random_bf16(n_ * k_, 2, 1.0F / std::sqrt(static_cast<float>(k)))),
-        squares_host(random_weights(static_cast<std::size_t>(rows), 3)),
+        squares_host(positive(random_weights(static_cast<std::size_t>(rows), 3))),
         in(in_host),
         weight(weight_host),
-        squares(made_positive(squares_host)) {}
+        squares(squares_host) {}
 
-  // Whatever stands for the mean squares of rows that are yet to be normalised.
-  static const std::vector<float>& made_positive(std::vector<float>& values) {
+  // As mean squares are.
+  static std::vector<float> positive(std::vector<float> values) {
     for (float& value : values) value = std::abs(value) + 0.1F;
     return values;
   }

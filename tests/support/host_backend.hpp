@@ -114,7 +114,7 @@ class HostBackend : public kernels::Backend {
   void qkv_projection(Buffer& qkv, Buffer& x, LinearWeight& weight, BatchSlot& slot,
                       const Shape& shape, const QkNormRope& options) override {
     const Slot& s = of(slot);
-    const auto in = normed(x, weight, s.total_tokens(), options.eps);
+    const auto in = normed(x, weight, s.total_tokens(), options.norm.eps);
     multiply(data(qkv), in.data(), weight, 0, shape.qkv_width(), s.total_tokens(), false);
     rotate(data(qkv), shape.qkv_width(), s.positions, shape.num_q_heads, shape.num_kv_heads,
            options);
@@ -134,7 +134,7 @@ class HostBackend : public kernels::Backend {
                      const Shape& shape, const QkNormRope& options) override {
     const Slot& s = of(slot);
     const std::int64_t width = 2 * shape.kv_width();
-    const auto in = normed(x, weight, s.total_tokens(), options.eps);
+    const auto in = normed(x, weight, s.total_tokens(), options.norm.eps);
     multiply(data(kv), in.data(), weight, shape.q_width(), width, s.total_tokens(), false);
     rotate(data(kv), width, s.positions, 0, shape.num_kv_heads, options);
   }
@@ -145,7 +145,7 @@ class HostBackend : public kernels::Backend {
     for (const std::int32_t row : s.last_rows) {
       positions.push_back(s.positions[static_cast<std::size_t>(row)]);
     }
-    const auto in = normed(x_last, weight, s.num_sequences(), options.eps);
+    const auto in = normed(x_last, weight, s.num_sequences(), options.norm.eps);
     multiply(data(q), in.data(), weight, 0, shape.q_width(), s.num_sequences(), false);
     rotate(data(q), shape.q_width(), positions, shape.num_q_heads, 0, options);
   }
@@ -276,7 +276,8 @@ class HostBackend : public kernels::Backend {
     for (std::size_t t = 0; t < positions.size(); ++t, rows += stride) {
       for (std::int64_t head = 0; head < q_heads + k_heads; ++head) {
         float* h = rows + head * kDim;
-        norm(h, h, data(head < q_heads ? *options.q_norm : *options.k_norm), kDim, options.eps);
+        norm(h, h, data(head < q_heads ? *options.q_norm : *options.k_norm), kDim,
+             options.norm.eps);
         for (std::int64_t i = 0; i < kHalf; ++i) {
           const double angle =
               positions[t] * std::pow(options.rope_theta, -static_cast<double>(i) / kHalf);
