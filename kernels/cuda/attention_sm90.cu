@@ -81,7 +81,7 @@ class Consumer {
       next.starts_tile = next.is_narrow = false;
       --next.index;
       if (block.index == 0) {
-        release(shared_.queries_empty, query_ring_);
+        release<32>(shared_.queries_empty, query_ring_);
         next = first_block_of(next_tile());
         if (next.tile.seqlen == 0) break;
       }
@@ -179,10 +179,13 @@ class Consumer {
     store(state_.sum, block.tile);
   }
 
-  // All four warps must have done with a buffer before it is filled again.
+  // All four warps must have done with a buffer before it is filled again: one lane of each says so
+  // where tensor cores read it, and all lanes where they read it themselves, since racecheck does
+  // not follow a barrier of threads by way of another.
+  template <int kLanes = 1>
   __device__ void release(const std::uint64_t (&empty)[kStages], Ring& ring) const {
     __syncwarp();
-    if (lane_ == 0) hopper::arrive(address(empty[ring.stage]));
+    if (lane_ < kLanes) hopper::arrive(address(empty[ring.stage]));
     ring.advance();
   }
 
@@ -277,7 +280,7 @@ __device__ void init_barriers(SharedMemory& shared) {
     hopper::init_barrier(address(shared.queries_full[i]), 1);
     hopper::init_barrier(address(shared.keys_full[i]), 1);
     hopper::init_barrier(address(shared.values_full[i]), 1);
-    hopper::init_barrier(address(shared.queries_empty[i]), kConsumers * 4);
+    hopper::init_barrier(address(shared.queries_empty[i]), kConsumers * 128);
     hopper::init_barrier(address(shared.keys_empty[i]), kConsumers * 4);
     hopper::init_barrier(address(shared.values_empty[i]), kConsumers * 4);
   }
