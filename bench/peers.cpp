@@ -1,39 +1,72 @@
 #include "bench/peers.hpp"
 
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <limits>
 #include <sstream>
+#include <string_view>
 
 namespace tessera::bench {
 namespace {
 
-std::string quoted(const std::string& word) {
-  std::string text = "'";
-  for (const char c : word) {
-    if (c == '\'') text += "'\\'";  // closes, one quote, and below opens again
-    text += c;
-  }
-  text += "'";
-  return text;
-}
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 
 std::filesystem::path script_path(const std::string& script) {
   const char* folder = std::getenv("TESSERA_COMPARE");
   return std::filesystem::path(folder != nullptr ? folder : "bench/compare") / script;
 }
 
+// The child's pid, or -1.
+pid_t spawn(const std::vector<std::string>& words, int input_and_output) {
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, input_and_output, STDIN_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, input_and_output, STDOUT_FILENO);
+  std::vector<char*> argv;
+  for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+  argv.push_back(nullptr);
+  pid_t pid = -1;
+  const int error = posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  return error == 0 ? pid : -1;
+}
+
+// A line "peer<TAB>what<TAB>who<TAB>value"; any other is printed.
+std::optional<PeerFigure> figure_of(const std::string& line) {
+  std::istringstream fields(line);
+  std::string mark, value;
+  PeerFigure figure;
+  std::getline(fields, mark, '\t');
+  std::getline(fields, figure.what, '\t');
+  std::getline(fields, figure.who, '\t');
+  std::getline(fields, value);
+  if (mark != "peer" || value.empty()) {
+    std::printf("%s\n", line.c_str());
+    return std::nullopt;
+  }
+  figure.value = std::atof(value.c_str());
+  return figure;
+}
+
 }  // namespace
 
-Peers Peers::run(const std::string& script, const std::vector<std::string>& arguments) {
-  Peers peers;
+std::unique_ptr<PeerProgram> PeerProgram::start(const std::string& script,
+                                                const std::vector<std::string>& arguments) {
   const auto path = script_path(script);
   if (!std::filesystem::exists(path)) {
     std::printf("no peers: %s is not there; start from the source tree or set TESSERA_COMPARE\n",
                 path.c_str());
-    return peers;
+    return nullptr;
   }
   // Looked for without loading it, which takes seconds.
   constexpr const char* kHasTorch =
@@ -41,54 +74,98 @@ Peers Peers::run(const std::string& script, const std::vector<std::string>& argu
       "2>/dev/null";
   if (std::system(kHasTorch) != 0) {
     std::printf("no peers: this machine's python3 has no torch\n");
-    return peers;
+    return nullptr;
   }
-  std::string command = "python3 -u";
-  command.append(" ").append(quoted(path.string()));
-  for (const std::string& argument : arguments) command.append(" ").append(quoted(argument));
+  std::vector<std::string> words = {"python3", "-u", path.string()};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::array<int, 2> sockets{};
+  const bool paired = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets.data()) == 0;
   std::fflush(stdout);
-  FILE* output = popen(command.c_str(), "r");
-  if (output == nullptr) {
+  const pid_t pid = paired ? spawn(words, sockets[1]) : -1;
+  if (paired) close(sockets[1]);
+  if (pid < 0) {
+    if (paired) close(sockets[0]);
     std::printf("no peers: a program cannot be started\n");
-    return peers;
+    return nullptr;
   }
-  std::string line;
-  for (int c = std::fgetc(output); c != EOF; c = std::fgetc(output)) {
-    if (c != '\n') {
-      line += static_cast<char>(c);
-      continue;
+  return std::unique_ptr<PeerProgram>(new PeerProgram(pid, sockets[0]));
+}
+
+PeerProgram::~PeerProgram() {
+  end_input();
+  while (receive()) continue;
+  close(socket_);
+  wait();
+}
+
+void PeerProgram::send(const std::string& line) {
+  const std::string bytes = line + "\n";
+  std::string_view left = bytes;
+  while (!left.empty()) {
+    const ssize_t sent = ::send(socket_, left.data(), left.size(), MSG_NOSIGNAL);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent < 0) return;  // it has ended, which receive will tell
+    left.remove_prefix(static_cast<std::size_t>(sent));
+  }
+}
+
+void PeerProgram::end_input() { shutdown(socket_, SHUT_WR); }
+
+std::optional<std::string> PeerProgram::receive() {
+  std::array<char, 4096> bytes{};
+  while (true) {
+    if (const auto end = received_.find('\n'); end != std::string::npos) {
+      std::string line = received_.substr(0, end);
+      received_.erase(0, end + 1);
+      return line;
     }
-    peers.read_line(line);
-    line.clear();
+    const ssize_t count = read(socket_, bytes.data(), bytes.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return std::nullopt;
+    received_.append(bytes.data(), static_cast<std::size_t>(count));
   }
-  if (pclose(output) != 0) {
+}
+
+bool PeerProgram::wait() {
+  if (pid_ < 0) return true;
+  int status = 0;
+  while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) continue;
+  pid_ = -1;
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+Peers Peers::run(const std::string& script, const std::vector<std::string>& arguments) {
+  Peers peers;
+  const auto program = PeerProgram::start(script, arguments);
+  if (program == nullptr) return peers;
+  program->end_input();
+  while (const auto line = program->receive()) {
+    if (auto figure = figure_of(*line)) peers.figures_.push_back(*std::move(figure));
+  }
+  if (!program->wait()) {
     std::printf("%s: %s ended with an error\n", peers.empty() ? "no peers" : "peers incomplete",
-                path.c_str());
+                script.c_str());
   }
   return peers;
 }
 
-void Peers::read_line(const std::string& line) {
-  std::istringstream fields(line);
-  std::string mark, value;
-  Figure figure;
-  std::getline(fields, mark, '\t');
-  std::getline(fields, figure.what, '\t');
-  std::getline(fields, figure.who, '\t');
-  std::getline(fields, value);
-  if (mark != "peer" || value.empty()) {
-    std::printf("%s\n", line.c_str());
-    return;
-  }
-  figure.value = std::atof(value.c_str());
-  figures_.push_back(figure);
-}
-
 double Peers::find(const std::string& what, const std::string& who) const {
-  for (const Figure& figure : figures_) {
+  for (const PeerFigure& figure : figures_) {
     if (figure.what == what && figure.who == who) return figure.value;
   }
-  return std::numeric_limits<double>::quiet_NaN();
+  return kNone;
+}
+
+double PeerTurns::take(const std::string& what, const std::string& who) {
+  if (program_ == nullptr) return kNone;
+  program_->send(what + "\t" + who);
+  while (const auto line = program_->receive()) {
+    const auto figure = figure_of(*line);
+    if (figure && figure->what == what && figure->who == who) return figure->value;
+  }
+  std::printf("peers incomplete: the program ended\n");
+  program_.reset();
+  return kNone;
 }
 
 std::string beside(double peer, double ratio) {

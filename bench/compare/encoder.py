@@ -1,19 +1,19 @@
 """Two peers of the encoder on one GPU, on the workloads that engine_bench --compare hands over.
 
-    python3 bench/compare/encoder.py MODEL_FOLDER --lengths FILE [--peers transformers,packed]
-                                     [--seconds 10]
+    python3 bench/compare/encoder.py MODEL_FOLDER --lengths FILE [--turns]
 
-FILE has a line a workload: its name, then text lengths. Prints for each
-"peer<TAB>workload<TAB>who<TAB>tokens a second".
+FILE has a line a workload: its name, then text lengths. With --turns each line "workload<TAB>who" of
+the standard input asks for one pass over that workload and is answered by
+"peer<TAB>workload<TAB>who<TAB>tokens a second"; else all workloads and peers take three passes each.
 
 transformers  in bf16 with its own attention choice, padded on the left, sorted by length, the best of
               several batch sizes
 packed        the same weights without padding: sequences back to back, torch.compile around
               everything but attention, torch's varlen attention with grouped heads where it takes them
 
-The peers have random weights of the folder's shape; speed does not depend on them. A batch that has
-the workload's longest texts and one that has its shortest run first, so that compilation and tuning
-stay outside; then passes over all of it until --seconds are over, two at least; the median counts.
+The peers have random weights of the folder's shape; speed does not depend on them. The first time that
+a peer meets a workload, a batch that has its longest texts and one that has its shortest run before
+the pass, so that compilation and tuning stay outside.
 """
 
 import argparse
@@ -21,7 +21,6 @@ import inspect
 import json
 import math
 import os
-import statistics
 import sys
 import time
 
@@ -42,14 +41,6 @@ def timed(run, batches):
     run(batches)
     torch.cuda.synchronize()
     return time.perf_counter() - start
-
-
-def passes(run, batches, budget_s, first=()):
-    """Median seconds of passes; `first` holds those already made."""
-    times = list(first)
-    while len(times) < 2 or (sum(times) < budget_s and len(times) < 5):
-        times.append(timed(run, batches))
-    return statistics.median(times)
 
 
 def make_model(folder):
@@ -174,43 +165,55 @@ class Packed:
             F.normalize(rms(x[(ends[1:] - 1).long()], self.norm).float(), dim=-1)
 
 
-def transformers_rate(model, lengths, budget_s):
+def prepare_padded(model, lengths):
     run = Padded(model)
     sizes = (32, 128) if max(lengths) <= 1024 else (8,) if max(lengths) <= 2048 else (1,)
-    first = {}
+    seconds = {}
     for size in sizes:
         batches = run.pack(lengths, size)
         run([batches[0], batches[-1]])
-        first[size] = timed(run, batches)
-    size = min(first, key=first.get)
-    return sum(lengths) / passes(run, run.pack(lengths, size), budget_s, [first[size]])
+        seconds[size] = timed(run, batches) if len(sizes) > 1 else 0
+    return run, run.pack(lengths, min(seconds, key=seconds.get))
 
 
-def packed_rate(run, lengths, budget_s):
+def prepare_packed(run, lengths):
     batches = run.pack(lengths)
     run([batches[0], batches[-1]])
-    return sum(lengths) / passes(run, batches, budget_s)
+    return run, batches
+
+
+def requests(workloads, turns):
+    """Workload and peer of one pass after another."""
+    if turns:
+        for line in sys.stdin:
+            yield tuple(line.rstrip("\n").split("\t"))
+    else:
+        for name in workloads:
+            for who in ("transformers", "packed"):
+                yield from [(name, who)] * 3
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     parser.add_argument("--lengths", required=True)
-    parser.add_argument("--peers", default="transformers,packed")
-    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--turns", action="store_true")
     options = parser.parse_args()
     with open(options.lengths, encoding="utf-8") as file:
         workloads = {line.split()[0]: [int(n) for n in line.split()[1:]] for line in file}
     model = make_model(options.folder)
-    packed = Packed(model) if "packed" in options.peers else None
-    for name, lengths in workloads.items():
-        if "transformers" in options.peers:
-            rate = transformers_rate(model, lengths, options.seconds)
-            print(f"peer\t{name}\ttransformers\t{rate:.0f}", flush=True)
-        if packed is not None:
-            rate = packed_rate(packed, lengths, options.seconds)
-            print(f"peer\t{name}\tpacked\t{rate:.0f}", flush=True)
-        torch.cuda.empty_cache()
+    packed = Packed(model)
+    ready = {}  # of one workload, whose peers keep their memory
+    current = None
+    for name, who in requests(workloads, options.turns):
+        if name != current:
+            current, ready = name, {}
+            torch.cuda.empty_cache()
+        lengths = workloads[name]
+        if who not in ready:
+            ready[who] = (prepare_packed(packed, lengths) if who == "packed"
+                          else prepare_padded(model, lengths))
+        print(f"peer\t{name}\t{who}\t{sum(lengths) / timed(*ready[who]):.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The table of one GPU: engine_bench beside its peers and its limit, all models, one call.
 
     python3 bench/compare/one_gpu.py BENCH_BINARY [--models 4b,0.6b,8b] [--folders /dev/shm]
-                                     [--out results.txt] [--seconds 10]
+                                     [--out results.txt] [--rounds 3]
 
 For each model makes a folder of random weights where there is none, runs engine_bench --compare on
 it, and at the end prints one table. What engine_bench prints is written to --out as it comes, so that
@@ -41,15 +41,15 @@ def main():
     parser.add_argument("--models", default=",".join(PLAN))
     parser.add_argument("--folders", default="/dev/shm")
     parser.add_argument("--out", default=os.devnull)
-    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     rows = []
     with open(options.out, "w", encoding="utf-8") as out:
         for model in options.models.split(","):
             command = [options.binary, "--make", model, "--model",
                        os.path.join(options.folders, model), "--max-batch-tokens", str(BATCH),
-                       "--workloads", PLAN[model], "--compare", "--peer-seconds",
-                       str(options.seconds)]
+                       "--workloads", PLAN[model], "--compare", "--rounds",
+                       str(options.rounds)]
             rows += [(model, *row) for row in run(command, out)]
     print("| tokens/s | transformers | packed | ours | limit | ours/transformers | ours/packed "
           "| ours/limit | ours/limit of a burst |\n|---|---|---|---|---|---|---|---|---|")

@@ -6,10 +6,12 @@
 //   engine_bench --model DIR --ids FILE --vectors FILE [--alone]
 //
 // --make first writes a model of that shape with random weights where the folder does not exist.
-// --compare runs transformers and packed torch on the same lengths behind it (about --peer-seconds
-// for each of them and each workload) and prints a table.
+// --compare runs transformers and packed torch on the same lengths, in turns with ours --rounds
+// times behind a warm-up of each, and prints a table. Both programs hold their memory at once.
 // The second form writes vectors for texts given as int32 numbers (how many, their lengths, their
 // ids), all packed or each alone, for a comparison with another implementation.
+
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -39,7 +41,8 @@ double seconds_since(Clock::time_point start) {
 
 struct Options {
   EngineOptions engine;
-  std::string lengths, ids, vectors, make, workloads, peer_seconds;
+  std::string lengths, ids, vectors, make, workloads;
+  std::int64_t rounds = 3;
   bool alone = false;
   bool limit = true;
   bool compare = false;
@@ -48,7 +51,7 @@ struct Options {
 Options parse(int argc, char** argv) {
   const Flags flags(argc, argv,
                     {"--model", "--device", "--max-batch-tokens", "--make", "--lengths",
-                     "--workloads", "--ids", "--vectors", "--peer-seconds"},
+                     "--workloads", "--ids", "--vectors", "--rounds"},
                     {"--alone", "--no-limit", "--compare"});
   Options options;
   options.engine.model_dir = flags.text("--model");
@@ -60,7 +63,7 @@ Options parse(int argc, char** argv) {
   options.vectors = flags.text("--vectors");
   options.make = flags.text("--make");
   options.workloads = flags.text("--workloads", "query,passage,doc2k,long8k,long32k");
-  options.peer_seconds = flags.text("--peer-seconds", "10");
+  options.rounds = std::max<std::int64_t>(1, flags.number("--rounds", 3));
   options.alone = flags.has("--alone");
   options.limit = !flags.has("--no-limit");
   options.compare = flags.has("--compare");
@@ -69,12 +72,22 @@ Options parse(int argc, char** argv) {
 
 // A workload's tokens a second.
 struct Rate {
-  Workload workload;
+  std::string workload;
   double ours = 0;
+  double transformers = NAN;
+  double packed = NAN;
   double limit = NAN;
   double burst_limit = NAN;
   bool right = false;  // all finite, and the same bits twice
 };
+
+// Of those that are numbers; NaN where none is.
+double median(std::vector<double> values) {
+  std::erase_if(values, [](double value) { return std::isnan(value); });
+  if (values.empty()) return NAN;
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
 
 // All batches once, the next one enqueued while one runs. Returns the seconds taken.
 double run(Engine& engine, const std::vector<PackedBatch>& batches) {
@@ -102,32 +115,60 @@ bool check(Engine& engine, const PackedBatch& batch) {
   return false;
 }
 
-Rate throughput(Engine& engine, const Workload& workload, const LimitProbe* probe) {
+// The tokens a second of passes over all batches: at least three, or as many as there are rounds
+// with the peers, who then make a pass each behind every one of ours.
+void take_passes(Engine& engine, const std::vector<PackedBatch>& batches, std::int64_t tokens,
+                 const Options& options, PeerTurns* peers, Rate& rate) {
   constexpr std::size_t kPassesMin = 3, kPassesMax = 5;
   constexpr double kEnoughS = 6;
+  const auto peers_turn = [&](std::vector<double>& transformers, std::vector<double>& packed) {
+    if (peers == nullptr) return;
+    transformers.push_back(peers->take(rate.workload, "transformers"));
+    packed.push_back(peers->take(rate.workload, "packed"));
+  };
+  std::vector<double> ours, transformers, packed, warm_up;
+  run(engine, batches);
+  peers_turn(warm_up, warm_up);
+  double total_s = 0;
+  const auto enough = [&] {
+    if (peers != nullptr) return ours.size() >= static_cast<std::size_t>(options.rounds);
+    return ours.size() >= kPassesMin && (total_s > kEnoughS || ours.size() >= kPassesMax);
+  };
+  while (!enough()) {
+    const double seconds = run(engine, batches);
+    total_s += seconds;
+    ours.push_back(static_cast<double>(tokens) / seconds);
+    peers_turn(transformers, packed);
+  }
+  rate.ours = median(ours);
+  if (peers != nullptr) {
+    rate.transformers = median(transformers);
+    rate.packed = median(packed);
+  }
+  const auto [lowest, highest] = std::ranges::minmax(ours);
+  std::printf("%-8s %2zu batches  %8.0f tok/s (spread %.1f %%)", rate.workload.c_str(),
+              batches.size(), rate.ours, 100 * (highest / lowest - 1));
+}
+
+Rate throughput(Engine& engine, const Workload& workload, const Options& options,
+                const LimitProbe* probe, PeerTurns* peers) {
   const EngineInfo& info = engine.info();
   const std::vector<PackedBatch> batches =
       pack(workload, info.max_batch_tokens, info.max_sequences, info.vocab_size);
-  Rate rate{.workload = workload, .right = check(engine, batches.front())};
-  run(engine, batches);
-  std::vector<double> times_s;
-  double total_s = 0;
-  while (times_s.size() < kPassesMin || (times_s.size() < kPassesMax && total_s < kEnoughS)) {
-    total_s += times_s.emplace_back(run(engine, batches));
-  }
-  std::ranges::sort(times_s);
-  const double median_s = times_s[times_s.size() / 2];
-  const auto tokens = static_cast<double>(workload.tokens());
-  rate.ours = tokens / median_s;
-  std::printf("%-8s %2zu batches  %8.0f tok/s (spread %.1f %%)", workload.name.c_str(),
-              batches.size(), rate.ours, 100 * (times_s.back() / times_s.front() - 1));
+  Rate rate{.workload = workload.name, .right = check(engine, batches.front())};
+  take_passes(engine, batches, workload.tokens(), options, peers, rate);
   if (probe != nullptr) {
-    const PassLimit limit = probe->limit(batches);
+    const ProductRates products = probe->product_rates();
+    const PassLimit limit = probe->limit(batches, products);
+    const auto tokens = static_cast<double>(workload.tokens());
     rate.limit = tokens / limit.seconds();
     rate.burst_limit = tokens / limit.burst_seconds();
-    std::printf("  limit %8.0f tok/s (attention %.0f %%)  %3.0f %% of it, %3.0f %% of a burst's",
-                rate.limit, 100 * limit.attention_s / limit.seconds(),
-                100 * limit.seconds() / median_s, 100 * limit.burst_seconds() / median_s);
+    std::printf(
+        "  limit %8.0f tok/s (attention %.0f %%, products %.0f TFLOP/s, %.0f at first)  "
+        "%3.0f %% of it, %3.0f %% of a burst's",
+        rate.limit, 100 * limit.attention_s / limit.seconds(), probe->tflops(products.kept_up_s),
+        probe->tflops(products.burst_s), 100 * rate.ours / rate.limit,
+        100 * rate.ours / rate.burst_limit);
   }
   std::printf("%s\n", rate.right ? "" : "  WRONG: not finite or not repeatable");
   return rate;
@@ -197,58 +238,64 @@ bool wanted(const Options& options, const std::string& name) {
   return list.find(std::string(",").append(name).append(",")) != std::string::npos;
 }
 
+void write_workloads(const std::filesystem::path& file, const std::vector<Workload>& workloads) {
+  std::ofstream out(file);
+  for (const Workload& workload : workloads) {
+    out << workload.name;
+    for (const std::int32_t n : workload.lengths) out << " " << n;
+    out << "\n";
+  }
+}
+
+// None where they cannot run.
+std::unique_ptr<PeerTurns> start_peers(const std::filesystem::path& file, const Options& options) {
+  auto peers = std::make_unique<PeerTurns>(
+      "encoder.py", std::vector<std::string>{options.engine.model_dir.string(), "--lengths",
+                                             file.string(), "--turns"});
+  return peers->here() ? std::move(peers) : nullptr;
+}
+
+void print_table(const std::vector<Rate>& rates) {
+  std::printf("tokens/s       ours      limit      transformers (ours)   packed torch (ours)\n");
+  for (const Rate& rate : rates) {
+    std::printf("%-8s %10.0f %10.0f    %s    %s\n", rate.workload.c_str(), rate.ours, rate.limit,
+                beside(rate.transformers, rate.ours / rate.transformers).c_str(),
+                beside(rate.packed, rate.ours / rate.packed).c_str());
+  }
+  for (const Rate& rate : rates) {  // the same for other programs
+    std::printf("table %s %.0f %.0f %.0f %.0f %.0f\n", rate.workload.c_str(), rate.ours, rate.limit,
+                rate.burst_limit, rate.transformers, rate.packed);
+  }
+}
+
 std::vector<Rate> measure(Engine& engine, const Options& options) {
+  std::vector<Workload> workloads;
+  for (const Workload& workload :
+       options.lengths.empty() ? standard_workloads() : read_workloads(options.lengths)) {
+    const bool fits = std::ranges::max(workload.lengths) <= engine.info().max_seqlen;
+    if (fits && wanted(options, workload.name)) workloads.push_back(workload);
+  }
   std::unique_ptr<LimitProbe> probe;
   if (options.limit) {
     const auto config = read_model_config(options.engine.model_dir);
     probe = std::make_unique<LimitProbe>(config.value(), 16384);
-    std::printf(
-        "matrix products of 16384 rows: %.0f TFLOP/s kept up, %.0f at first; copy: %.2f TB/s\n",
-        probe->products_tflops(), probe->burst_products_tflops(), probe->copy_bytes_per_s() / 1e12);
+    std::printf("copy: %.2f TB/s\n", probe->copy_bytes_per_s() / 1e12);
   }
-  const auto workloads =
-      options.lengths.empty() ? standard_workloads() : read_workloads(options.lengths);
+  const auto file = std::filesystem::temp_directory_path() /
+                    ("tessera-engine-workloads-" + std::to_string(getpid()));
+  std::unique_ptr<PeerTurns> peers;
+  if (options.compare) {
+    write_workloads(file, workloads);
+    peers = start_peers(file, options);
+  }
   std::vector<Rate> rates;
   for (const Workload& workload : workloads) {
-    const bool fits = std::ranges::max(workload.lengths) <= engine.info().max_seqlen;
-    if (fits && wanted(options, workload.name)) {
-      rates.push_back(throughput(engine, workload, probe.get()));
-    }
+    rates.push_back(throughput(engine, workload, options, probe.get(), peers.get()));
   }
   for (const std::int32_t length : {24, 128, 512}) latency(engine, length, probe.get());
-  return rates;
-}
-
-// The peers on the same lengths, now that our memory is free again.
-void compare(const std::vector<Rate>& rates, const Options& options) {
-  const auto file = std::filesystem::temp_directory_path() / "tessera-engine-workloads";
-  {
-    std::ofstream out(file);
-    for (const Rate& rate : rates) {
-      out << rate.workload.name;
-      for (const std::int32_t n : rate.workload.lengths) out << " " << n;
-      out << "\n";
-    }
-  }
-  const Peers peers = Peers::run("encoder.py", {options.engine.model_dir.string(), "--lengths",
-                                                file.string(), "--seconds", options.peer_seconds});
+  if (peers != nullptr) print_table(rates);
   std::filesystem::remove(file);
-  if (!peers.empty()) {
-    std::printf("tokens/s       ours      limit      transformers (ours)   packed torch (ours)\n");
-  }
-  for (const Rate& rate : rates) {
-    if (peers.empty()) break;
-    const double plain = peers.find(rate.workload.name, "transformers");
-    const double packed = peers.find(rate.workload.name, "packed");
-    std::printf("%-8s %10.0f %10.0f    %s    %s\n", rate.workload.name.c_str(), rate.ours,
-                rate.limit, beside(plain, rate.ours / plain).c_str(),
-                beside(packed, rate.ours / packed).c_str());
-  }
-  for (const Rate& rate : rates) {  // the same for other programs
-    std::printf("table %s %.0f %.0f %.0f %.0f %.0f\n", rate.workload.name.c_str(), rate.ours,
-                rate.limit, rate.burst_limit, peers.find(rate.workload.name, "transformers"),
-                peers.find(rate.workload.name, "packed"));
-  }
+  return rates;
 }
 
 bool run(int argc, char** argv) {
@@ -257,22 +304,17 @@ bool run(int argc, char** argv) {
   if (!options.make.empty() && !std::filesystem::exists(options.engine.model_dir)) {
     make_model(options.engine.model_dir, options.make, 1);
   }
-  std::vector<Rate> rates;
-  {
-    const auto start = Clock::now();
-    const std::unique_ptr<Engine> engine = Engine::create(options.engine);
-    const EngineInfo& info = engine->info();
-    std::printf("%s on %s, batches of at most %ld tokens; started in %.2f s\n",
-                info.model_name.c_str(), info.device.c_str(), info.max_batch_tokens,
-                seconds_since(start));
-    if (!options.ids.empty()) {
-      write_vectors(*engine, options);
-      return true;
-    }
-    rates = measure(*engine, options);
+  const auto start = Clock::now();
+  const std::unique_ptr<Engine> engine = Engine::create(options.engine);
+  const EngineInfo& info = engine->info();
+  std::printf("%s on %s, batches of at most %ld tokens; started in %.2f s\n",
+              info.model_name.c_str(), info.device.c_str(), info.max_batch_tokens,
+              seconds_since(start));
+  if (!options.ids.empty()) {
+    write_vectors(*engine, options);
+    return true;
   }
-  if (options.compare) compare(rates, options);
-  return std::ranges::all_of(rates, &Rate::right);
+  return std::ranges::all_of(measure(*engine, options), &Rate::right);
 }
 
 }  // namespace

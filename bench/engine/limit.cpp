@@ -72,30 +72,42 @@ double copy_rate() {
 
 }  // namespace
 
-LimitProbe::LimitProbe(const ModelConfig& config, std::int64_t rows) : config_(config) {
-  Gemm gemm("");
-  const std::array<std::array<std::int64_t, 2>, 4> products = {
+struct LimitProbe::Layer {
+  Gemm gemm{""};
+  std::vector<std::unique_ptr<Product>> products;
+  Stream stream = make_stream();
+};
+
+LimitProbe::LimitProbe(const ModelConfig& config, std::int64_t rows)
+    : config_(config), rows_(rows), layer_(std::make_unique<Layer>()) {
+  const std::array<std::array<std::int64_t, 2>, 4> sizes = {
       {{config.q_width() + 2 * config.kv_width(), config.hidden_size},
        {config.hidden_size, config.q_width()},
        {2 * config.intermediate_size, config.hidden_size},
        {config.hidden_size, config.intermediate_size}}};
-  std::vector<std::unique_ptr<Product>> layer;
-  double burst_s = 0;
-  for (const auto& [n, k] : products) {
-    Product& product = *layer.emplace_back(std::make_unique<Product>(gemm, rows, n, k));
-    burst_s += median_us([&](int, cudaStream_t stream) { product.run(stream); }, 3, 7) / 1e6;
+  for (const auto& [n, k] : sizes) {
+    layer_->products.push_back(std::make_unique<Product>(layer_->gemm, rows, n, k));
   }
-  const Stream stream = make_stream();
-  const double kept_s = kept_up_s(
-      [&](cudaStream_t s) {
-        for (const auto& product : layer) product->run(s);
-      },
-      stream.get());
-  const double per_token =
-      static_cast<double>(config.num_hidden_layers) / static_cast<double>(rows);
-  product_s_per_token_ = kept_s * per_token;
-  burst_s_per_token_ = burst_s * per_token;
   copy_bytes_per_s_ = copy_rate();
+}
+
+LimitProbe::~LimitProbe() = default;
+
+ProductRates LimitProbe::product_rates() const {
+  ProductRates rates;
+  for (const auto& product : layer_->products) {
+    rates.burst_s += median_us([&](int, cudaStream_t stream) { product->run(stream); }, 3, 7) / 1e6;
+  }
+  rates.kept_up_s = kept_up_s(
+      [&](cudaStream_t stream) {
+        for (const auto& product : layer_->products) product->run(stream);
+      },
+      layer_->stream.get());
+  const double per_token =
+      static_cast<double>(config_.num_hidden_layers) / static_cast<double>(rows_);
+  rates.burst_s *= per_token;
+  rates.kept_up_s *= per_token;
+  return rates;
 }
 
 double LimitProbe::weight_bytes() const {
@@ -103,13 +115,8 @@ double LimitProbe::weight_bytes() const {
          static_cast<double>(config_.linear_parameters_per_layer() * config_.num_hidden_layers);
 }
 
-double LimitProbe::products_tflops() const { return weight_bytes() / product_s_per_token_ / 1e12; }
-
-double LimitProbe::burst_products_tflops() const {
-  return weight_bytes() / burst_s_per_token_ / 1e12;
-}
-
-PassLimit LimitProbe::limit(const std::vector<PackedBatch>& batches) const {
+PassLimit LimitProbe::limit(const std::vector<PackedBatch>& batches,
+                            const ProductRates& rates) const {
   cudaDeviceProp properties{};
   cuda_check(cudaGetDeviceProperties(&properties, 0));
   const AttentionPlan plan = plan_attention(
@@ -117,8 +124,8 @@ PassLimit LimitProbe::limit(const std::vector<PackedBatch>& batches) const {
   PassLimit limit;
   for (const PackedBatch& batch : batches) {
     const auto tokens = static_cast<std::int64_t>(batch.ids.size());
-    limit.products_s += product_s_per_token_ * static_cast<double>(tokens);
-    limit.burst_products_s += burst_s_per_token_ * static_cast<double>(tokens);
+    limit.products_s += rates.kept_up_s * static_cast<double>(tokens);
+    limit.burst_products_s += rates.burst_s * static_cast<double>(tokens);
     RandomRows qkv(tokens, plan.shape.qkv_width(), 1);
     RandomRows out(tokens, plan.shape.q_width(), 1);
     std::vector<std::byte> list(attention_tiles_bytes(

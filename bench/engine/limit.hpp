@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "bench/engine/workload.hpp"
@@ -8,10 +9,16 @@
 
 namespace tessera::bench {
 
-// What a pass over these batches takes if it were nothing but matrix products at the rate of large
-// ones and attention at our kernel's rate, both measured now. `seconds` counts products at the rate
-// that they keep up: the encoder runs for seconds, and a chip that has drawn its full power for one
-// second is slower than in its first milliseconds, whose rate `burst_seconds` counts.
+// How fast the matrix products of a layer are, in seconds a token of all layers. A chip that has
+// drawn its full power for a second is slower than in its first milliseconds, and an encoder runs
+// for seconds: `kept_up` counts; `burst` is what each product alone reaches in its first launches.
+struct ProductRates {
+  double kept_up_s = 0;
+  double burst_s = 0;
+};
+
+// What a pass over some batches takes if it were nothing but matrix products at the rate of large
+// ones and attention at our kernel's rate, both measured now.
 struct PassLimit {
   double products_s = 0;
   double burst_products_s = 0;
@@ -22,19 +29,26 @@ struct PassLimit {
 
 class LimitProbe {
  public:
-  // Times the four products of a layer over `rows` rows, each alone for some milliseconds and all
-  // in turns for seconds. Throws FatalError without a GPU.
+  // Chooses algorithms for the four products of a layer over `rows` rows and keeps their operands
+  // on the device. Throws FatalError without a GPU.
   LimitProbe(const ModelConfig& config, std::int64_t rows);
-  PassLimit limit(const std::vector<PackedBatch>& batches) const;
-  double products_tflops() const;        // kept up
-  double burst_products_tflops() const;  // of the first milliseconds
+  ~LimitProbe();
+
+  // Each product alone for some milliseconds, then all in turns for 2.5 s.
+  ProductRates product_rates() const;
+  PassLimit limit(const std::vector<PackedBatch>& batches, const ProductRates& rates) const;
+  double tflops(double seconds_per_token) const {
+    return weight_bytes() / seconds_per_token / 1e12;
+  }
   double copy_bytes_per_s() const { return copy_bytes_per_s_; }
   double weight_bytes() const;  // of all layers, each read once by a pass
 
  private:
+  struct Layer;
+
   ModelConfig config_;
-  double product_s_per_token_ = 0;  // of all layers, kept up
-  double burst_s_per_token_ = 0;
+  std::int64_t rows_;
+  std::unique_ptr<Layer> layer_;
   double copy_bytes_per_s_ = 0;  // read and written
 };
 

@@ -3,12 +3,16 @@
 
 namespace tessera::bench {
 
+struct LimitProbe::Layer {};
+
 LimitProbe::LimitProbe(const ModelConfig&, std::int64_t) {
   throw FatalError("the limit is measured on a GPU");
 }
-PassLimit LimitProbe::limit(const std::vector<PackedBatch>&) const { return {}; }
-double LimitProbe::products_tflops() const { return 0; }
-double LimitProbe::burst_products_tflops() const { return 0; }
+LimitProbe::~LimitProbe() = default;
+ProductRates LimitProbe::product_rates() const { return {}; }
+PassLimit LimitProbe::limit(const std::vector<PackedBatch>&, const ProductRates&) const {
+  return {};
+}
 double LimitProbe::weight_bytes() const { return 0; }
 
 }  // namespace tessera::bench
