@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <map>
 #include <random>
@@ -311,7 +312,7 @@ bool run(int argc, char** argv) {
   const Options options{.rows = flags.numbers("--rows", {16384, 8192, 4096, 2048, 1000}),
                         .repeats = static_cast<int>(flags.number("--repeats", 10)),
                         .tune = flags.number("--tune", 1) != 0,
-                        .kept_up_s = static_cast<double>(flags.number("--kept-up", 0))};
+                        .kept_up_s = std::atof(flags.text("--kept-up", "0").c_str())};
   std::map<std::string, double> fused_us;
   const bool right = measure_all(kShapes, [&](const Shape& shape) {
     return measure_all(options.rows, [&](std::int64_t rows) {
