@@ -1,6 +1,5 @@
 #include "bench/peers.hpp"
 
-#include <fcntl.h>
 #include <spawn.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -41,7 +40,7 @@ pid_t spawn(const std::vector<std::string>& words, int input_and_output) {
   return error == 0 ? pid : -1;
 }
 
-// A line "peer<TAB>what<TAB>who<TAB>value"; any other is printed.
+// Of a line "peer<TAB>what<TAB>who<TAB>value".
 std::optional<PeerFigure> figure_of(const std::string& line) {
   std::istringstream fields(line);
   std::string mark, value;
@@ -50,10 +49,7 @@ std::optional<PeerFigure> figure_of(const std::string& line) {
   std::getline(fields, figure.what, '\t');
   std::getline(fields, figure.who, '\t');
   std::getline(fields, value);
-  if (mark != "peer" || value.empty()) {
-    std::printf("%s\n", line.c_str());
-    return std::nullopt;
-  }
+  if (mark != "peer" || value.empty()) return std::nullopt;
   figure.value = std::atof(value.c_str());
   return figure;
 }
@@ -78,13 +74,13 @@ std::unique_ptr<PeerProgram> PeerProgram::start(const std::string& script,
   }
   std::vector<std::string> words = {"python3", "-u", path.string()};
   words.insert(words.end(), arguments.begin(), arguments.end());
-  std::array<int, 2> sockets{};
-  const bool paired = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets.data()) == 0;
+  std::array<int, 2> sockets{-1, -1};
+  socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets.data());
   std::fflush(stdout);
-  const pid_t pid = paired ? spawn(words, sockets[1]) : -1;
-  if (paired) close(sockets[1]);
+  const pid_t pid = spawn(words, sockets[1]);  // which -1 makes fail
+  close(sockets[1]);
   if (pid < 0) {
-    if (paired) close(sockets[0]);
+    close(sockets[0]);
     std::printf("no peers: a program cannot be started\n");
     return nullptr;
   }
@@ -126,6 +122,24 @@ std::optional<std::string> PeerProgram::receive() {
   }
 }
 
+std::optional<PeerFigure> PeerProgram::next_figure() {
+  while (const auto line = receive()) {
+    if (auto figure = figure_of(*line)) return figure;
+    std::printf("%s\n", line->c_str());
+  }
+  return std::nullopt;
+}
+
+double PeerProgram::take(const std::string& what, const std::string& who) {
+  send(what + "\t" + who);
+  while (const auto figure = next_figure()) {
+    if (figure->what == what && figure->who == who) return figure->value;
+  }
+  if (pid_ >= 0) std::printf("peers incomplete: the program ended\n");
+  wait();
+  return kNone;
+}
+
 bool PeerProgram::wait() {
   if (pid_ < 0) return true;
   int status = 0;
@@ -139,9 +153,7 @@ Peers Peers::run(const std::string& script, const std::vector<std::string>& argu
   const auto program = PeerProgram::start(script, arguments);
   if (program == nullptr) return peers;
   program->end_input();
-  while (const auto line = program->receive()) {
-    if (auto figure = figure_of(*line)) peers.figures_.push_back(*std::move(figure));
-  }
+  while (auto figure = program->next_figure()) peers.figures_.push_back(*std::move(figure));
   if (!program->wait()) {
     std::printf("%s: %s ended with an error\n", peers.empty() ? "no peers" : "peers incomplete",
                 script.c_str());
@@ -153,18 +165,6 @@ double Peers::find(const std::string& what, const std::string& who) const {
   for (const PeerFigure& figure : figures_) {
     if (figure.what == what && figure.who == who) return figure.value;
   }
-  return kNone;
-}
-
-double PeerTurns::take(const std::string& what, const std::string& who) {
-  if (program_ == nullptr) return kNone;
-  program_->send(what + "\t" + who);
-  while (const auto line = program_->receive()) {
-    const auto figure = figure_of(*line);
-    if (figure && figure->what == what && figure->who == who) return figure->value;
-  }
-  std::printf("peers incomplete: the program ended\n");
-  program_.reset();
   return kNone;
 }
 

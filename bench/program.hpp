@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -64,6 +66,14 @@ class Flags {
  private:
   std::map<std::string, std::string> values_;
 };
+
+// Of those that are numbers; NaN where none is.
+inline double median(std::vector<double> values) {
+  std::erase_if(values, [](double value) { return std::isnan(value); });
+  if (values.empty()) return NAN;
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
 
 // Measures every case, also behind one that is wrong; each prints its own line. False if any was
 // wrong.

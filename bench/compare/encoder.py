@@ -168,12 +168,11 @@ class Packed:
 def prepare_padded(model, lengths):
     run = Padded(model)
     sizes = (32, 128) if max(lengths) <= 1024 else (8,) if max(lengths) <= 2048 else (1,)
-    seconds = {}
-    for size in sizes:
-        batches = run.pack(lengths, size)
+    choices = [run.pack(lengths, size) for size in sizes]
+    for batches in choices:
         run([batches[0], batches[-1]])
-        seconds[size] = timed(run, batches) if len(sizes) > 1 else 0
-    return run, run.pack(lengths, min(seconds, key=seconds.get))
+    best = choices[0] if len(choices) == 1 else min(choices, key=lambda b: timed(run, b))
+    return run, best
 
 
 def prepare_packed(run, lengths):

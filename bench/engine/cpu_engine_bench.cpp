@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "bench/program.hpp"
 #include "common/log.hpp"
 #include "common/model/synthetic_model.hpp"
 #include "kernels/cpu/linear_weight.hpp"
@@ -20,6 +21,7 @@
 namespace tessera {
 namespace {
 
+using bench::median;
 using kernels::DType;
 using kernels::cpu::kProductRows;
 
@@ -46,10 +48,6 @@ struct Timing {
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     wall_s.push_back(taken.count());
     processor_s.push_back(static_cast<double>(std::clock() - start_clock) / CLOCKS_PER_SEC);
-  }
-  static double median(std::vector<double> values) {
-    std::ranges::sort(values);
-    return values[values.size() / 2];
   }
   void print(const char* name, std::int64_t tokens, std::int64_t texts) const {
     const double middle = median(wall_s);
@@ -181,9 +179,8 @@ void run(const Arguments& arguments) {
   std::printf(
       "products alone: %.1f GFLOP/s; their share of the encoder's time: %.3f of wall, "
       "%.3f of processor\n",
-      flops / Timing::median(alone.wall_s) / 1e9,
-      Timing::median(alone.wall_s) / Timing::median(encoder.wall_s),
-      Timing::median(alone.processor_s) / Timing::median(encoder.processor_s));
+      flops / median(alone.wall_s) / 1e9, median(alone.wall_s) / median(encoder.wall_s),
+      median(alone.processor_s) / median(encoder.processor_s));
 }
 
 }  // namespace

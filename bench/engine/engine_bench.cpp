@@ -81,14 +81,6 @@ struct Rate {
   bool right = false;  // all finite, and the same bits twice
 };
 
-// Of those that are numbers; NaN where none is.
-double median(std::vector<double> values) {
-  std::erase_if(values, [](double value) { return std::isnan(value); });
-  if (values.empty()) return NAN;
-  std::ranges::sort(values);
-  return values[values.size() / 2];
-}
-
 // All batches once, the next one enqueued while one runs. Returns the seconds taken.
 double run(Engine& engine, const std::vector<PackedBatch>& batches) {
   const auto slots = static_cast<std::size_t>(engine.slots());
@@ -118,7 +110,7 @@ bool check(Engine& engine, const PackedBatch& batch) {
 // The tokens a second of passes over all batches: at least three, or as many as there are rounds
 // with the peers, who then make a pass each behind every one of ours.
 void take_passes(Engine& engine, const std::vector<PackedBatch>& batches, std::int64_t tokens,
-                 const Options& options, PeerTurns* peers, Rate& rate) {
+                 const Options& options, PeerProgram* peers, Rate& rate) {
   constexpr std::size_t kPassesMin = 3, kPassesMax = 5;
   constexpr double kEnoughS = 6;
   const auto peers_turn = [&](std::vector<double>& transformers, std::vector<double>& packed) {
@@ -151,24 +143,22 @@ void take_passes(Engine& engine, const std::vector<PackedBatch>& batches, std::i
 }
 
 Rate throughput(Engine& engine, const Workload& workload, const Options& options,
-                const LimitProbe* probe, PeerTurns* peers) {
+                const LimitProbe* probe, PeerProgram* peers) {
   const EngineInfo& info = engine.info();
   const std::vector<PackedBatch> batches =
       pack(workload, info.max_batch_tokens, info.max_sequences, info.vocab_size);
   Rate rate{.workload = workload.name, .right = check(engine, batches.front())};
   take_passes(engine, batches, workload.tokens(), options, peers, rate);
   if (probe != nullptr) {
-    const ProductRates products = probe->product_rates();
-    const PassLimit limit = probe->limit(batches, products);
-    const auto tokens = static_cast<double>(workload.tokens());
-    rate.limit = tokens / limit.seconds();
-    rate.burst_limit = tokens / limit.burst_seconds();
+    const PassLimit limit = probe->limit(batches);
+    rate.limit = limit.tokens / limit.seconds();
+    rate.burst_limit = limit.tokens / limit.burst_seconds();
     std::printf(
         "  limit %8.0f tok/s (attention %.0f %%, products %.0f TFLOP/s, %.0f at first)  "
         "%3.0f %% of it, %3.0f %% of a burst's",
-        rate.limit, 100 * limit.attention_s / limit.seconds(), probe->tflops(products.kept_up_s),
-        probe->tflops(products.burst_s), 100 * rate.ours / rate.limit,
-        100 * rate.ours / rate.burst_limit);
+        rate.limit, 100 * limit.attention_s / limit.seconds(),
+        probe->tflops(limit.products.kept_up_s), probe->tflops(limit.products.burst_s),
+        100 * rate.ours / rate.limit, 100 * rate.ours / rate.burst_limit);
   }
   std::printf("%s\n", rate.right ? "" : "  WRONG: not finite or not repeatable");
   return rate;
@@ -238,23 +228,6 @@ bool wanted(const Options& options, const std::string& name) {
   return list.find(std::string(",").append(name).append(",")) != std::string::npos;
 }
 
-void write_workloads(const std::filesystem::path& file, const std::vector<Workload>& workloads) {
-  std::ofstream out(file);
-  for (const Workload& workload : workloads) {
-    out << workload.name;
-    for (const std::int32_t n : workload.lengths) out << " " << n;
-    out << "\n";
-  }
-}
-
-// None where they cannot run.
-std::unique_ptr<PeerTurns> start_peers(const std::filesystem::path& file, const Options& options) {
-  auto peers = std::make_unique<PeerTurns>(
-      "encoder.py", std::vector<std::string>{options.engine.model_dir.string(), "--lengths",
-                                             file.string(), "--turns"});
-  return peers->here() ? std::move(peers) : nullptr;
-}
-
 void print_table(const std::vector<Rate>& rates) {
   std::printf("tokens/s       ours      limit      transformers (ours)   packed torch (ours)\n");
   for (const Rate& rate : rates) {
@@ -283,10 +256,11 @@ std::vector<Rate> measure(Engine& engine, const Options& options) {
   }
   const auto file = std::filesystem::temp_directory_path() /
                     ("tessera-engine-workloads-" + std::to_string(getpid()));
-  std::unique_ptr<PeerTurns> peers;
+  std::unique_ptr<PeerProgram> peers;
   if (options.compare) {
     write_workloads(file, workloads);
-    peers = start_peers(file, options);
+    peers = PeerProgram::start(
+        "encoder.py", {options.engine.model_dir.string(), "--lengths", file.string(), "--turns"});
   }
   std::vector<Rate> rates;
   for (const Workload& workload : workloads) {

@@ -115,17 +115,15 @@ double LimitProbe::weight_bytes() const {
          static_cast<double>(config_.linear_parameters_per_layer() * config_.num_hidden_layers);
 }
 
-PassLimit LimitProbe::limit(const std::vector<PackedBatch>& batches,
-                            const ProductRates& rates) const {
+PassLimit LimitProbe::limit(const std::vector<PackedBatch>& batches) const {
   cudaDeviceProp properties{};
   cuda_check(cudaGetDeviceProperties(&properties, 0));
   const AttentionPlan plan = plan_attention(
       shape_of(config_), properties.major * 10 + properties.minor, properties.multiProcessorCount);
-  PassLimit limit;
+  PassLimit limit{.products = product_rates()};
   for (const PackedBatch& batch : batches) {
     const auto tokens = static_cast<std::int64_t>(batch.ids.size());
-    limit.products_s += rates.kept_up_s * static_cast<double>(tokens);
-    limit.burst_products_s += rates.burst_s * static_cast<double>(tokens);
+    limit.tokens += static_cast<double>(tokens);
     RandomRows qkv(tokens, plan.shape.qkv_width(), 1);
     RandomRows out(tokens, plan.shape.q_width(), 1);
     std::vector<std::byte> list(attention_tiles_bytes(

@@ -18,13 +18,13 @@ struct ProductRates {
 };
 
 // What a pass over some batches takes if it were nothing but matrix products at the rate of large
-// ones and attention at our kernel's rate, both measured now.
+// ones and attention at our kernel's rate.
 struct PassLimit {
-  double products_s = 0;
-  double burst_products_s = 0;
+  ProductRates products;
+  double tokens = 0;
   double attention_s = 0;
-  double seconds() const { return products_s + attention_s; }
-  double burst_seconds() const { return burst_products_s + attention_s; }
+  double seconds() const { return products.kept_up_s * tokens + attention_s; }
+  double burst_seconds() const { return products.burst_s * tokens + attention_s; }
 };
 
 class LimitProbe {
@@ -34,9 +34,8 @@ class LimitProbe {
   LimitProbe(const ModelConfig& config, std::int64_t rows);
   ~LimitProbe();
 
-  // Each product alone for some milliseconds, then all in turns for 2.5 s.
-  ProductRates product_rates() const;
-  PassLimit limit(const std::vector<PackedBatch>& batches, const ProductRates& rates) const;
+  // Measured now: each product alone for some milliseconds, all in turns for 2.5 s, attention.
+  PassLimit limit(const std::vector<PackedBatch>& batches) const;
   double tflops(double seconds_per_token) const {
     return weight_bytes() / seconds_per_token / 1e12;
   }
@@ -45,6 +44,7 @@ class LimitProbe {
 
  private:
   struct Layer;
+  ProductRates product_rates() const;
 
   ModelConfig config_;
   std::int64_t rows_;

@@ -9,10 +9,7 @@ LimitProbe::LimitProbe(const ModelConfig&, std::int64_t) {
   throw FatalError("the limit is measured on a GPU");
 }
 LimitProbe::~LimitProbe() = default;
-ProductRates LimitProbe::product_rates() const { return {}; }
-PassLimit LimitProbe::limit(const std::vector<PackedBatch>&, const ProductRates&) const {
-  return {};
-}
+PassLimit LimitProbe::limit(const std::vector<PackedBatch>&) const { return {}; }
 double LimitProbe::weight_bytes() const { return 0; }
 
 }  // namespace tessera::bench

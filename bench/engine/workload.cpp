@@ -50,6 +50,15 @@ std::vector<Workload> read_workloads(const std::string& path) {
   return workloads;
 }
 
+void write_workloads(const std::string& path, const std::vector<Workload>& workloads) {
+  std::ofstream file(path);
+  for (const Workload& workload : workloads) {
+    file << workload.name;
+    for (const std::int32_t length : workload.lengths) file << " " << length;
+    file << "\n";
+  }
+}
+
 void PackedBatch::add(const std::vector<std::int32_t>& text) {
   ids.insert(ids.end(), text.begin(), text.end());
   cu_seqlens.push_back(static_cast<std::int32_t>(ids.size()));

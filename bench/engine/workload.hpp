@@ -20,6 +20,7 @@ struct Workload {
 std::vector<Workload> standard_workloads();
 // One workload a line: "name length length ...", so that several programs run the same.
 std::vector<Workload> read_workloads(const std::string& path);
+void write_workloads(const std::string& path, const std::vector<Workload>& workloads);
 
 // Texts packed for one pass, with ids that differ from text to text.
 struct PackedBatch {
