@@ -1,8 +1,8 @@
 // Matrix products with fused epilogues beside cuBLASLt's product and the kernel that would follow.
 //   fused_gemm_bench [--rows N,N,...] [--repeats N] [--tune 0] [--kept-up SECONDS] [--compare]
 // Each shape of the three models: checks chosen outputs against double precision, counts those
-// whose bits differ from cuBLASLt's (plain / fused), then prints microseconds (medians) and TFLOP/s
-// of
+// (of sums all) whose bits differ from cuBLASLt's (plain / fused), then prints microseconds
+// (medians) and TFLOP/s of
 //   ours plain | cuBLASLt plain | ours fused | cuBLASLt + kernel
 // cuBLASLt's algorithm is the fastest of its proposals, or with --tune 0 its first one. --compare
 // times torch's product with the compiled kernel behind it as well and prints a table. --kept-up
@@ -40,12 +40,15 @@ constexpr std::int64_t kPositions = 8192;
 struct Shape {
   const char* name;
   std::int64_t n, k;
-  int num_q, num_k;  // heads to normalise; none: SwiGLU
+  int num_q, num_k;  // heads to normalise; none: SwiGLU; fewer: a sum
 };
 constexpr Shape kShapes[] = {
     {"0.6B gate_up", 6144, 1024, 0, 0}, {"0.6B qkv", 4096, 1024, 16, 8},
     {"4B gate_up", 19456, 2560, 0, 0},  {"4B qkv", 6144, 2560, 32, 8},
     {"8B gate_up", 24576, 4096, 0, 0},  {"8B qkv", 6144, 4096, 32, 8},
+    {"0.6B o", 1024, 2048, -1, 0},      {"0.6B down", 1024, 3072, -1, 0},
+    {"4B o", 2560, 4096, -1, 0},        {"4B down", 2560, 9728, -1, 0},
+    {"8B o", 4096, 4096, -1, 0},        {"8B down", 4096, 12288, -1, 0},
 };
 
 template <typename T>
@@ -89,20 +92,24 @@ class Case {
   }
 
   bool is_swiglu() const { return shape_.num_q == 0; }
+  bool is_sum() const { return shape_.num_q < 0; }
   std::int64_t out_width() const { return is_swiglu() ? shape_.n / 2 : shape_.n; }
 
-  void run_cublas(Bf16* out) {
+  void run_cublas(Bf16* out, bool accumulate = false) {
     gemm_.multiply({.out = out,
                     .in = in_.as<Bf16>(),
                     .weight = weight_.as<Bf16>(),
                     .rows = rows_,
                     .n = shape_.n,
-                    .k = shape_.k},
+                    .k = shape_.k,
+                    .accumulate = accumulate},
                    stream_);
   }
   void run_plain() { launch_plain_gemm(arguments(product_.as<Bf16>()), num_sms_, stream_); }
   void run_fused() {
-    if (is_swiglu()) {
+    if (is_sum()) {
+      launch_sum_gemm(arguments(fused_.as<Bf16>()), num_sms_, stream_);
+    } else if (is_swiglu()) {
       launch_swiglu_gemm(arguments(fused_.as<Bf16>()), num_sms_, stream_);
     } else {
       launch_qk_norm_rope_gemm(arguments(fused_.as<Bf16>()),
@@ -116,7 +123,9 @@ class Case {
     }
   }
   void run_unfused() {
-    if (is_swiglu()) {
+    if (is_sum()) {
+      run_cublas(unfused_.as<Bf16>(), true);
+    } else if (is_swiglu()) {
       run_cublas(product_.as<Bf16>());
       launch_swiglu(unfused_.as<Bf16>(), product_.as<Bf16>(), squares_.as<float>(), rows_,
                     shape_.n / 2, stream_);
@@ -137,12 +146,16 @@ class Case {
     }
   }
   void tune() {
-    gemm_.tune({.weight = weight_.as<Bf16>(),
-                .n = shape_.n,
-                .k = shape_.k,
-                .max_rows = rows_,
-                .only_largest = true},
-               product_.as<Bf16>(), in_.as<Bf16>(), stream_);
+    for (const bool accumulate : {false, true}) {
+      if (accumulate && !is_sum()) continue;
+      gemm_.tune({.weight = weight_.as<Bf16>(),
+                  .n = shape_.n,
+                  .k = shape_.k,
+                  .accumulate = accumulate,
+                  .max_rows = rows_,
+                  .only_largest = true},
+                 product_.as<Bf16>(), in_.as<Bf16>(), stream_);
+    }
   }
 
   // How many outputs of the plain and of the fused product differ in their bits from cuBLASLt's
@@ -152,7 +165,12 @@ class Case {
     run_cublas(unfused_.as<Bf16>());
     const auto width = static_cast<std::size_t>(shape_.n);
     const std::size_t plain = count_different(product_, unfused_, width);
-    cuda_check(cudaMemsetAsync(fused_.data(), 0xFF, fused_.bytes(), stream_));
+    if (is_sum()) {
+      launch_fill_random(fused_.as<Bf16>(), rows_ * shape_.n, 6, stream_);
+      launch_fill_random(unfused_.as<Bf16>(), rows_ * shape_.n, 6, stream_);
+    } else {
+      cuda_check(cudaMemsetAsync(fused_.data(), 0xFF, fused_.bytes(), stream_));
+    }
     run_fused();
     run_unfused();
     return {plain, count_different(fused_, unfused_, static_cast<std::size_t>(out_width()))};
@@ -160,6 +178,7 @@ class Case {
 
   // Relative error of some heads or columns against double precision.
   double error() {
+    if (is_sum()) return 0;  // compared bit by bit
     const auto in = to_host<std::uint16_t>(in_, static_cast<std::size_t>(rows_ * shape_.k));
     const auto weight =
         to_host<std::uint16_t>(weight_, static_cast<std::size_t>(shape_.n * shape_.k));

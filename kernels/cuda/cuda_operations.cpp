@@ -52,6 +52,16 @@ void CudaBackend::multiply(Bf16* out, Buffer& in, Bf16Weight& weight, std::int64
                       properties_.multiProcessorCount, stream());
     return;
   }
+  if (accumulate && fused_.is_faster(FusedKind::kSum, n, weight.cols(), rows)) {
+    launch_sum_gemm({.out = out,
+                     .in = bf16(in),
+                     .weight = weight.row(first_row),
+                     .rows = rows,
+                     .n = n,
+                     .k = weight.cols()},
+                    properties_.multiProcessorCount, stream());
+    return;
+  }
   gemm_.multiply({.out = out,
                   .in = bf16(in),
                   .weight = weight.row(first_row),

@@ -15,6 +15,7 @@ namespace tessera::kernels::cuda {
 enum class FusedKind : std::uint8_t {
   kHeads,   // QK-norm and RoPE in the epilogue
   kSwiglu,  // SwiGLU in the epilogue
+  kSum,     // a sum of our product instead of cuBLASLt's
   kParts,   // a sum of few rows, by the product of few rows in two parts
 };
 

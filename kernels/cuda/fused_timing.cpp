@@ -13,15 +13,13 @@ namespace tessera::kernels::cuda {
 
 void CudaBackend::time_fused_products(const BatchLimits& limits, const EncoderShape& shape) {
   for (Gemm::Tuning t : to_tune_) {
-    if (t.accumulate) {
-      time_parted_sum(t);
-      continue;
-    }
-    const bool is_qkv = t.n == shape.attention.qkv_width();
-    const bool is_gate_up = t.n == 2 * shape.intermediate_size;
-    if (!(is_qkv || is_gate_up) || !fused_gemm_supports(compute_capability(), t.n, t.k)) {
-      continue;
-    }
+    if (t.accumulate) time_parted_sum(t);
+    const bool is_qkv = !t.accumulate && t.n == shape.attention.qkv_width();
+    const bool is_gate_up = !t.accumulate && t.n == 2 * shape.intermediate_size;
+    const bool is_sum = t.accumulate && sum_gemm_supports(compute_capability(), t.n, t.k);
+    const bool is_fused =
+        (is_qkv || is_gate_up) && fused_gemm_supports(compute_capability(), t.n, t.k);
+    if (!is_sum && !is_fused) continue;
     const auto row_bytes = static_cast<std::size_t>(t.k + t.n) * sizeof(Bf16);
     t.max_rows =
         std::min(limits.max_tokens, static_cast<std::int64_t>(scratch_bytes() / row_bytes));
@@ -29,6 +27,10 @@ void CudaBackend::time_fused_products(const BatchLimits& limits, const EncoderSh
     DeviceBuffer in(rows * static_cast<std::size_t>(t.k) * sizeof(Bf16), "timing products");
     DeviceBuffer out(rows * static_cast<std::size_t>(t.n) * sizeof(Bf16), "timing products");
     launch_fill_random(in.as<Bf16>(), t.max_rows * t.k, 1, compute_.get());
+    if (is_sum) {
+      time_sum(t, out.as<Bf16>(), in.as<Bf16>());
+      continue;
+    }
     launch_mean_squares(squares_->as<float>(), in.as<Bf16>(), t.max_rows, t.k, 0, compute_.get());
     if (is_qkv) {
       time_fused_heads(t, out.as<Bf16>(), in.as<Bf16>(), shape.attention);
@@ -79,6 +81,26 @@ FusedGemmArguments CudaBackend::fused_probe(const Gemm::Tuning& t, Bf16* out, co
           .rows = rows,
           .n = t.n,
           .k = t.k};
+}
+
+void CudaBackend::time_sum(const Gemm::Tuning& t, Bf16* out, Bf16* in) {
+  const auto ours = [&](std::int64_t rows) {
+    launch_sum_gemm(fused_probe(t, out, in, rows), properties_.multiProcessorCount, compute_.get());
+  };
+  const auto library = [&](std::int64_t rows) {
+    gemm_.multiply({.out = out,
+                    .in = in,
+                    .weight = t.weight,
+                    .rows = rows,
+                    .n = t.n,
+                    .k = t.k,
+                    .accumulate = true},
+                   compute_.get());
+  };
+  cuda_check(cudaMemsetAsync(out, 0, static_cast<std::size_t>(t.max_rows * t.n) * sizeof(Bf16),
+                             compute_.get()));
+  fused_.time({.kind = FusedKind::kSum, .n = t.n, .k = t.k, .max_rows = t.max_rows}, ours, library,
+              compute_.get());
 }
 
 void CudaBackend::time_fused_swiglu(const Gemm::Tuning& t, Bf16* out, Bf16* in) {

@@ -101,6 +101,15 @@ __device__ inline void copy_box(std::uint32_t to, const CUtensorMap* map, std::u
       : "memory");
 }
 
+__device__ inline void copy_box(std::uint32_t to, const CUtensorMap* map, std::uint32_t barrier,
+                                int x, int y, int z, int w) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(to),
+      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w)
+      : "memory");
+}
+
 // Orders memory that threads wrote before what the copy engine reads from it, and the reverse.
 __device__ inline void fence_copies() { asm volatile("fence.proxy.async;" ::: "memory"); }
 

@@ -27,10 +27,10 @@ Encode find_encode() {
 
 CUtensorMap make_tensor_map(const TensorBox& tensor) {
   static const Encode encode = find_encode();
-  constexpr std::array<std::uint32_t, 3> kElementStrides{1, 1, 1};
+  constexpr std::array<std::uint32_t, 4> kElementStrides{1, 1, 1, 1};
   CUtensorMap map;
   const CUresult result =
-      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(tensor.data),
+      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, tensor.rank, const_cast<void*>(tensor.data),
              tensor.size.data(), tensor.stride_bytes.data(), tensor.box.data(),
              kElementStrides.data(), CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);

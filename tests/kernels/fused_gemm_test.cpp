@@ -204,6 +204,29 @@ TEST_F(FusedGemm, ManyTilesHaveTheBitsOfTheLibrary) {
   EXPECT_EQ(ours.host(), product.host());
 }
 
+// A k of as few slices as it takes, and one of more; several tiles a block.
+TEST_F(FusedGemm, SumsHaveTheBitsOfTheLibrary) {
+  constexpr std::int64_t kColumns = 1024;
+  for (const auto& [rows, width] :
+       {std::pair<std::int64_t, std::int64_t>{4999, 2048}, {300, 3072}}) {
+    Operands operands(rows, kColumns, width);
+    const std::vector<std::uint16_t> before =
+        random_bf16(static_cast<std::size_t>(rows * kColumns), 4);
+    DeviceArray<std::uint16_t> sum(before), ours(before);
+    Gemm("/dev/null")
+        .multiply({.out = sum.data<Bf16>(),
+                   .in = operands.in.data<Bf16>(),
+                   .weight = operands.weight.data<Bf16>(),
+                   .rows = rows,
+                   .n = kColumns,
+                   .k = width,
+                   .accumulate = true},
+                  nullptr);
+    launch_sum_gemm(operands.arguments(ours, rows), num_sms_, nullptr);
+    EXPECT_EQ(ours.host(), sum.host()) << rows << " rows, k " << width;
+  }
+}
+
 TEST_F(FusedGemm, TwiceTheSameBits) {
   Operands operands(1000, 1024, 512);
   DeviceArray<std::uint16_t> first(1000 * 512), second(1000 * 512);
