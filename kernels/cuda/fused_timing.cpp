@@ -16,10 +16,10 @@ void CudaBackend::time_fused_products(const BatchLimits& limits, const EncoderSh
     if (t.accumulate) time_parted_sum(t);
     const bool is_qkv = !t.accumulate && t.n == shape.attention.qkv_width();
     const bool is_gate_up = !t.accumulate && t.n == 2 * shape.intermediate_size;
-    const bool is_sum = t.accumulate && sum_gemm_supports(compute_capability(), t.n, t.k);
-    const bool is_fused =
-        (is_qkv || is_gate_up) && fused_gemm_supports(compute_capability(), t.n, t.k);
-    if (!is_sum && !is_fused) continue;
+    if (!(t.accumulate || is_qkv || is_gate_up) ||
+        !fused_gemm_supports(compute_capability(), t.n, t.k)) {
+      continue;
+    }
     const auto row_bytes = static_cast<std::size_t>(t.k + t.n) * sizeof(Bf16);
     t.max_rows =
         std::min(limits.max_tokens, static_cast<std::int64_t>(scratch_bytes() / row_bytes));
@@ -27,7 +27,7 @@ void CudaBackend::time_fused_products(const BatchLimits& limits, const EncoderSh
     DeviceBuffer in(rows * static_cast<std::size_t>(t.k) * sizeof(Bf16), "timing products");
     DeviceBuffer out(rows * static_cast<std::size_t>(t.n) * sizeof(Bf16), "timing products");
     launch_fill_random(in.as<Bf16>(), t.max_rows * t.k, 1, compute_.get());
-    if (is_sum) {
+    if (t.accumulate) {
       time_sum(t, out.as<Bf16>(), in.as<Bf16>());
       continue;
     }

@@ -1,9 +1,12 @@
 #pragma once
 
-// What gemm_sm90.cu's products are turned into, in the registers of the warpgroups that made them,
-// and how it gets to memory. The weight's rows come in such an order (kPeriod, make_weight_map)
-// that a lane's accumulators are eight neighbouring results of each group of 32, from 8 q on where
-// q = lane % 4; d[n][i] belongs to row i / 2 * 8 of the lane.
+// What gemm_sm90.cu's products are turned into on their way from registers to memory. At the end of
+// a tile its sums are only rounded, as a plain product would store them; an epilogue's steps turn
+// them into results and store these while the next tile's products run. A slice of those takes the
+// tensor cores about a thousand cycles; the steps behind it should take less.
+//
+// The weight's rows come in such an order (kPeriod, make_weight_map) that a lane's sums are eight
+// neighbouring results of each group of 32, from 8 q on where q = lane % 4.
 
 #include <cuda_bf16.h>
 
@@ -11,6 +14,7 @@
 
 #include "kernels/cuda/epilogue_math.cuh"
 #include "kernels/cuda/gemm_sm90.hpp"
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/quad.cuh"
 
 namespace tessera::kernels::cuda {
@@ -27,87 +31,71 @@ struct GemmOutput {
   int rows;
 };
 
-// A lane's results of one tile on their way to memory, eight neighbouring ones a piece: first all
-// groups of 32 columns of its upper row, then those of the row 8 below.
-template <int kGroups>
-struct Results {
-  static constexpr int kPieces = 2 * kGroups;
+// A lane's sums of one tile, in pairs: those of its upper row and of the row 8 below, called
+// halves.
+struct RoundedTile {
+  std::uint32_t words[2][kTileColumns / 8];
+  __nv_bfloat16* out = nullptr;  // of the upper row and the lane's first column
+  int rows_left = 0;             // from the upper row on; 0 or less: nothing to store
+  int column_block = 0;
 
-  std::uint32_t words[kPieces][4];
-  __nv_bfloat16* out = nullptr;  // of its upper row and first column
-  int rows_left = 0;             // from its upper row on; 0 or less: nothing to store
-
-  __device__ void aim(const GemmOutput& o, int row, int column_block, int lane) {
-    out = o.data + row * o.stride + column_block * (kGroups * 32) + (lane & 3) * 8;
+  __device__ void aim(const GemmOutput& o, int row, int block, int columns, int lane) {
+    out = o.data + row * o.stride + block * columns + (lane & 3) * 8;
     rows_left = o.rows - row;
+    column_block = block;
   }
-  __device__ void store(const GemmOutput& o, int piece) const {
-    const int half = piece / kGroups;
-    if (half * 8 < rows_left) {
-      const std::uint32_t* w = words[piece];
-      *reinterpret_cast<uint4*>(out + half * 8 * o.stride + piece % kGroups * 32) =
-          make_uint4(w[0], w[1], w[2], w[3]);
+  __device__ void round(const float (&d)[kTileColumns / 8][4]) {
+#pragma unroll
+    for (int n = 0; n < kTileColumns / 8; ++n) {
+      words[0][n] = pack_bf16(d[n][0], d[n][1]);
+      words[1][n] = pack_bf16(d[n][2], d[n][3]);
     }
   }
-  // What lies where the piece goes.
-  __device__ void load(const GemmOutput& o, int piece) {
-    const int half = piece / kGroups;
-    uint4 v{};
-    if (half * 8 < rows_left) {
-      v = *reinterpret_cast<const uint4*>(out + half * 8 * o.stride + piece % kGroups * 32);
-    }
-    std::uint32_t* w = words[piece];
-    w[0] = v.x, w[1] = v.y, w[2] = v.z, w[3] = v.w;
+  // Eight neighbouring results of a group of 32.
+  __device__ uint4* place(const GemmOutput& o, int half, int group) const {
+    return reinterpret_cast<uint4*>(out + half * 8 * o.stride + group * 32);
+  }
+  __device__ void store(const GemmOutput& o, int half, int group, std::uint32_t a, std::uint32_t b,
+                        std::uint32_t c, std::uint32_t d) const {
+    if (half * 8 < rows_left) *place(o, half, group) = make_uint4(a, b, c, d);
+  }
+  // As they are: group g has words 8 i + g, for i < 4.
+  __device__ void store(const GemmOutput& o, int half, int group) const {
+    const std::uint32_t* w = words[half] + group;
+    store(o, half, group, w[0], w[8], w[16], w[24]);
   }
 };
 
-// Group g of 32 columns: the lane's results 8 q + 2 i and 8 q + 2 i + 1 are those of d[8 i + g].
-__device__ inline void pack_group(const float (&d)[32][4], int half, int group,
-                                  std::uint32_t (&words)[4]) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float* pair = d[8 * i + group] + half * 2;
-    words[i] = pack_bf16(pair[0], pair[1]);
-  }
-}
+__device__ inline float low_of(std::uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ inline float high_of(std::uint32_t pair) { return __uint_as_float(pair & 0xFFFF0000U); }
 
 struct PlainEpilogue {
-  static constexpr bool kAdds = false;
   static constexpr int kPeriod = 8;
-  static constexpr int kGroups = kTileColumns / 32;
+  static constexpr int kColumns = kTileColumns;  // of results
+  static constexpr int kSteps = 16;
   struct State {};
   __device__ void begin(const GemmOutput&, State&, int) const {}
-  __device__ void prefetch(State&, int) const {}
-  __device__ void finish(const HeadNorms&, const State&, const float (&d)[32][4], int, int,
-                         std::uint32_t (&words)[2 * kGroups][4]) const {
-#pragma unroll
-    for (int piece = 0; piece < 2 * kGroups; ++piece) {
-      pack_group(d, piece / kGroups, piece % kGroups, words[piece]);
-    }
+  __device__ void step(const GemmOutput& o, const HeadNorms&, State&, RoundedTile& tile, int step,
+                       int) const {
+    tile.store(o, step / 8, step % 8);
   }
 };
 
-// The product is rounded before it is added, as elsewhere.
+// The product is rounded before it is added, as elsewhere. The L2 cache adds: a lane that waited
+// for the old values would keep the next products waiting. Each result is added to once, so the
+// order of blocks does not show; a sum of two bf16 numbers rounds alike by way of float or not.
 struct SumEpilogue {
-  static constexpr bool kAdds = true;
   static constexpr int kPeriod = 8;
-  static constexpr int kGroups = kTileColumns / 32;
+  static constexpr int kColumns = kTileColumns;
+  static constexpr int kSteps = 16;
   struct State {};
   __device__ void begin(const GemmOutput&, State&, int) const {}
-  __device__ void prefetch(State&, int) const {}
-  __device__ void finish(const HeadNorms&, const State&, const float (&d)[32][4], int, int,
-                         std::uint32_t (&words)[2 * kGroups][4]) const {
-#pragma unroll
-    for (int piece = 0; piece < 2 * kGroups; ++piece) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float* pair = d[8 * i + piece % kGroups] + piece / kGroups * 2;
-        float low = pair[0], high = pair[1];
-        round_pair_to_bf16(low, high);
-        const std::uint32_t old = words[piece][i];
-        words[piece][i] = pack_bf16(__fadd_rn(low, __uint_as_float(old << 16)),
-                                    __fadd_rn(high, __uint_as_float(old & 0xFFFF0000U)));
-      }
+  __device__ void step(const GemmOutput& o, const HeadNorms&, State&, RoundedTile& tile, int step,
+                       int) const {
+    const int half = step / 8, group = step % 8;
+    const std::uint32_t* w = tile.words[half] + group;
+    if (half * 8 < tile.rows_left) {
+      hopper::add_bf16(tile.place(o, half, group), w[0], w[8], w[16], w[24]);
     }
   }
 };
@@ -119,55 +107,49 @@ __device__ inline void load_mean_squares(float (&m)[2], const GemmOutput& o, int
 }
 
 // The weight's rows are eight of gate, eight of up, and so on. Of group g of 32 results the lane's
-// 8 q + 2 i and 8 q + 2 i + 1 are made of d[4 i + g] and d[16 + 4 i + g].
+// 8 q + 2 i and 8 q + 2 i + 1 are made of words 4 i + g and 16 + 4 i + g.
 struct SwigluEpilogue {
-  static constexpr bool kAdds = false;
   static constexpr int kPeriod = 16;
-  static constexpr int kGroups = kTileColumns / 64;
+  static constexpr int kColumns = kTileColumns / 2;
+  static constexpr int kSteps = 8;
   struct State {
     float m[2];
   };
   __device__ void begin(const GemmOutput& o, State& state, int row) const {
     load_mean_squares(state.m, o, row);
   }
-  __device__ void prefetch(State&, int) const {}
-
-  __device__ void finish(const HeadNorms&, const State& state, const float (&d)[32][4], int, int,
-                         std::uint32_t (&words)[2 * kGroups][4]) const {
+  __device__ void step(const GemmOutput& o, const HeadNorms&, State& state, RoundedTile& tile,
+                       int step, int) const {
+    const int half = step / 4, group = step % 4;
+    const float scale = row_scale(state.m[half]);
+    const std::uint32_t* w = tile.words[half] + group;
+    std::uint32_t result[4];
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float scale = row_scale(state.m[half]);
-#pragma unroll
-      for (int group = 0; group < kGroups; ++group) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float* of_gate = d[4 * i + group] + half * 2;
-          const float* of_up = d[16 + 4 * i + group] + half * 2;
-          float gate[2] = {of_gate[0], of_gate[1]};
-          float up[2] = {of_up[0], of_up[1]};
-          round_pair_to_bf16(gate[0], gate[1]);
-          round_pair_to_bf16(up[0], up[1]);
-          words[half * kGroups + group][i] =
-              pack_bf16(silu_times(gate[0], up[0], scale), silu_times(gate[1], up[1], scale));
-        }
-      }
+    for (int i = 0; i < 4; ++i) {
+      const std::uint32_t gate = w[4 * i], up = w[16 + 4 * i];
+      result[i] = pack_bf16(silu_times(low_of(gate), low_of(up), scale),
+                            silu_times(high_of(gate), high_of(up), scale));
     }
+    tile.store(o, half, group, result[0], result[1], result[2], result[3]);
   }
 };
 
 // Four lanes hold a row of a head, each of them both members of the pairs (c, c + 64): groups 0 and
-// 1 of 32 columns are rotated against 2 and 3. Lane q has 8 q .. 8 q + 7 of each.
+// 1 of 32 columns are rotated against 2 and 3. Lane q has 8 q .. 8 q + 7 of each. The scale of a
+// half's head is made in one step; then four turns take four pairs each, one head a step. The
+// tensor cores keep the SM's memory busy, so even what lies there is fetched a turn ahead. The
+// angles of two turns come from farther away: scales of the other half are made meanwhile.
 struct HeadEpilogue {
-  static constexpr bool kAdds = false;
   static constexpr int kPeriod = 8;
-  static constexpr int kGroups = kTileColumns / 32;
-  struct Angles {
-    float4 cosine[2][2], sine[2][2];  // of four columns: [group][first or last four]
-  };
+  static constexpr int kColumns = kTileColumns;
+  static constexpr int kSteps = 26;
+  static constexpr int kHeads = kTileColumns / kHeadWidth;
   struct State {
     float m[2];
     int position[2];
-    Angles angles;  // of the first row
+    float scale[2][kHeads];
+    float4 cosine, sine;  // of the next turn: columns c .. c + 3
+    float4 low, high;     // and the weights of their norm and of those 64 higher, for head 0
   };
   HeadNormRope options;
 
@@ -179,76 +161,95 @@ struct HeadEpilogue {
     }
   }
 
-  __device__ void prefetch(State& state, int lane) const {
-    load(state.angles, state.position[0], lane);
-  }
-
-  __device__ void finish(const HeadNorms& norms, const State& state, float (&d)[32][4],
-                         int column_block, int lane, std::uint32_t (&words)[2 * kGroups][4]) const {
-    constexpr int kHeads = kTileColumns / kHeadWidth;
-    Angles second;
-    load(second, state.position[1], lane);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int head = 0; head < kHeads; ++head) {
-        const int index = column_block * kHeads + head;
-        if (index < options.num_q + options.num_k) {
-          norm_and_rotate(d, head * 4, half, norms[index < options.num_q ? 0 : 1], state.m[half],
-                          half == 0 ? state.angles : second, lane);
-        } else {
-          scale_head(d, head * 4, half, row_scale(state.m[half]));
-        }
-#pragma unroll
-        for (int group = head * 4; group < head * 4 + 4; ++group) {
-          pack_group(d, half, group, words[half * kGroups + group]);
-        }
+  __device__ void step(const GemmOutput& o, const HeadNorms& norms, State& state, RoundedTile& tile,
+                       int step, int lane) const {
+    enum Task { kScale, kTurn, kNothing };
+    struct StepPair {
+      Task task;
+      int half;
+      int which;  // head or turn
+    };
+    constexpr StepPair kPairs[kSteps / 2] = {
+        {kScale, 0, 0},   {kScale, 0, 1}, {kTurn, 0, 0},  {kTurn, 0, 1}, {kScale, 1, 0},
+        {kTurn, 0, 2},    {kTurn, 0, 3},  {kScale, 1, 1}, {kTurn, 1, 0}, {kTurn, 1, 1},
+        {kNothing, 1, 0}, {kTurn, 1, 2},  {kTurn, 1, 3},
+    };
+    const StepPair at = kPairs[step / 2];
+    const bool is_first = step % 2 == 0;
+    if (at.task == kScale) {
+      if (is_first) {
+        state.scale[at.half][at.which] = make_scale(state, tile, at.half, at.which, lane);
+      }
+      if (step == 0) fetch(norms, state, tile, 0, 0, lane);
+    } else if (at.task == kTurn) {
+      const int head = step % 2;
+      turn(norms, state, tile, at.half, at.which, head, lane);
+      if (at.which % 2 == 1) {
+        tile.store(o, at.half, head * 4 + at.which / 2);
+        tile.store(o, at.half, head * 4 + at.which / 2 + 2);
+      }
+      if (!is_first && step < kSteps - 1) {
+        fetch(norms, state, tile, at.half + (at.which + 1) / kTurns, (at.which + 1) % kTurns, lane);
       }
     }
   }
 
  private:
-  __device__ static void scale_head(float (&d)[32][4], int first_group, int half, float scale) {
-#pragma unroll
-    for (int n = 0; n < kHeadWidth / 8; ++n) {
-      float* pair = d[n / 4 * 8 + first_group + n % 4] + half * 2;
-      round_pair_to_bf16(pair[0], pair[1]);
-      pair[0] = __fmul_rn(pair[0], scale);
-      pair[1] = __fmul_rn(pair[1], scale);
-    }
+  static constexpr int kTurns = 4;
+  enum Kind { kQuery, kKey, kValue };
+
+  __device__ Kind kind(const RoundedTile& tile, int head) const {
+    const int index = tile.column_block * kHeads + head;
+    return index < options.num_q ? kQuery : index < options.num_q + options.num_k ? kKey : kValue;
+  }
+  __device__ static int first_column(int turn, int lane) {  // of four
+    return turn / 2 * 32 + (lane & 3) * 8 + turn % 2 * 4;
+  }
+  __device__ static void load(float4& low, float4& high, const float* from) {
+    low = *reinterpret_cast<const float4*>(from);
+    high = *reinterpret_cast<const float4*>(from + kHeadWidth / 2);
+  }
+  __device__ void fetch(const HeadNorms& norms, State& state, const RoundedTile& tile, int half,
+                        int turn, int lane) const {
+    if (kind(tile, 0) == kValue) return;
+    const int column = first_column(turn, lane);
+    const std::int64_t row = state.position[half];
+    load(state.cosine, state.sine, options.rope_table + row * kHeadWidth + column);
+    load(state.low, state.high, norms[kind(tile, 0)] + column);
   }
 
-  __device__ void load(Angles& angles, int position, int lane) const {
-    const float* row = options.rope_table + static_cast<std::int64_t>(position) * kHeadWidth;
-#pragma unroll
-    for (int group = 0; group < 2; ++group) {
-#pragma unroll
-      for (int part = 0; part < 2; ++part) {
-        const float* at = row + group * 32 + (lane & 3) * 8 + part * 4;
-        angles.cosine[group][part] = __ldg(reinterpret_cast<const float4*>(at));
-        angles.sine[group][part] = __ldg(reinterpret_cast<const float4*>(at + kHeadWidth / 2));
-      }
-    }
+  __device__ float make_scale(const State& state, const RoundedTile& tile, int half, int head,
+                              int lane) const {
+    const float m = state.m[half];
+    return kind(tile, head) == kValue
+               ? row_scale(m)
+               : head_scale(add_up(tile.words[half] + head * 4, lane), options.eps, m);
   }
 
-  // The head's sum of squares from the partial sums [i][group] of four lanes, in epilogue_math's
-  // order: its lane t is i here, and its j are the lanes of group 0, then those of group 1. Two
-  // exchanges leave each lane with one i, summed over the lanes.
-  __device__ static float add_up(const float (&sums)[4][2], int lane) {
+  // A head's sum of squares over four lanes, in epilogue_math's order: its lane t is i here, and
+  // its j are the lanes of group 0, then those of group 1. Two exchanges leave each lane with one
+  // i, summed over the lanes.
+  __device__ static float add_up(const std::uint32_t* w, int lane) {
     const bool odd = lane & 1;
     const bool upper = lane & 2;
-    float of_two[2][2];
     float of_i[2];
 #pragma unroll
     for (int group = 0; group < 2; ++group) {
+      float sums[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const std::uint32_t low = w[8 * i + group], high = w[8 * i + group + 2];
+        sums[i] = partial_square_sum(low_of(low), high_of(low), low_of(high), high_of(high));
+      }
+      float of_two[2];
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        const float sent = odd ? sums[i][group] : sums[2 + i][group];
-        const float kept = odd ? sums[2 + i][group] : sums[i][group];
-        of_two[i][group] = __fadd_rn(kept, __shfl_xor_sync(~0U, sent, 1));
+        const float sent = odd ? sums[i] : sums[2 + i];
+        const float kept = odd ? sums[2 + i] : sums[i];
+        of_two[i] = __fadd_rn(kept, __shfl_xor_sync(~0U, sent, 1));
       }
-      const float sent = upper ? of_two[0][group] : of_two[1][group];
-      const float kept = upper ? of_two[1][group] : of_two[0][group];
+      const float sent = upper ? of_two[0] : of_two[1];
+      const float kept = upper ? of_two[1] : of_two[0];
       of_i[group] = __fadd_rn(kept, __shfl_xor_sync(~0U, sent, 2));
     }
     float sum = __fadd_rn(of_i[0], of_i[1]);
@@ -256,39 +257,34 @@ struct HeadEpilogue {
     return __fadd_rn(sum, __shfl_xor_sync(~0U, sum, 1));
   }
 
-  __device__ void norm_and_rotate(float (&d)[32][4], int first_group, int half, const float* weight,
-                                  float m, const Angles& angles, int lane) const {
-    float sums[4][2];
+  __device__ void turn(const HeadNorms& norms, const State& state, RoundedTile& tile, int half,
+                       int turn, int head, int lane) const {
+    std::uint32_t* w = tile.words[half] + head * 4 + 16 * (turn % 2) + turn / 2;
+    const float scale = state.scale[half][head];
+    if (kind(tile, head) == kValue) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-#pragma unroll
-      for (int group = 0; group < 2; ++group) {
-        float* low = d[8 * i + first_group + group] + half * 2;
-        float* high = d[8 * i + first_group + group + 2] + half * 2;
-        round_pair_to_bf16(low[0], low[1]);
-        round_pair_to_bf16(high[0], high[1]);
-        sums[i][group] = partial_square_sum(low[0], low[1], high[0], high[1]);
+      for (int i = 0; i < 16; i += i % 8 == 0 ? 2 : 6) {
+        w[i] = pack_bf16(__fmul_rn(low_of(w[i]), scale), __fmul_rn(high_of(w[i]), scale));
       }
+      return;
     }
-    const float scale = head_scale(add_up(sums, lane), options.eps, m);
-#pragma unroll
-    for (int group = 0; group < 2; ++group) {
-#pragma unroll
-      for (int part = 0; part < 2; ++part) {
-        const float* at = weight + group * 32 + (lane & 3) * 8 + part * 4;
-        const float4 low = *reinterpret_cast<const float4*>(at);
-        const float4 high = *reinterpret_cast<const float4*>(at + kHeadWidth / 2);
-        const float4 cosine = angles.cosine[group][part], sine = angles.sine[group][part];
-        float* a = d[16 * part + first_group + group] + half * 2;  // i = 2 part
-        float* b = d[16 * part + first_group + group + 2] + half * 2;
-        norm_and_rotate_pair(a[0], b[0], scale, low.x, high.x, cosine.x, sine.x);
-        norm_and_rotate_pair(a[1], b[1], scale, low.y, high.y, cosine.y, sine.y);
-        a = d[16 * part + 8 + first_group + group] + half * 2;
-        b = d[16 * part + 8 + first_group + group + 2] + half * 2;
-        norm_and_rotate_pair(a[0], b[0], scale, low.z, high.z, cosine.z, sine.z);
-        norm_and_rotate_pair(a[1], b[1], scale, low.w, high.w, cosine.w, sine.w);
-      }
-    }
+    float4 low = state.low, high = state.high;
+    if (kind(tile, head) != kind(tile, 0)) load(low, high, norms[kKey] + first_column(turn, lane));
+    const float4 &cosine = state.cosine, &sine = state.sine;
+    norm_and_rotate(w[0], w[2], scale, {low.x, low.y}, {high.x, high.y}, {cosine.x, cosine.y},
+                    {sine.x, sine.y});
+    norm_and_rotate(w[8], w[10], scale, {low.z, low.w}, {high.z, high.w}, {cosine.z, cosine.w},
+                    {sine.z, sine.w});
+  }
+  __device__ static void norm_and_rotate(std::uint32_t& low, std::uint32_t& high, float scale,
+                                         float2 low_weight, float2 high_weight, float2 cosine,
+                                         float2 sine) {
+    float a[2] = {low_of(low), high_of(low)};
+    float b[2] = {low_of(high), high_of(high)};
+    norm_and_rotate_pair(a[0], b[0], scale, low_weight.x, high_weight.x, cosine.x, sine.x);
+    norm_and_rotate_pair(a[1], b[1], scale, low_weight.y, high_weight.y, cosine.y, sine.y);
+    low = pack_bf16(a[0], a[1]);
+    high = pack_bf16(b[0], b[1]);
   }
 };
 

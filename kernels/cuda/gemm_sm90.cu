@@ -1,12 +1,9 @@
 // Matrix products with fused epilogues on Hopper.
 //
 // One persistent block an SM computes tiles of 128 x 256 outputs. A producer thread keeps four
-// slices of 64 columns of both operands on their way; two warpgroups multiply 64 x 256 each. The
-// second warpgroup starts every tile a few slices after the first, so that each works on its
-// results while the other multiplies. Both draw on the same ring of slices, so that hides no more
-// of an epilogue than the lag is long; the tensor cores wait for the rest. Results go from
-// registers to memory, sixteen bytes a lane: the copy engine puts the weight's rows into shared
-// memory in such an order that a lane's accumulators are eight neighbouring results.
+// slices of 64 columns of both operands on their way; two warpgroups multiply 64 x 256 each. What
+// is left to do with a tile's sums is done by the same warps between the slices of the next tile
+// (gemm_epilogues_sm90.cuh), whose products run meanwhile.
 
 #include "common/check.hpp"
 #include "kernels/cuda/cuda_check.hpp"
@@ -21,7 +18,6 @@ namespace {
 constexpr int kTileRows = 128;
 constexpr int kSlice = 64;  // of k: 128 bytes, one swizzled row
 constexpr int kStages = 4;
-constexpr int kLag = 2;  // slices between the two warpgroups
 constexpr int kConsumers = 2;
 constexpr int kThreads = (1 + kConsumers) * 128;
 constexpr int kRowsPerGroup = kTileRows / kConsumers;
@@ -97,33 +93,30 @@ __device__ void produce(const Problem& p, SharedMemory& shared) {
   }
 }
 
-// The accumulators d[n][i] of a lane belong to rows `row` + i / 2 * 8. An epilogue may ask for what
-// it reads from memory while the last products run. Results are stored under the next tile's
-// products, one piece a slice: all blocks end their tiles at about the same time, and together they
-// have more to say than the L2 cache takes at once. What a sum adds to is loaded likewise, under
-// the last slices.
+// The accumulators d[n][i] of a lane belong to rows `row` + i / 2 * 8. They are only rounded when a
+// tile ends; what the epilogue makes of them is made and stored step by step between the slices of
+// the next tile. So the tensor cores hardly wait, and the blocks, which all end their tiles at
+// about the same time, do not store all at once, which would be more than the L2 cache takes.
 template <typename Epilogue>
 __device__ void consume(const Problem& p, const Epilogue& epilogue, SharedMemory& shared,
                         int group) {
-  constexpr int kStartBarrier = 1;
-  using Tile = Results<Epilogue::kGroups>;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int warp_row = group * kRowsPerGroup + static_cast<int>(threadIdx.x % 128) / 32 * 16;
   const int tiles = p.row_blocks * p.column_blocks;
+  const bool two_steps_a_slice = p.slices < Epilogue::kSteps;  // else one
   Ring ring;
-  Tile results;
+  RoundedTile rounded;
+  typename Epilogue::State state;
   const auto release = [&](int stage) {
     __syncwarp();
     if (lane == 0) hopper::arrive(hopper::shared_address(&shared.empty[stage]));
   };
-  for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
-    const TileIndex at = tile_index(p, tile);
-    const int row = at.row_block * kTileRows + warp_row + lane / 4;
-    typename Epilogue::State state;
-    epilogue.begin(p.output, state, row);
-    float d[32][4];
+  const int first_tile = static_cast<int>(blockIdx.x);
+  for (int tile = first_tile; tile < tiles; tile += static_cast<int>(gridDim.x)) {
+    float d[kTileColumns / 8][4];
+    int slice = 0;
     int previous = 0;
-    const auto start_products = [&](bool accumulate) {
+    const auto multiply = [&] {
       hopper::wait(hopper::shared_address(&shared.full[ring.stage]), ring.parity);
       const std::uint64_t in = hopper::descriptor(
           hopper::shared_address(shared.in[ring.stage]) + group * kRowsPerGroup * 128, kGroupBytes,
@@ -133,47 +126,36 @@ __device__ void consume(const Problem& p, const Epilogue& epilogue, SharedMemory
       hopper::products_begin();
 #pragma unroll
       for (int i = 0; i < kSlice / 16; ++i) {
-        hopper::product(d, in + i * 2, weight + i * 2, i > 0 || accumulate);
+        hopper::product(d, in + i * 2, weight + i * 2, i > 0 || slice > 0);
       }
       hopper::products_commit();
-    };
-    const auto end_slice = [&](bool first) {
-      if (!first) {
+      if (slice > 0) {
         hopper::products_wait<1>();
         release(previous);
       }
       previous = ring.stage;
       ring.advance();
+      ++slice;
     };
-    if (group == 1) hopper::sync_named(kStartBarrier, kConsumers * 128);
 #pragma unroll
-    for (int slice = 0; slice < Tile::kPieces; ++slice) {
-      const bool more = slice < p.slices;
-      if (more) start_products(slice > 0);
-      results.store(p.output, slice);
-      if (more) end_slice(slice == 0);
-      if (group == 0 && slice == kLag) hopper::arrive_named(kStartBarrier, kConsumers * 128);
+    for (int step = 0; step < Epilogue::kSteps; ++step) {
+      if (slice < p.slices && (step % 2 == 0 || !two_steps_a_slice)) multiply();
+      if (tile != first_tile) epilogue.step(p.output, shared.norms, state, rounded, step, lane);
     }
-    results.aim(p.output, row, at.column_block, lane);
-    constexpr int kLoads = Epilogue::kAdds ? Tile::kPieces : 0;
-    for (int slice = Tile::kPieces; slice < p.slices - kLoads; ++slice) {
-      start_products(true);
-      end_slice(false);
-    }
-#pragma unroll
-    for (int piece = 0; piece < kLoads; ++piece) {
-      start_products(true);
-      results.load(p.output, piece);
-      end_slice(false);
-    }
-    epilogue.prefetch(state, lane);
+    while (slice < p.slices) multiply();
+    const TileIndex at = tile_index(p, tile);
+    const int row = at.row_block * kTileRows + warp_row + lane / 4;
+    rounded.aim(p.output, row, at.column_block, Epilogue::kColumns, lane);
+    epilogue.begin(p.output, state, row);
     hopper::products_wait<0>();
     hopper::products_ready(d);
     release(previous);
-    epilogue.finish(shared.norms, state, d, at.column_block, lane, results.words);
+    rounded.round(d);
   }
 #pragma unroll
-  for (int piece = 0; piece < Tile::kPieces; ++piece) results.store(p.output, piece);
+  for (int step = 0; step < Epilogue::kSteps; ++step) {
+    epilogue.step(p.output, shared.norms, state, rounded, step, lane);
+  }
 }
 
 __device__ void copy_norms(const HeadEpilogue& epilogue, SharedMemory& shared) {
@@ -205,14 +187,16 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x == 0) produce<Epilogue>(p, shared);
   } else {
     hopper::take_registers<240>();
-    consume(p, epilogue, shared, static_cast<int>(threadIdx.x / 128) - 1);
+    // Of the warp, not the thread: so the compiler keeps it in a uniform register.
+    const auto group = __shfl_sync(~0U, threadIdx.x / 128, 0) - 1;
+    consume(p, epilogue, shared, static_cast<int>(group));
   }
 }
 
 template <typename Epilogue>
 void launch(const FusedGemmArguments& a, std::int64_t out_stride, const Epilogue& epilogue,
             int num_sms, cudaStream_t stream) {
-  CHECK(a.n % kTileColumns == 0 && a.k % kSlice == 0 && a.k / kSlice > kLag);
+  CHECK(a.n % kTileColumns == 0 && a.k % kSlice == 0);
   if (a.rows == 0) return;
   const auto row_blocks = static_cast<int>((a.rows + kTileRows - 1) / kTileRows);
   const auto column_blocks = static_cast<int>(a.n / kTileColumns);
@@ -241,20 +225,14 @@ void launch(const FusedGemmArguments& a, std::int64_t out_stride, const Epilogue
 }  // namespace
 
 bool fused_gemm_supports(int compute_capability, std::int64_t n, std::int64_t k) {
-  return compute_capability == 90 && n % kTileColumns == 0 && k % kSlice == 0 && k / kSlice > kLag;
+  return compute_capability == 90 && n % kTileColumns == 0 && k % kSlice == 0;
 }
 
 void launch_plain_gemm(const FusedGemmArguments& arguments, int num_sms, cudaStream_t stream) {
   launch(arguments, arguments.n, PlainEpilogue{}, num_sms, stream);
 }
 
-bool sum_gemm_supports(int compute_capability, std::int64_t n, std::int64_t k) {
-  return fused_gemm_supports(compute_capability, n, k) &&
-         k / kSlice >= 2 * Results<SumEpilogue::kGroups>::kPieces;
-}
-
 void launch_sum_gemm(const FusedGemmArguments& arguments, int num_sms, cudaStream_t stream) {
-  CHECK(arguments.k / kSlice >= 2 * Results<SumEpilogue::kGroups>::kPieces);
   launch(arguments, arguments.n, SumEpilogue{}, num_sms, stream);
 }
 

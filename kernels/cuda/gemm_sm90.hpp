@@ -43,9 +43,7 @@ struct HeadNormRope {
 void launch_qk_norm_rope_gemm(const FusedGemmArguments& arguments, const HeadNormRope& options,
                               int num_sms, cudaStream_t stream);
 
-// out [rows, n] += in * W^T, the product rounded to bf16 before it is added. Takes k of 2,048 and
-// more.
-bool sum_gemm_supports(int compute_capability, std::int64_t n, std::int64_t k);
+// out [rows, n] += in * W^T, the product rounded to bf16 before it is added.
 void launch_sum_gemm(const FusedGemmArguments& arguments, int num_sms, cudaStream_t stream);
 
 // out [rows, n] = in * W^T, to compare with other libraries.

@@ -110,6 +110,15 @@ __device__ inline void copy_box(std::uint32_t to, const CUtensorMap* map, std::u
       : "memory");
 }
 
+// Adds eight bf16 numbers to those in global memory, each rounded to nearest.
+__device__ inline void add_bf16(void* to, std::uint32_t a, std::uint32_t b, std::uint32_t c,
+                                std::uint32_t d) {
+  asm volatile("red.relaxed.gpu.global.add.noftz.v4.bf16x2 [%0], {%1, %2, %3, %4};" ::"l"(
+                   __cvta_generic_to_global(to)),
+               "r"(a), "r"(b), "r"(c), "r"(d)
+               : "memory");
+}
+
 // Orders memory that threads wrote before what the copy engine reads from it, and the reverse.
 __device__ inline void fence_copies() { asm volatile("fence.proxy.async;" ::: "memory"); }
 

@@ -149,81 +149,93 @@ TEST_F(FusedGemm, HeadsAreNormalisedAndRotated) {
   }
 }
 
-// Enough rows that every block has several tiles; the last row block is not full.
-TEST_F(FusedGemm, ManyTilesHaveTheBitsOfTheLibrary) {
-  constexpr std::int64_t kRows = 4999, kColumns = 2048, kWidth = 1024;
-  constexpr int kHeads = kColumns / 128;
-  Operands operands(kRows, kColumns, kWidth);
-  constexpr std::size_t kCount = std::size_t{kRows} * kColumns;
-  DeviceArray<std::uint16_t> product(kCount), ours(kCount);
+// Enough rows that every block has several tiles, so that a tile's results are worked on under the
+// next one's products: of fewer slices than an epilogue has steps, of more, and of more than half
+// as many. The last row block is not full.
+constexpr std::int64_t kManyRows = 4999;
+constexpr std::int64_t kWidths[] = {512, 1024, 2048};
+
+void multiply_by_library(DeviceArray<std::uint16_t>& out, Operands& operands, std::int64_t n,
+                         std::int64_t k, bool accumulate = false) {
   Gemm("/dev/null")
-      .multiply({.out = product.data<Bf16>(),
+      .multiply({.out = out.data<Bf16>(),
                  .in = operands.in.data<Bf16>(),
                  .weight = operands.weight.data<Bf16>(),
-                 .rows = kRows,
-                 .n = kColumns,
-                 .k = kWidth},
+                 .rows = kManyRows,
+                 .n = n,
+                 .k = k,
+                 .accumulate = accumulate},
                 nullptr);
-  launch_plain_gemm(operands.arguments(ours, kRows), num_sms_, nullptr);
-  EXPECT_EQ(ours.host(), product.host());
+}
 
-  DeviceArray<std::uint16_t> gated(kCount / 2), ours_gated(kCount / 2);
-  launch_swiglu(gated.data<Bf16>(), product.data<Bf16>(), operands.squares.data(), kRows,
-                kColumns / 2, nullptr);
-  launch_swiglu_gemm(operands.arguments(ours_gated, kRows), num_sms_, nullptr);
-  EXPECT_EQ(ours_gated.host(), gated.host());
+TEST_F(FusedGemm, ProductsAndSwigluHaveTheBitsOfTheLibrary) {
+  constexpr std::int64_t kColumns = 2048;
+  constexpr std::size_t kCount = std::size_t{kManyRows} * kColumns;
+  for (const std::int64_t width : kWidths) {
+    Operands operands(kManyRows, kColumns, width);
+    DeviceArray<std::uint16_t> product(kCount), ours(kCount);
+    DeviceArray<std::uint16_t> gated(kCount / 2), ours_gated(kCount / 2);
+    multiply_by_library(product, operands, kColumns, width);
+    launch_plain_gemm(operands.arguments(ours, kManyRows), num_sms_, nullptr);
+    EXPECT_EQ(ours.host(), product.host()) << "k " << width;
 
-  const std::vector<float> norm = random_weights(128, 5);
-  DeviceArray<float> device_norm(norm), table(4096 * 128);
+    launch_swiglu(gated.data<Bf16>(), product.data<Bf16>(), operands.squares.data(), kManyRows,
+                  kColumns / 2, nullptr);
+    launch_swiglu_gemm(operands.arguments(ours_gated, kManyRows), num_sms_, nullptr);
+    EXPECT_EQ(ours_gated.host(), gated.host()) << "k " << width;
+  }
+}
+
+// 11 q, 2 k and 3 other heads: tiles of one kind and of two.
+TEST_F(FusedGemm, HeadsHaveTheBitsOfTheLibrary) {
+  constexpr std::int64_t kColumns = 2048;
+  constexpr std::size_t kCount = std::size_t{kManyRows} * kColumns;
+  const std::vector<float> q_norm = random_weights(128, 5), k_norm = random_weights(128, 6);
+  DeviceArray<float> device_q(q_norm), device_k(k_norm), table(4096 * 128);
   launch_rope_table(table.data(), 4096, kTheta, nullptr);
-  std::vector<std::int32_t> positions(kRows);
+  std::vector<std::int32_t> positions(kManyRows);
   for (std::size_t i = 0; i < positions.size(); ++i) {
     positions[i] = static_cast<std::int32_t>(i * 131 % 4096);
   }
   DeviceArray<std::int32_t> device_positions(positions);
-  launch_qk_norm_rope_gemm(operands.arguments(ours, kRows),
-                           {.num_q = kHeads - 4,
-                            .num_k = 2,
-                            .q_norm = device_norm.data(),
-                            .k_norm = device_norm.data(),
-                            .positions = device_positions.data(),
-                            .rope_table = table.data()},
-                           num_sms_, nullptr);
-  launch_qk_norm_rope({.heads = product.data<Bf16>(),
-                       .row_stride = kColumns,
-                       .rows = kRows,
-                       .num_q = kHeads - 4,
-                       .num_k = 2,
-                       .num_v = 2,
-                       .q_norm = device_norm.data(),
-                       .k_norm = device_norm.data(),
-                       .mean_squares = operands.squares.data(),
-                       .positions = device_positions.data(),
-                       .rope_table = table.data()},
-                      nullptr);
-  EXPECT_EQ(ours.host(), product.host());
+  for (const std::int64_t width : kWidths) {
+    Operands operands(kManyRows, kColumns, width);
+    DeviceArray<std::uint16_t> heads(kCount), ours(kCount);
+    multiply_by_library(heads, operands, kColumns, width);
+    launch_qk_norm_rope_gemm(operands.arguments(ours, kManyRows),
+                             {.num_q = 11,
+                              .num_k = 2,
+                              .q_norm = device_q.data(),
+                              .k_norm = device_k.data(),
+                              .positions = device_positions.data(),
+                              .rope_table = table.data()},
+                             num_sms_, nullptr);
+    launch_qk_norm_rope({.heads = heads.data<Bf16>(),
+                         .row_stride = kColumns,
+                         .rows = kManyRows,
+                         .num_q = 11,
+                         .num_k = 2,
+                         .num_v = 3,
+                         .q_norm = device_q.data(),
+                         .k_norm = device_k.data(),
+                         .mean_squares = operands.squares.data(),
+                         .positions = device_positions.data(),
+                         .rope_table = table.data()},
+                        nullptr);
+    EXPECT_EQ(ours.host(), heads.host()) << "k " << width;
+  }
 }
 
-// A k of as few slices as it takes, and one of more; several tiles a block.
 TEST_F(FusedGemm, SumsHaveTheBitsOfTheLibrary) {
   constexpr std::int64_t kColumns = 1024;
-  for (const auto& [rows, width] :
-       {std::pair<std::int64_t, std::int64_t>{4999, 2048}, {300, 3072}}) {
-    Operands operands(rows, kColumns, width);
+  for (const std::int64_t width : kWidths) {
+    Operands operands(kManyRows, kColumns, width);
     const std::vector<std::uint16_t> before =
-        random_bf16(static_cast<std::size_t>(rows * kColumns), 4);
+        random_bf16(static_cast<std::size_t>(kManyRows * kColumns), 4);
     DeviceArray<std::uint16_t> sum(before), ours(before);
-    Gemm("/dev/null")
-        .multiply({.out = sum.data<Bf16>(),
-                   .in = operands.in.data<Bf16>(),
-                   .weight = operands.weight.data<Bf16>(),
-                   .rows = rows,
-                   .n = kColumns,
-                   .k = width,
-                   .accumulate = true},
-                  nullptr);
-    launch_sum_gemm(operands.arguments(ours, rows), num_sms_, nullptr);
-    EXPECT_EQ(ours.host(), sum.host()) << rows << " rows, k " << width;
+    multiply_by_library(sum, operands, kColumns, width, true);
+    launch_sum_gemm(operands.arguments(ours, kManyRows), num_sms_, nullptr);
+    EXPECT_EQ(ours.host(), sum.host()) << "k " << width;
   }
 }
 
