@@ -149,10 +149,11 @@ TEST_F(FusedGemm, HeadsAreNormalisedAndRotated) {
   }
 }
 
-// Enough rows that every block has several tiles, so that a tile's results are worked on under the
-// next one's products: of fewer slices than an epilogue has steps, of more, and of more than half
-// as many. The last row block is not full.
-constexpr std::int64_t kManyRows = 4999;
+// So few blocks that each has several tiles, and a tile's results are worked on under the next
+// one's products. These have 8, 16 and 32 slices, the epilogues 8, 16 or 26 steps. The last row
+// block is not full.
+constexpr int kFewBlocks = 8;
+constexpr std::int64_t kManyRows = 999;
 constexpr std::int64_t kWidths[] = {512, 1024, 2048};
 
 void multiply_by_library(DeviceArray<std::uint16_t>& out, Operands& operands, std::int64_t n,
@@ -169,26 +170,26 @@ void multiply_by_library(DeviceArray<std::uint16_t>& out, Operands& operands, st
 }
 
 TEST_F(FusedGemm, ProductsAndSwigluHaveTheBitsOfTheLibrary) {
-  constexpr std::int64_t kColumns = 2048;
+  constexpr std::int64_t kColumns = 1024;
   constexpr std::size_t kCount = std::size_t{kManyRows} * kColumns;
   for (const std::int64_t width : kWidths) {
     Operands operands(kManyRows, kColumns, width);
     DeviceArray<std::uint16_t> product(kCount), ours(kCount);
     DeviceArray<std::uint16_t> gated(kCount / 2), ours_gated(kCount / 2);
     multiply_by_library(product, operands, kColumns, width);
-    launch_plain_gemm(operands.arguments(ours, kManyRows), num_sms_, nullptr);
+    launch_plain_gemm(operands.arguments(ours, kManyRows), kFewBlocks, nullptr);
     EXPECT_EQ(ours.host(), product.host()) << "k " << width;
 
     launch_swiglu(gated.data<Bf16>(), product.data<Bf16>(), operands.squares.data(), kManyRows,
                   kColumns / 2, nullptr);
-    launch_swiglu_gemm(operands.arguments(ours_gated, kManyRows), num_sms_, nullptr);
+    launch_swiglu_gemm(operands.arguments(ours_gated, kManyRows), kFewBlocks, nullptr);
     EXPECT_EQ(ours_gated.host(), gated.host()) << "k " << width;
   }
 }
 
-// 11 q, 2 k and 3 other heads: tiles of one kind and of two.
+// 3 q, 2 k and 3 other heads: tiles of one kind and of two.
 TEST_F(FusedGemm, HeadsHaveTheBitsOfTheLibrary) {
-  constexpr std::int64_t kColumns = 2048;
+  constexpr std::int64_t kColumns = 1024;
   constexpr std::size_t kCount = std::size_t{kManyRows} * kColumns;
   const std::vector<float> q_norm = random_weights(128, 5), k_norm = random_weights(128, 6);
   DeviceArray<float> device_q(q_norm), device_k(k_norm), table(4096 * 128);
@@ -203,17 +204,17 @@ TEST_F(FusedGemm, HeadsHaveTheBitsOfTheLibrary) {
     DeviceArray<std::uint16_t> heads(kCount), ours(kCount);
     multiply_by_library(heads, operands, kColumns, width);
     launch_qk_norm_rope_gemm(operands.arguments(ours, kManyRows),
-                             {.num_q = 11,
+                             {.num_q = 3,
                               .num_k = 2,
                               .q_norm = device_q.data(),
                               .k_norm = device_k.data(),
                               .positions = device_positions.data(),
                               .rope_table = table.data()},
-                             num_sms_, nullptr);
+                             kFewBlocks, nullptr);
     launch_qk_norm_rope({.heads = heads.data<Bf16>(),
                          .row_stride = kColumns,
                          .rows = kManyRows,
-                         .num_q = 11,
+                         .num_q = 3,
                          .num_k = 2,
                          .num_v = 3,
                          .q_norm = device_q.data(),
@@ -234,7 +235,7 @@ TEST_F(FusedGemm, SumsHaveTheBitsOfTheLibrary) {
         random_bf16(static_cast<std::size_t>(kManyRows * kColumns), 4);
     DeviceArray<std::uint16_t> sum(before), ours(before);
     multiply_by_library(sum, operands, kColumns, width, true);
-    launch_sum_gemm(operands.arguments(ours, kManyRows), num_sms_, nullptr);
+    launch_sum_gemm(operands.arguments(ours, kManyRows), kFewBlocks, nullptr);
     EXPECT_EQ(ours.host(), sum.host()) << "k " << width;
   }
 }
