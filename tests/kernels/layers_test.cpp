@@ -58,16 +58,8 @@ class Layers : public GpuTest {
       if ((bits & 0x7F80) == 0x7F80) GTEST_FAIL() << what << ": not finite";
     }
   }
-};
 
-// From RoPE on: the first step leaves v as only the kernel behind it does one by one.
-TEST_F(Layers, OneLayerStepByStep) {
-  LayersCase layers(kShape06B, 1);
-  for (int end = 2; end <= kLayerSteps; ++end) compare(layers, {24}, 0, end);
-}
-
-TEST_F(Layers, HaveTheBitsOfTheirKernels) {
-  for (const kernels::EncoderShape& shape : {kShape06B, kShape4B, kShape8B}) {
+  static void compare_mixes_of_lengths(const kernels::EncoderShape& shape) {
     LayersCase layers(shape, 3);
     for (const std::vector<std::int32_t>& lengths : {std::vector<std::int32_t>{1},
                                                      {8},
@@ -83,7 +75,17 @@ TEST_F(Layers, HaveTheBitsOfTheirKernels) {
       compare(layers, lengths, 0, layers.num_steps());
     }
   }
+};
+
+// From RoPE on: the first step leaves v as only the kernel behind it does one by one.
+TEST_F(Layers, OneLayerStepByStep) {
+  LayersCase layers(kShape06B, 1);
+  for (int end = 2; end <= kLayerSteps; ++end) compare(layers, {24}, 0, end);
 }
+
+TEST_F(Layers, HaveTheBitsOfTheirKernels06B) { compare_mixes_of_lengths(kShape06B); }
+TEST_F(Layers, HaveTheBitsOfTheirKernels4B) { compare_mixes_of_lengths(kShape4B); }
+TEST_F(Layers, HaveTheBitsOfTheirKernels8B) { compare_mixes_of_lengths(kShape8B); }
 
 // From after one layer's attention to before the next one's.
 TEST_F(Layers, BetweenTwoAttentions) {
