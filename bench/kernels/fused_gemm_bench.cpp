@@ -22,6 +22,7 @@
 #include "bench/peers.hpp"
 #include "bench/program.hpp"
 #include "kernels/cuda/cuda_check.hpp"
+#include "kernels/cuda/fused_choice.hpp"
 #include "kernels/cuda/gemm.hpp"
 #include "kernels/cuda/gemm_sm90.hpp"
 #include "kernels/cuda/operations.hpp"
@@ -40,15 +41,22 @@ constexpr std::int64_t kPositions = 8192;
 struct Shape {
   const char* name;
   std::int64_t n, k;
-  int num_q, num_k;  // heads to normalise; none: SwiGLU; fewer: a sum
+  FusedKind kind;
+  int num_q = 0, num_k = 0;  // heads to normalise
 };
 constexpr Shape kShapes[] = {
-    {"0.6B gate_up", 6144, 1024, 0, 0}, {"0.6B qkv", 4096, 1024, 16, 8},
-    {"4B gate_up", 19456, 2560, 0, 0},  {"4B qkv", 6144, 2560, 32, 8},
-    {"8B gate_up", 24576, 4096, 0, 0},  {"8B qkv", 6144, 4096, 32, 8},
-    {"0.6B o", 1024, 2048, -1, 0},      {"0.6B down", 1024, 3072, -1, 0},
-    {"4B o", 2560, 4096, -1, 0},        {"4B down", 2560, 9728, -1, 0},
-    {"8B o", 4096, 4096, -1, 0},        {"8B down", 4096, 12288, -1, 0},
+    {"0.6B gate_up", 6144, 1024, FusedKind::kSwiglu},
+    {"0.6B qkv", 4096, 1024, FusedKind::kHeads, 16, 8},
+    {"4B gate_up", 19456, 2560, FusedKind::kSwiglu},
+    {"4B qkv", 6144, 2560, FusedKind::kHeads, 32, 8},
+    {"8B gate_up", 24576, 4096, FusedKind::kSwiglu},
+    {"8B qkv", 6144, 4096, FusedKind::kHeads, 32, 8},
+    {"0.6B o", 1024, 2048, FusedKind::kSum},
+    {"0.6B down", 1024, 3072, FusedKind::kSum},
+    {"4B o", 2560, 4096, FusedKind::kSum},
+    {"4B down", 2560, 9728, FusedKind::kSum},
+    {"8B o", 4096, 4096, FusedKind::kSum},
+    {"8B down", 4096, 12288, FusedKind::kSum},
 };
 
 template <typename T>
@@ -91,8 +99,8 @@ class Case {
                           cudaMemcpyHostToDevice));
   }
 
-  bool is_swiglu() const { return shape_.num_q == 0; }
-  bool is_sum() const { return shape_.num_q < 0; }
+  bool is_swiglu() const { return shape_.kind == FusedKind::kSwiglu; }
+  bool is_sum() const { return shape_.kind == FusedKind::kSum; }
   std::int64_t out_width() const { return is_swiglu() ? shape_.n / 2 : shape_.n; }
 
   void run_cublas(Bf16* out, bool accumulate = false) {
