@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <csignal>
 #include <utility>
 
 #include "common/check.hpp"
@@ -56,6 +57,15 @@ bool means_not_ready(const RedisValue& value) {
 
 RedisValue connection_error(const std::string& why) {
   return {.kind = RedisValue::Kind::kError, .integer = 0, .text = why, .items = {}};
+}
+
+// hiredis writes without MSG_NOSIGNAL: a write to a server that has just died must fail, not end
+// this process.
+void block_broken_pipes() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGPIPE);
+  CHECK(pthread_sigmask(SIG_BLOCK, &signals, nullptr) == 0);
 }
 
 }  // namespace
@@ -157,6 +167,7 @@ RedisClient::RedisClient(RedisOptions options) : options_(std::move(options)) {
 RedisClient::~RedisClient() = default;
 
 void RedisClient::connect(Clock::time_point now) {
+  block_broken_pipes();
   broken_.clear();
   heard_at_ = now;
   connection_ = std::make_unique<Connection>();

@@ -39,7 +39,8 @@ struct RedisOptions {
 };
 
 // One pipelined connection to a Redis server, on one thread, inside somebody else's poll loop.
-// Reconnects by itself with back-off. Answers come in the order of the commands.
+// Reconnects by itself with back-off. Answers come in the order of the commands. Blocks SIGPIPE for
+// its thread.
 class RedisClient {
  public:
   using Callback = std::function<void(RedisValue)>;

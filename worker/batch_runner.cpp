@@ -27,7 +27,9 @@ std::int64_t to_ns(Clock::time_point time) {
 struct PackedIds {
   explicit PackedIds(const protocol::Batch& batch) {
     input_ids.resize(batch.payload.size() / sizeof(std::int32_t));
-    std::memcpy(input_ids.data(), batch.payload.data(), input_ids.size() * sizeof(std::int32_t));
+    if (!input_ids.empty()) {
+      std::memcpy(input_ids.data(), batch.payload.data(), input_ids.size() * sizeof(std::int32_t));
+    }
     cu_seqlens.reserve(batch.lengths.size() + 1);
     std::int64_t end = 0;
     cu_seqlens.push_back(0);

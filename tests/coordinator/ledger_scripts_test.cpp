@@ -1,8 +1,11 @@
 #include "coordinator/ledger_scripts.hpp"
 
 #include <gtest/gtest.h>
+#include <poll.h>
 
+#include <csignal>
 #include <filesystem>
+#include <thread>
 
 #include "common/check.hpp"
 #include "common/log.hpp"
@@ -191,6 +194,34 @@ TEST_F(LedgerScriptsTest, UrlsAreChecked) {
   EXPECT_NO_THROW({ RedisClient other({.url = "redis://:pw@host:1234/5"}); });
   EXPECT_THROW(RedisClient({.url = "http://host"}), FatalError);
   EXPECT_THROW(RedisClient({.url = "redis://host:port"}), FatalError);
+}
+
+// The server dies while an answer of it is unread and the next command not yet sent.
+TEST_F(LedgerScriptsTest, AWriteToAServerThatHasDiedIsNoSignal) {
+  const std::string info = call({.args = {"INFO", "server"}}).text;
+  const auto at = info.find("process_id:");
+  ASSERT_NE(at, std::string::npos);
+  const pid_t pid = std::stoi(info.substr(at + std::string_view("process_id:").size()));
+  int answers = 0;
+  const auto count = [&answers](const RedisValue&) { ++answers; };
+  client->run({.args = {"PING"}}, count);
+  auto descriptor = client->descriptor();
+  descriptor.writable = true;
+  client->handle(descriptor);
+  pollfd socket{.fd = descriptor.fd, .events = POLLIN, .revents = 0};
+  ASSERT_EQ(poll(&socket, 1, 20'000), 1) << "the first answer";
+  client->run({.args = {"PING"}}, count);
+  ASSERT_EQ(kill(pid, SIGKILL), 0);
+  socket.events = 0;
+  ASSERT_EQ(poll(&socket, 1, 20'000), 1) << "the end of the connection";
+  descriptor.readable = true;
+  client->handle(descriptor);
+  EXPECT_EQ(answers, 1);
+  EXPECT_FALSE(client->ready());
+  std::this_thread::sleep_for(1s);  // The server is started again at most once a second.
+  server->restart_if_ended();
+  EXPECT_EQ(call({.args = {"PING"}}).text, "PONG");
+  EXPECT_EQ(answers, 2) << "a command that was not answered is sent again";
 }
 
 }  // namespace
