@@ -127,7 +127,9 @@ class CudaBackend final : public Backend {
   void time_parted_sum(const Gemm::Tuning& shape);
   FusedGemmArguments fused_probe(const Gemm::Tuning& shape, Bf16* out, const Bf16* in,
                                  std::int64_t rows) const;
-  void time_sum(const Gemm::Tuning& shape, Bf16* out, Bf16* in);
+  void time_sum(const FusedChoice::Shape& shape, const Bf16* weight, Bf16* out, const Bf16* in,
+                const FusedChoice::Run& ours);
+  void time_fused_sum(const Gemm::Tuning& shape, Bf16* out, Bf16* in);
   void time_fused_swiglu(const Gemm::Tuning& shape, Bf16* out, Bf16* in);
   void time_fused_heads(const Gemm::Tuning& shape, Bf16* out, Bf16* in,
                         const AttentionShape& heads);

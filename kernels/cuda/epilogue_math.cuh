@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/quad.cuh"
+
 namespace tessera::kernels::cuda {
 
 // The sum of squares of a row is that of 4 x 8 partial sums: partial [g][c] covers the pieces
@@ -21,7 +23,7 @@ __device__ inline float add_squares(float sum, const uint4& piece) {
   const std::uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};
 #pragma unroll
   for (const std::uint32_t word : words) {
-    const float low = __uint_as_float(word << 16), high = __uint_as_float(word & 0xFFFF0000U);
+    const float low = low_of(word), high = high_of(word);
     sum = __fmaf_rn(high, high, __fmaf_rn(low, low, sum));
   }
   return sum;

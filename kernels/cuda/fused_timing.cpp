@@ -28,7 +28,7 @@ void CudaBackend::time_fused_products(const BatchLimits& limits, const EncoderSh
     DeviceBuffer out(rows * static_cast<std::size_t>(t.n) * sizeof(Bf16), "timing products");
     launch_fill_random(in.as<Bf16>(), t.max_rows * t.k, 1, compute_.get());
     if (t.accumulate) {
-      time_sum(t, out.as<Bf16>(), in.as<Bf16>());
+      time_fused_sum(t, out.as<Bf16>(), in.as<Bf16>());
       continue;
     }
     launch_mean_squares(squares_->as<float>(), in.as<Bf16>(), t.max_rows, t.k, 0, compute_.get());
@@ -47,7 +47,6 @@ void CudaBackend::time_parted_sum(const Gemm::Tuning& t) {
   DeviceBuffer in(static_cast<std::size_t>(kRows * t.k) * sizeof(Bf16), "timing products");
   DeviceBuffer out(static_cast<std::size_t>(kRows * t.n) * sizeof(Bf16), "timing products");
   launch_fill_random(in.as<Bf16>(), kRows * t.k, 1, compute_.get());
-  cuda_check(cudaMemsetAsync(out.data(), 0, out.bytes(), compute_.get()));
   const auto parted = [&](std::int64_t rows) {
     launch_small_gemm({.form = SmallGemmArguments::Form::kAdd,
                        .out = out.as<Bf16>(),
@@ -58,18 +57,8 @@ void CudaBackend::time_parted_sum(const Gemm::Tuning& t) {
                        .k = t.k},
                       properties_.multiProcessorCount, compute_.get());
   };
-  const auto whole = [&](std::int64_t rows) {
-    gemm_.multiply({.out = out.as<Bf16>(),
-                    .in = in.as<Bf16>(),
-                    .weight = t.weight,
-                    .rows = rows,
-                    .n = t.n,
-                    .k = t.k,
-                    .accumulate = true},
-                   compute_.get());
-  };
-  fused_.time({.kind = FusedKind::kParts, .n = t.n, .k = t.k, .max_rows = kRows}, parted, whole,
-              compute_.get());
+  time_sum({.kind = FusedKind::kParts, .n = t.n, .k = t.k, .max_rows = kRows}, t.weight,
+           out.as<Bf16>(), in.as<Bf16>(), parted);
 }
 
 FusedGemmArguments CudaBackend::fused_probe(const Gemm::Tuning& t, Bf16* out, const Bf16* in,
@@ -83,24 +72,30 @@ FusedGemmArguments CudaBackend::fused_probe(const Gemm::Tuning& t, Bf16* out, co
           .k = t.k};
 }
 
-void CudaBackend::time_sum(const Gemm::Tuning& t, Bf16* out, Bf16* in) {
-  const auto ours = [&](std::int64_t rows) {
-    launch_sum_gemm(fused_probe(t, out, in, rows), properties_.multiProcessorCount, compute_.get());
-  };
+// A sum of ours, into out, beside cuBLASLt's.
+void CudaBackend::time_sum(const FusedChoice::Shape& shape, const Bf16* weight, Bf16* out,
+                           const Bf16* in, const FusedChoice::Run& ours) {
   const auto library = [&](std::int64_t rows) {
     gemm_.multiply({.out = out,
                     .in = in,
-                    .weight = t.weight,
+                    .weight = weight,
                     .rows = rows,
-                    .n = t.n,
-                    .k = t.k,
+                    .n = shape.n,
+                    .k = shape.k,
                     .accumulate = true},
                    compute_.get());
   };
-  cuda_check(cudaMemsetAsync(out, 0, static_cast<std::size_t>(t.max_rows * t.n) * sizeof(Bf16),
-                             compute_.get()));
-  fused_.time({.kind = FusedKind::kSum, .n = t.n, .k = t.k, .max_rows = t.max_rows}, ours, library,
-              compute_.get());
+  cuda_check(cudaMemsetAsync(
+      out, 0, static_cast<std::size_t>(shape.max_rows * shape.n) * sizeof(Bf16), compute_.get()));
+  fused_.time(shape, ours, library, compute_.get());
+}
+
+void CudaBackend::time_fused_sum(const Gemm::Tuning& t, Bf16* out, Bf16* in) {
+  const auto fused = [&](std::int64_t rows) {
+    launch_sum_gemm(fused_probe(t, out, in, rows), properties_.multiProcessorCount, compute_.get());
+  };
+  time_sum({.kind = FusedKind::kSum, .n = t.n, .k = t.k, .max_rows = t.max_rows}, t.weight, out, in,
+           fused);
 }
 
 void CudaBackend::time_fused_swiglu(const Gemm::Tuning& t, Bf16* out, Bf16* in) {

@@ -66,9 +66,6 @@ struct RoundedTile {
   }
 };
 
-__device__ inline float low_of(std::uint32_t pair) { return __uint_as_float(pair << 16); }
-__device__ inline float high_of(std::uint32_t pair) { return __uint_as_float(pair & 0xFFFF0000U); }
-
 struct PlainEpilogue {
   static constexpr int kPeriod = 8;
   static constexpr int kColumns = kTileColumns;  // of results
@@ -84,12 +81,7 @@ struct PlainEpilogue {
 // The product is rounded before it is added, as elsewhere. The L2 cache adds: a lane that waited
 // for the old values would keep the next products waiting. Each result is added to once, so the
 // order of blocks does not show; a sum of two bf16 numbers rounds alike by way of float or not.
-struct SumEpilogue {
-  static constexpr int kPeriod = 8;
-  static constexpr int kColumns = kTileColumns;
-  static constexpr int kSteps = 16;
-  struct State {};
-  __device__ void begin(const GemmOutput&, State&, int) const {}
+struct SumEpilogue : PlainEpilogue {
   __device__ void step(const GemmOutput& o, const HeadNorms&, State&, RoundedTile& tile, int step,
                        int) const {
     const int half = step / 8, group = step % 8;

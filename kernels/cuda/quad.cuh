@@ -12,6 +12,8 @@ __device__ inline std::uint32_t pack_bf16(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const std::uint32_t*>(&pair);
 }
+__device__ inline float low_of(std::uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ inline float high_of(std::uint32_t pair) { return __uint_as_float(pair & 0xFFFF0000U); }
 
 // Lane t of each four holds word i of column t; afterwards it holds word t of column i.
 __device__ inline void transpose_quad(std::uint32_t (&r)[4], int lane) {

@@ -109,27 +109,49 @@ TEST_F(FusedGemm, SwigluOfEveryRowCount) {
   }
 }
 
-TEST_F(FusedGemm, HeadsAreNormalisedAndRotated) {
-  constexpr std::size_t kColumns = 768;  // 3 q heads, 1 k head, 2 others
-  const std::vector<float> q_norm = random_weights(128, 5), k_norm = random_weights(128, 6);
-  DeviceArray<float> device_q(q_norm), device_k(k_norm), table(4096 * 128);
-  launch_rope_table(table.data(), 4096, kTheta, nullptr);
-  for (const std::int64_t rows : kRowCounts) {
-    Operands operands(rows, kColumns, 256);
+// What the heads of `rows` rows are normalised and rotated by.
+struct HeadOperands {
+  static constexpr std::int64_t kPositions = 4096;
+
+  explicit HeadOperands(std::int64_t rows)
+      : q_norm(random_weights(128, 5)),
+        k_norm(random_weights(128, 6)),
+        positions(spread(rows)),
+        device_q(q_norm),
+        device_k(k_norm),
+        table(kPositions * 128),
+        device_positions(positions) {
+    launch_rope_table(table.data(), kPositions, kTheta, nullptr);
+  }
+  static std::vector<std::int32_t> spread(std::int64_t rows) {
     std::vector<std::int32_t> positions(static_cast<std::size_t>(rows));
     for (std::size_t i = 0; i < positions.size(); ++i) {
-      positions[i] = static_cast<std::int32_t>(i * 131 % 4096);
+      positions[i] = static_cast<std::int32_t>(i * 131 % kPositions);
     }
-    DeviceArray<std::int32_t> device_positions(positions);
+    return positions;
+  }
+  HeadNormRope options(int num_q, int num_k) {
+    return {.num_q = num_q,
+            .num_k = num_k,
+            .q_norm = device_q.data(),
+            .k_norm = device_k.data(),
+            .positions = device_positions.data(),
+            .rope_table = table.data()};
+  }
+
+  std::vector<float> q_norm, k_norm;
+  std::vector<std::int32_t> positions;
+  DeviceArray<float> device_q, device_k, table;
+  DeviceArray<std::int32_t> device_positions;
+};
+
+TEST_F(FusedGemm, HeadsAreNormalisedAndRotated) {
+  constexpr std::size_t kColumns = 768;  // 3 q heads, 1 k head, 2 others
+  for (const std::int64_t rows : kRowCounts) {
+    Operands operands(rows, kColumns, 256);
+    HeadOperands heads(rows);
     DeviceArray<std::uint16_t> out(static_cast<std::size_t>(rows) * kColumns);
-    launch_qk_norm_rope_gemm(operands.arguments(out, rows),
-                             {.num_q = 3,
-                              .num_k = 1,
-                              .q_norm = device_q.data(),
-                              .k_norm = device_k.data(),
-                              .positions = device_positions.data(),
-                              .rope_table = table.data()},
-                             num_sms_, nullptr);
+    launch_qk_norm_rope_gemm(operands.arguments(out, rows), heads.options(3, 1), num_sms_, nullptr);
     const std::vector<std::uint16_t> actual = out.host();
     for (std::size_t i = 0; i < static_cast<std::size_t>(rows); i += 31) {
       std::vector<double> expected;
@@ -138,9 +160,10 @@ TEST_F(FusedGemm, HeadsAreNormalisedAndRotated) {
         const std::vector<double> x(
             product.begin() + static_cast<std::ptrdiff_t>(head * 128),
             product.begin() + static_cast<std::ptrdiff_t>(head * 128 + 128));
-        const std::vector<double> y = head < 4 ? norm_rope_reference(x, head < 3 ? q_norm : k_norm,
-                                                                     1e-6, positions[i], kTheta)
-                                               : x;
+        const std::vector<double> y =
+            head < 4 ? norm_rope_reference(x, head < 3 ? heads.q_norm : heads.k_norm, 1e-6,
+                                           heads.positions[i], kTheta)
+                     : x;
         expected.insert(expected.end(), y.begin(), y.end());
       }
       EXPECT_LT(relative_error(output_row(actual, i, kColumns), expected), kTolerance)
@@ -191,39 +214,26 @@ TEST_F(FusedGemm, ProductsAndSwigluHaveTheBitsOfTheLibrary) {
 TEST_F(FusedGemm, HeadsHaveTheBitsOfTheLibrary) {
   constexpr std::int64_t kColumns = 1024;
   constexpr std::size_t kCount = std::size_t{kManyRows} * kColumns;
-  const std::vector<float> q_norm = random_weights(128, 5), k_norm = random_weights(128, 6);
-  DeviceArray<float> device_q(q_norm), device_k(k_norm), table(4096 * 128);
-  launch_rope_table(table.data(), 4096, kTheta, nullptr);
-  std::vector<std::int32_t> positions(kManyRows);
-  for (std::size_t i = 0; i < positions.size(); ++i) {
-    positions[i] = static_cast<std::int32_t>(i * 131 % 4096);
-  }
-  DeviceArray<std::int32_t> device_positions(positions);
+  HeadOperands heads(kManyRows);
+  const HeadNormRope options = heads.options(3, 2);
   for (const std::int64_t width : kWidths) {
     Operands operands(kManyRows, kColumns, width);
-    DeviceArray<std::uint16_t> heads(kCount), ours(kCount);
-    multiply_by_library(heads, operands, kColumns, width);
-    launch_qk_norm_rope_gemm(operands.arguments(ours, kManyRows),
-                             {.num_q = 3,
-                              .num_k = 2,
-                              .q_norm = device_q.data(),
-                              .k_norm = device_k.data(),
-                              .positions = device_positions.data(),
-                              .rope_table = table.data()},
-                             kFewBlocks, nullptr);
-    launch_qk_norm_rope({.heads = heads.data<Bf16>(),
+    DeviceArray<std::uint16_t> product(kCount), ours(kCount);
+    multiply_by_library(product, operands, kColumns, width);
+    launch_qk_norm_rope_gemm(operands.arguments(ours, kManyRows), options, kFewBlocks, nullptr);
+    launch_qk_norm_rope({.heads = product.data<Bf16>(),
                          .row_stride = kColumns,
                          .rows = kManyRows,
-                         .num_q = 3,
-                         .num_k = 2,
+                         .num_q = options.num_q,
+                         .num_k = options.num_k,
                          .num_v = 3,
-                         .q_norm = device_q.data(),
-                         .k_norm = device_k.data(),
+                         .q_norm = options.q_norm,
+                         .k_norm = options.k_norm,
                          .mean_squares = operands.squares.data(),
-                         .positions = device_positions.data(),
-                         .rope_table = table.data()},
+                         .positions = options.positions,
+                         .rope_table = options.rope_table},
                         nullptr);
-    EXPECT_EQ(ours.host(), heads.host()) << "k " << width;
+    EXPECT_EQ(ours.host(), product.host()) << "k " << width;
   }
 }
 
