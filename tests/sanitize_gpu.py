@@ -1,7 +1,7 @@
 """compute-sanitizer over the GPU tests: memcheck on all, racecheck on those of single kernels.
 
     python3 tests/sanitize_gpu.py [--tests build/release/tests] [--tools memcheck,racecheck]
-                                  [--only attention] [--jobs 6] [--timeout 600]
+                                  [--only attention] [--jobs N] [--timeout 600]
 
 For a machine with a GPU. Every test case is a run of its own, several at a time, since most of a run
 is the tool's work on the CPU. Prints a line a run and exits with 1 if anything was reported, failed or
@@ -23,6 +23,8 @@ KERNELS = ["attention_test", "attention_segments_test", "cuda_operations_test", 
 TESTS = {"memcheck": [*KERNELS, "cuda_backend_test"], "racecheck": KERNELS}
 # Needs two kernels at once, which the tools do not run.
 NEVER = ["Layers.SameBitsWhileTheMemoryIsBusy"]
+# Of the host's memory: racecheck was seen to take 17 GB for one run of layers_test.
+RUN_BYTES = 20 * 10**9
 LIBRARY = re.compile(r"nvjet_|cutlass_|cublas")
 ACCESS = re.compile(r"(?:between|and) (?:Read|Write) access at (?:void )?(\S+)")
 
@@ -32,8 +34,8 @@ def cases_of(binary):
                              check=True).stdout
     suite = ""
     for line in listing.splitlines():
-        if re.fullmatch(r"\w+\.", line):
-            suite = line
+        if re.match(r"[\w/]+\.", line):
+            suite = line.split()[0]
         elif line.startswith("  ") and suite + line.split()[0] not in NEVER:
             yield suite + line.split()[0]
 
@@ -78,12 +80,17 @@ def run(tool, binary, case, timeout_s):
     return line, right
 
 
+def jobs_of_this_host():
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(os.cpu_count() or 1, memory // RUN_BYTES))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--tests", default="build/release/tests")
     parser.add_argument("--tools", default="memcheck,racecheck")
     parser.add_argument("--only", default="", help="part of a test program's name")
-    parser.add_argument("--jobs", type=int, default=6)
+    parser.add_argument("--jobs", type=int, default=jobs_of_this_host())
     parser.add_argument("--timeout", type=float, default=600, help="seconds of one run")
     options = parser.parse_args()
     runs = []

@@ -1,4 +1,8 @@
+#include <numeric>
+#include <ostream>
 #include <string>
+#include <tuple>
+#include <vector>
 
 #include "kernels/cuda/layers_sm90.hpp"
 #include "tests/kernels/gpu.hpp"
@@ -58,23 +62,6 @@ class Layers : public GpuTest {
       if ((bits & 0x7F80) == 0x7F80) GTEST_FAIL() << what << ": not finite";
     }
   }
-
-  static void compare_mixes_of_lengths(const kernels::EncoderShape& shape) {
-    LayersCase layers(shape, 3);
-    for (const std::vector<std::int32_t>& lengths : {std::vector<std::int32_t>{1},
-                                                     {8},
-                                                     {13},
-                                                     {24},
-                                                     {3, 20, 0, 1},
-                                                     {32},
-                                                     {17, 31},
-                                                     {64},
-                                                     {9, 0, 40, 15},
-                                                     {1, 2, 3, 4, 5, 6, 7, 8, 9, 10},
-                                                     std::vector<std::int32_t>(30, 2)}) {
-      compare(layers, lengths, 0, layers.num_steps());
-    }
-  }
 };
 
 // From RoPE on: the first step leaves v as only the kernel behind it does one by one.
@@ -83,9 +70,42 @@ TEST_F(Layers, OneLayerStepByStep) {
   for (int end = 2; end <= kLayerSteps; ++end) compare(layers, {24}, 0, end);
 }
 
-TEST_F(Layers, HaveTheBitsOfTheirKernels06B) { compare_mixes_of_lengths(kShape06B); }
-TEST_F(Layers, HaveTheBitsOfTheirKernels4B) { compare_mixes_of_lengths(kShape4B); }
-TEST_F(Layers, HaveTheBitsOfTheirKernels8B) { compare_mixes_of_lengths(kShape8B); }
+// A case for each model and mix of lengths, so that a tool that slows each down can run them apart.
+struct ModelShape {
+  const char* name;
+  const kernels::EncoderShape* shape;
+};
+
+void PrintTo(const ModelShape& model, std::ostream* out) { *out << model.name; }
+
+using Lengths = std::vector<std::int32_t>;
+
+class LayersOfMixes : public Layers,
+                      public ::testing::WithParamInterface<std::tuple<ModelShape, Lengths>> {
+ public:
+  static std::string name_of(const ::testing::TestParamInfo<ParamType>& info) {
+    const auto& [model, lengths] = info.param;
+    return std::string(model.name) + "Rows" +
+           std::to_string(std::accumulate(lengths.begin(), lengths.end(), 0)) + "Sequences" +
+           std::to_string(lengths.size());
+  }
+};
+
+TEST_P(LayersOfMixes, HaveTheBitsOfTheirKernels) {
+  const auto& [model, lengths] = GetParam();
+  LayersCase layers(*model.shape, 3);
+  compare(layers, lengths, 0, layers.num_steps());
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, LayersOfMixes,
+    ::testing::Combine(::testing::Values(ModelShape{"06B", &kShape06B}, ModelShape{"4B", &kShape4B},
+                                         ModelShape{"8B", &kShape8B}),
+                       ::testing::Values(Lengths{1}, Lengths{8}, Lengths{13}, Lengths{24},
+                                         Lengths{3, 20, 0, 1}, Lengths{32}, Lengths{17, 31},
+                                         Lengths{64}, Lengths{9, 0, 40, 15},
+                                         Lengths{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, Lengths(30, 2))),
+    LayersOfMixes::name_of);
 
 // From after one layer's attention to before the next one's.
 TEST_F(Layers, BetweenTwoAttentions) {
