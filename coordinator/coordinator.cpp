@@ -29,6 +29,13 @@ constexpr int kClientQueueMessages = 4000;
 constexpr std::size_t kClientQueueBytes = 128U << 20;
 constexpr std::size_t kDeafClientsMax = 10'000;
 
+// The private server's memory: three quarters are its own bound. Results of accepted items, which
+// it never refuses, go beyond that by twice an eighth at the most (JobLimits::owed_bytes_max).
+int server_mb_of(int redis_mb) { return redis_mb / 4 * 3; }
+std::uint64_t owed_bytes_of(int redis_mb) {
+  return (static_cast<std::uint64_t>(redis_mb) << 20U) / 8;
+}
+
 CoreOptions core_options(const Options& options, const std::vector<CatalogEntry>& models,
                          std::uint64_t epoch) {
   CoreOptions core{.models = {},
@@ -39,6 +46,9 @@ CoreOptions core_options(const Options& options, const std::vector<CatalogEntry>
   }
   core.dispatcher.registry.heartbeat_us = Micros{1000} * options.heartbeat_ms;
   core.jobs.window_chunks = static_cast<std::uint32_t>(options.window_chunks);
+  if (options.redis.empty()) {
+    core.jobs.owed_bytes_max = owed_bytes_of(options.redis_mb);
+  }
   return core;
 }
 
@@ -48,7 +58,8 @@ Coordinator::Coordinator(const Options& options)
     : options_(options), models_(load_models(options.models)) {
   std::string ledger_url = options_.redis;
   if (ledger_url.empty()) {
-    private_redis_ = std::make_unique<PrivateRedis>(options_.data_dir, options_.redis_mb);
+    private_redis_ =
+        std::make_unique<PrivateRedis>(options_.data_dir, server_mb_of(options_.redis_mb));
     ledger_url = private_redis_->url();
   }
   const std::string cache_url = options_.redis_cache.empty() ? ledger_url : options_.redis_cache;

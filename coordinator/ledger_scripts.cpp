@@ -135,18 +135,21 @@ const std::vector<std::string>& ledger_scripts() {
              "  redis.call('HSET', KEYS[2], 'state', 1)\n"
              "end\n"
              "return 'OK'"),
-      // kStore
-      fenced("if redis.call('SETBIT', KEYS[3], ARGV[2], 1) == 0 then\n"
-             "  redis.call('SET', KEYS[5], ARGV[10])\n"
+      // kStore, kAck and kEnd: what frees memory comes first. A full server refuses a script at a
+      // first command that may need some; one that has changed something is run to its end. So what
+      // has been accepted always ends, and the room that results take beyond the server's bound is
+      // what JobLimits::owed_bytes_max says.
+      fenced("if redis.call('GETBIT', KEYS[3], ARGV[2]) == 0 then\n"
              "  redis.call('DEL', KEYS[4])\n"
+             "  redis.call('SETBIT', KEYS[3], ARGV[2], 1)\n"
+             "  redis.call('SET', KEYS[5], ARGV[10])\n"
              "  redis.call('HSETNX', KEYS[2], 'fingerprint', ARGV[9])\n"
              "  local names = {'items_done', 'items_failed', 'tokens_done', 'cache_hits',\n"
              "                 'cache_joins', 'cache_misses'}\n"
              "  for i = 1, 6 do redis.call('HINCRBY', KEYS[2], names[i], ARGV[i + 2]) end\n"
              "end\n"
              "return 'OK'"),
-      // kAck, and kEnd likewise: what frees memory comes first. A full server refuses a script at a
-      // first command that may need some; one that has changed something is run to its end.
+      // kAck
       fenced("redis.call('DEL', KEYS[3])\n"
              "redis.call('SETBIT', KEYS[2], ARGV[2], 1)\n"
              "return 'OK'"),
@@ -182,7 +185,11 @@ ledger::Reply to_reply(RedisValue value) {
 }
 
 RedisCommand increment_epoch_command() {
-  return {.script = -1, .args = {"INCR", kEpochKey}, .tail = {}};
+  // After a DEL, since a full server would refuse the INCR alone; see kStore.
+  return {.script = -1,
+          .args = {"EVAL", "redis.call('DEL', KEYS[2]) return redis.call('INCR', KEYS[1])", "2",
+                   kEpochKey, kPrefix + "nothing"},
+          .tail = {}};
 }
 
 RedisCommand list_jobs_command() {

@@ -27,7 +27,9 @@ void add_options(CLI::App& app, Options& o) {
                  "one that holds jobs");
   app.add_option("--data-dir", o.data_dir, "Folder of the private redis-server")
       ->capture_default_str();
-  app.add_option("--redis-mb", o.redis_mb, "Memory of the private redis-server")
+  app.add_option("--redis-mb", o.redis_mb,
+                 "Memory of the private redis-server. A server given with --redis needs a "
+                 "gigabyte beyond its maxmemory")
       ->check(CLI::Range(64, 1 << 22))
       ->capture_default_str();
   app.add_option("--cache-mb", o.cache_mb, "Memory for cached vectors in this process")

@@ -14,7 +14,7 @@ struct Options {
   std::string data_dir = "tessera-data";
   std::string port_file;
   std::string log_level = "info";
-  int redis_mb = 2048;  // Of the private server.
+  int redis_mb = 4096;  // Of the private server.
   int cache_mb = 256;
   int cache_ttl_h = 24 * 7;
   int threads = 0;  // 0: a quarter of the cores, 1 to 16.

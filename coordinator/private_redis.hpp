@@ -13,7 +13,8 @@ namespace tessera::coordinator {
 // data folder keeps two of them apart, also the one of a killed coordinator that is still writing.
 class PrivateRedis {
  public:
-  // Throws FatalError when redis-server is not installed, does not start, or the folder is in use.
+  // `memory_mb` is the server's maxmemory. Throws FatalError when redis-server is not installed,
+  // does not start, or the folder is in use.
   PrivateRedis(const std::filesystem::path& data_dir, int memory_mb);
   ~PrivateRedis();
   PrivateRedis(const PrivateRedis&) = delete;

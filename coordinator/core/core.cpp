@@ -246,11 +246,13 @@ std::string Core::metrics() const {
   const FlowTotals& totals = flow_.totals();
   return fmt::format(
       "clients {} workers {} units {} flights {} waiting_tokens {} batches {} tokens {} "
-      "tokens_per_s {:.0f} hits {} joins {} misses {} cache_mb {} resident_mb {} ledger_ops {}",
+      "tokens_per_s {:.0f} hits {} joins {} misses {} cache_mb {} resident_mb {} owed_mb {} "
+      "ledger_ops {}",
       clients_.size(), dispatcher_.workers().all().size(), flow_.units(), flow_.pending_items(),
       dispatcher_.waiting_tokens(), dispatcher_.batches_in_flight(), dispatcher_.tokens_done(),
       dispatcher_.drain_rate(), totals.hits, totals.joins, totals.misses,
-      flow_.cache_bytes() >> 20U, jobs_.resident_bytes() >> 20U, jobs_.ledger_operations());
+      flow_.cache_bytes() >> 20U, jobs_.resident_bytes() >> 20U, jobs_.owed_bytes() >> 20U,
+      jobs_.ledger_operations());
 }
 
 }  // namespace tessera::coordinator

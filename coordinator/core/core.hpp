@@ -40,6 +40,8 @@ class Core {
   bool has_backlog() const { return jobs_.has_backlog(); }
 
   // Of results that were sent to the client and not acknowledged by it.
+  // Of results that the ledger will have to hold when all that it has accepted has ended.
+  std::uint64_t owed_bytes() const { return jobs_.owed_bytes(); }
   std::size_t unacknowledged_bytes(const std::string& client) const {
     return jobs_.unacknowledged_bytes(client);
   }

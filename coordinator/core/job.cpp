@@ -1,5 +1,7 @@
 #include "coordinator/core/job.hpp"
 
+#include <algorithm>
+
 namespace tessera::coordinator {
 namespace {
 
@@ -98,6 +100,7 @@ Result<Job> Job::restore(const ledger::StoredJob& stored, std::span<const Served
   if (job.ended()) {
     return job;
   }
+  job.owed_items = job.items_accepted - std::min(job.items_accepted, job.items_done);
   for (const std::uint32_t number : job.accepted.to_values()) {
     if (!job.delivered.contains(number)) {
       Chunk& chunk = job.chunks[number];

@@ -74,6 +74,7 @@ struct Job {
   std::uint32_t sent = 0;                 // in kSent or about to be: kFetching- and -ResultAgain,
   std::uint32_t acking = 0;               // in kAcking or kAckAgain,
   std::uint64_t active_items = 0;         // and items of chunks in kActive or about to be.
+  std::uint64_t owed_items = 0;  // Accepted or about to be, without a result in the ledger.
 
   std::uint64_t items_accepted = 0;
   std::uint64_t items_done = 0;
@@ -86,6 +87,8 @@ struct Job {
   bool ended() const {
     return state == protocol::JobState::kDone || state == protocol::JobState::kCancelled;
   }
+  // Of the results that the ledger will have to hold for them, all being well.
+  std::uint64_t owed_bytes() const { return owed_items * resolved->row_bytes(); }
   bool all_delivered() const { return closed && delivered.size() == chunks_total; }
   // Keeps the counters above.
   void move(Chunk& chunk, Chunk::Stage stage);

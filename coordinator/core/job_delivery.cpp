@@ -189,6 +189,7 @@ void JobDesk::store(Job& job, std::uint32_t number, Actions& actions) {
         }
         stored_job->done.insert(number);
         stored_job->items_done += stored->counts.items;
+        settle(*stored_job, stored->counts.items);
         stored_job->items_failed += stored->counts.items_failed;
         stored_job->tokens_done += stored->counts.tokens;
         stored_job->cache_hits += stored->counts.cache_hits;

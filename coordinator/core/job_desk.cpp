@@ -41,6 +41,7 @@ void JobDesk::restore(const std::vector<ledger::StoredJob>& stored, Micros now) 
       dispatcher_.pin_fingerprint(job->resolved->model, job->fingerprint);
     }
     Job& kept = jobs_.emplace(entry.job, std::move(*job)).first->second;
+    owed_bytes_ += kept.owed_bytes();
     if (kept.end_durable) {
       ended_.push_back(kept.id);
     } else {
@@ -242,7 +243,28 @@ std::optional<Error> JobDesk::refusal(const Job& job, const protocol::SubmitChun
   if (bytes > limits_.window_bytes && !job.chunks.empty()) {
     return Error{ErrorCode::kResourceExhausted, "the job's window is full: take results first"};
   }
+  if (!may_owe(job, chunk.items.sizes.size())) {
+    return Error{ErrorCode::kResourceExhausted,
+                 "the room left in the ledger is for the results of items that it has"};
+  }
   return std::nullopt;
+}
+
+bool JobDesk::may_owe(const Job& job, std::size_t items) const {
+  const std::uint64_t bytes = items * job.resolved->row_bytes();
+  return job.owed_items == 0 || owed_bytes_ + bytes <= limits_.owed_bytes_max ||
+         job.owed_bytes() + bytes <= limits_.owed_bytes_max / running_.size();
+}
+
+void JobDesk::owe(Job& job, std::uint32_t items) {
+  job.owed_items += items;
+  owed_bytes_ += items * job.resolved->row_bytes();
+}
+
+void JobDesk::settle(Job& job, std::uint64_t items) {
+  const std::uint64_t settled = std::min(job.owed_items, items);  // The ledger's count of them.
+  job.owed_items -= settled;
+  owed_bytes_ -= settled * job.resolved->row_bytes();
 }
 
 void JobDesk::on_chunk(const std::string& peer, protocol::SubmitChunk chunk,
@@ -277,6 +299,7 @@ void JobDesk::accept(const std::string& peer, Job& job, protocol::SubmitChunk ch
   Chunk& entry = job.chunks[chunk.chunk];
   entry.items_count = static_cast<std::uint32_t>(chunk.items.sizes.size());
   entry.submitter = peer;
+  owe(job, entry.items_count);
   ledger::AcceptChunk operation{.job = job.id,
                                 .chunk = chunk.chunk,
                                 .items = entry.items_count,
@@ -307,6 +330,7 @@ void JobDesk::accepted(const JobId& id, std::uint32_t number, const ledger::Repl
     ack.message = "the ledger refused the chunk";
     ack.retry_after_ms = kLedgerRetryMs;
     drop_contents(*chunk);
+    settle(*job, chunk->items_count);
     job->chunks.erase(number);
   } else {
     job->accepted.insert(number);

@@ -21,9 +21,12 @@ struct JobLimits {
   std::size_t resident_bytes_max = 512U << 20;       // Items and results of all jobs in memory.
   std::uint32_t unacknowledged_results_max = 16;     // Sent, per job,
   std::size_t unacknowledged_bytes_max = 32U << 20;  // and per client.
-  std::size_t ledger_operations_max = 50'000;        // Under way; beyond, nothing new
-  std::size_t ledger_bytes_max = 256U << 20;         // is taken in or begun.
-  Micros ledger_retry_us = 1'000'000;                // After a refusal by the ledger.
+  // Results of accepted items that the ledger is yet to hold. A job within its share of it is
+  // always let in, so twice that and a chunk of each job is the most.
+  std::uint64_t owed_bytes_max = 512U << 20;
+  std::size_t ledger_operations_max = 50'000;  // Under way; beyond, nothing new
+  std::size_t ledger_bytes_max = 256U << 20;   // is taken in or begun.
+  Micros ledger_retry_us = 1'000'000;          // After a refusal by the ledger.
   std::size_t open_jobs_max = 1000;
   std::size_t kept_jobs_max = 10'000;  // With those that have ended.
   Micros keep_ended_us = 24LL * 3600 * 1'000'000;
@@ -69,6 +72,8 @@ class JobDesk {
     return found == credit_taken_.end() ? 0 : found->second;
   }
   std::size_t resident_bytes() const { return resident_bytes_; }
+  // See JobLimits::owed_bytes_max.
+  std::uint64_t owed_bytes() const { return owed_bytes_; }
   const Job* find(const JobId& id) const;
   // Open jobs first, at most `count_max`.
   std::vector<protocol::JobProgress> progress(std::size_t count_max) const;
@@ -83,6 +88,8 @@ class JobDesk {
   Job* find_job(const JobId& id);
   Chunk* find_chunk(const JobId& id, std::uint32_t chunk);
   std::optional<Error> refusal(const Job& job, const protocol::SubmitChunk& chunk) const;
+  // Whether the results of so many items more will find room in the ledger.
+  bool may_owe(const Job& job, std::size_t items) const;
   void accept(const std::string& peer, Job& job, protocol::SubmitChunk chunk, Actions& actions);
   void accepted(const JobId& id, std::uint32_t number, const ledger::Reply& reply,
                 Actions& actions);
@@ -111,6 +118,9 @@ class JobDesk {
   void tick_job(Job& job, Micros now, Actions& actions);
   void try_again(Job& job, std::uint32_t number, Chunk& chunk, Actions& actions);
   void drop_contents(Chunk& chunk);
+  // Counts items that have been taken in, and those that are stored or dropped.
+  void owe(Job& job, std::uint32_t items);
+  void settle(Job& job, std::uint64_t items);
 
   const std::span<const ServedModel> models_;
   Dispatcher& dispatcher_;
@@ -133,6 +143,7 @@ class JobDesk {
   std::uint64_t refusals_ = 0;  // By the ledger, since they were logged.
   Micros refusals_logged_at_ = 0;
   std::size_t resident_bytes_ = 0;
+  std::uint64_t owed_bytes_ = 0;  // The sum over the jobs.
   bool ledger_up_ = true;
   bool stopping_ = false;
   bool backlog_ = false;

@@ -101,6 +101,7 @@ void JobDesk::end(Job& job, protocol::JobState state, Actions& actions) {
     }
   }
   job.chunks.clear();
+  settle(job, job.owed_items);
   job.waiting = job.ready = job.sent = job.acking = 0;
   job.active_items = 0;
   run_end(job, actions);

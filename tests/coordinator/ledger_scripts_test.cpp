@@ -128,8 +128,6 @@ TEST_F(LedgerScriptsTest, AFullServerStillForgetsWhatIsDelivered) {
   run(ledger::AcceptChunk{"id", 1, 1, large});
   call({.args = {"CONFIG", "SET", "maxmemory", "1mb"}});
   EXPECT_EQ(run(ledger::AcceptChunk{"id", 2, 1, large}).status, Status::kFailed);
-  EXPECT_EQ(run(ledger::StoreResult{.job = "id", .chunk = 1, .content = large}).status,
-            Status::kFailed);
   EXPECT_EQ(run(ledger::AckResult{"id", 0}).status, Status::kDone);
   EXPECT_EQ(run(ledger::EndJob{"id", protocol::JobState::kCancelled, {1}}).status, Status::kDone);
   call({.args = {"CONFIG", "SET", "maxmemory", "0"}});
@@ -139,6 +137,30 @@ TEST_F(LedgerScriptsTest, AFullServerStillForgetsWhatIsDelivered) {
   EXPECT_EQ(job.state, protocol::JobState::kCancelled);
   EXPECT_TRUE(run(ledger::FetchResult{"id", 0}).content.empty());
   EXPECT_TRUE(run(ledger::FetchChunk{"id", 1}).content.empty());
+}
+
+TEST_F(LedgerScriptsTest, AFullServerStillTakesResultsInTheirItemsPlace) {
+  run(ledger::CreateJob{"id", "key", "", "spec", 1});
+  run(ledger::AcceptChunk{"id", 0, 1, bytes("items")});
+  call({.args = {"CONFIG", "SET", "maxmemory", "1"}});
+  const protocol::Bytes large(200'000, std::byte{7});
+  EXPECT_EQ(run(ledger::AcceptChunk{"id", 1, 1, large}).status, Status::kFailed);
+  EXPECT_EQ(call(increment_epoch_command()).integer, static_cast<std::int64_t>(epoch) + 1)
+      << "a coordinator can start on it";
+  ++epoch;
+  const ledger::StoreResult store{
+      .job = "id", .chunk = 0, .items = 1, .tokens = 5, .fingerprint = "f", .content = large};
+  for (int again = 0; again < 2; ++again) {
+    EXPECT_EQ(run(store).status, Status::kDone);
+  }
+  EXPECT_EQ(run(ledger::FetchResult{"id", 0}).content, large);
+  EXPECT_TRUE(run(ledger::FetchChunk{"id", 0}).content.empty());
+  call({.args = {"CONFIG", "SET", "maxmemory", "0"}});
+  const ledger::StoredJob job = load();
+  EXPECT_EQ(RangeSet::from_bitmap(job.done).to_values(), std::vector<std::uint32_t>{0});
+  EXPECT_EQ(job.items_done, 1U);
+  EXPECT_EQ(job.tokens_done, 5U);
+  EXPECT_EQ(job.fingerprint, "f");
 }
 
 TEST_F(LedgerScriptsTest, AnOlderLeaderChangesNothing) {

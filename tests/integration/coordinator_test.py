@@ -242,6 +242,29 @@ def test_killed_redis_loses_nothing(coordinator):
     worker.stop()
 
 
+def test_a_full_redis_ends_what_it_has_accepted():
+    coordinator = Coordinator("--redis-mb", "64")
+    ids = [[number, 5] + [7] * 500_000 for number in range(64)]
+    job = JobClient(coordinator.clients, "large", [[item] for item in ids], truncate=2)
+    job.connect()
+    for number in range(len(ids)):
+        job.submit(number)
+    acks = [job.peer.wait_for("ChunkAck")["code"] for _ in ids]
+    assert acks.count(0) >= 15 and acks.count(10) >= 15
+    coordinator.kill()
+    coordinator.start()
+    # Nothing at all finds room any more until most of it is gone.
+    assert coordinator.redis("CONFIG SET maxmemory 8mb") == "+OK"
+    worker = FakeWorker(coordinator.workers)
+    job.run()
+    assert sorted(job.results) == list(range(len(ids)))
+    for number, message in job.results.items():
+        np.testing.assert_allclose(wire.vectors(message)[0],
+                                   vector_of(ids[number][:4095] + [FINAL_TOKEN]), atol=2e-3)
+    worker.stop()
+    assert coordinator.stop() == 0
+
+
 def test_dying_workers_and_poison(coordinator):
     poison = [666, 6, FINAL_TOKEN]
 

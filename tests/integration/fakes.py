@@ -219,6 +219,13 @@ class Coordinator:
                              capture_output=True, text=True, check=True)
         return int(out.stdout.split()[0])
 
+    def redis(self, *words):
+        """One command to the private server, whose answer is a line."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(os.path.join(self.dir, "data", "redis.sock"))
+            connection.sendall(" ".join(words).encode() + b"\r\n")
+            return connection.recv(1000).decode().strip()
+
     def memory_kb(self):
         with open(f"/proc/{self.process.pid}/status", encoding="utf-8") as file:
             return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))

@@ -57,6 +57,7 @@ void FakeCluster::problem(const std::string& what) {
 void FakeCluster::start_core() {
   ++incarnation_;
   epoch_ = ledger_.become_leader();
+  ledger_.bytes_max = scenario_.ledger_bytes_max;
   CoreOptions options{.models = {{.name = "m",
                                   .tokenizer_hash = "t",
                                   .hidden_size = kHiddenSize,
@@ -68,6 +69,7 @@ void FakeCluster::start_core() {
                       .cache_bytes = 20'000};
   options.jobs.window_chunks = scenario_.window_chunks;
   options.jobs.resident_bytes_max = scenario_.resident_bytes_max;
+  options.jobs.owed_bytes_max = scenario_.owed_bytes_max;
   core_ = std::make_unique<Core>(std::move(options), ledger_.load(), now_);
 }
 
@@ -149,6 +151,7 @@ void FakeCluster::perform_ledger(RunLedger action) {
     const bool refused = now_ < scenario_.faults_end && chance(scenario_.faults.ledger_refusals);
     const ledger::Reply reply = refused ? ledger::Reply{.status = ledger::Status::kFailed}
                                         : ledger_.run(shared->operation, epoch);
+    check_owed();
     if (incarnation == incarnation_) {
       soon(0.2, [this, shared, incarnation, reply] {
         if (incarnation == incarnation_) {
@@ -163,6 +166,16 @@ void FakeCluster::perform_ledger(RunLedger action) {
   }
   ledger_busy_until_ = std::max(ledger_busy_until_, now_) + 1 + static_cast<Micros>(below(300));
   at(ledger_busy_until_, arrive);
+}
+
+// As JobLimits::owed_bytes_max promises.
+void FakeCluster::check_owed() {
+  constexpr std::uint64_t kRowBytes = std::uint64_t{kHiddenSize} * 4;
+  const std::uint64_t bytes = ledger_.owed_items() * kRowBytes;
+  const std::uint64_t chunk_bytes = scenario_.items_per_chunk * kRowBytes;
+  if (bytes > 2 * scenario_.owed_bytes_max + scenario_.jobs * chunk_bytes) {
+    problem("the ledger owes " + std::to_string(bytes) + " bytes of results");
+  }
 }
 
 void FakeCluster::tokenise(const Tokenise& work) {
@@ -269,6 +282,9 @@ std::vector<std::string> FakeCluster::run() {
   }
   if (problems_.empty() && ledger_.contents() != 0) {
     problem("the ledger keeps " + std::to_string(ledger_.contents()) + " contents of ended jobs");
+  }
+  if (problems_.empty() && core_ != nullptr && core_->owed_bytes() != 0) {
+    problem("results of ended jobs are owed");
   }
   if (problems_.empty() && scenario_.queries_per_s > 0 && queries_answered_ == 0) {
     problem("no query got a vector");

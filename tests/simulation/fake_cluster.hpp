@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <queue>
@@ -42,6 +43,8 @@ struct Scenario {
   double cache_hangs = 0;  // Share of lookups that are never answered.
   std::uint32_t window_chunks = 8;
   std::size_t resident_bytes_max = 512U << 20;
+  std::uint64_t owed_bytes_max = 512U << 20;
+  std::size_t ledger_bytes_max = std::numeric_limits<std::size_t>::max();
 };
 
 // A core, fake workers, clients, tokenisers and a ledger on a simulated clock: every delay and
@@ -99,6 +102,7 @@ class FakeCluster {
   void feed(Event event);
   void perform(Action action);
   void perform_ledger(RunLedger action);
+  void check_owed();
   void tokenise(const Tokenise& work);
 
   // --- workers

@@ -37,8 +37,34 @@ ledger::Reply FakeLedger::run(const ledger::Operation& operation, std::uint64_t 
       return {.status = ledger::Status::kConflict};
     }
   }
+  if (refuses(operation)) {
+    return {.status = ledger::Status::kFailed};
+  }
   std::visit([&](const auto& op) { apply(op); }, operation);
   return {};
+}
+
+bool FakeLedger::refuses(const ledger::Operation& operation) const {
+  if (!std::holds_alternative<ledger::CreateJob>(operation) &&
+      !std::holds_alternative<ledger::AcceptChunk>(operation) &&
+      !std::holds_alternative<ledger::CloseJob>(operation)) {
+    return false;
+  }
+  std::size_t bytes = 0;
+  for (const auto& [key, content] : contents_) {
+    bytes += content.size();
+  }
+  return bytes > bytes_max;
+}
+
+std::uint64_t FakeLedger::owed_items() const {
+  std::uint64_t items = 0;
+  for (const auto& [id, job] : jobs_) {
+    const bool ended =
+        job.state == protocol::JobState::kDone || job.state == protocol::JobState::kCancelled;
+    items += ended ? 0 : job.items_accepted - job.items_done;
+  }
+  return items;
 }
 
 void FakeLedger::apply(const ledger::CreateJob& op) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -16,8 +17,12 @@ class FakeLedger {
   std::vector<ledger::StoredJob> load() const;
   // Contents of chunks and results that are kept; none are left when all jobs have ended.
   std::size_t contents() const { return contents_.size(); }
+  // Accepted items of jobs that have not ended, without a result here.
+  std::uint64_t owed_items() const;
 
   std::map<CacheKey, protocol::Bytes> cache;
+  // With more in its contents it refuses what takes memory and frees none.
+  std::size_t bytes_max = std::numeric_limits<std::size_t>::max();
 
  private:
   void apply(const ledger::CreateJob& op);
@@ -29,6 +34,8 @@ class FakeLedger {
   void apply(const ledger::ForgetJob& op) { jobs_.erase(op.job); }
   void apply(const ledger::FetchChunk&) {}
   void apply(const ledger::FetchResult&) {}
+
+  bool refuses(const ledger::Operation& operation) const;
 
   using ContentKey = std::pair<std::string, std::uint32_t>;
   std::uint64_t epoch_ = 0;

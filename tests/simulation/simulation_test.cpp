@@ -69,6 +69,15 @@ TEST(Simulation, TheLedgerRefuses) {
                     .resident_bytes_max = 0});
 }
 
+// Results take the place of items even then, so that all that is accepted ends.
+TEST(Simulation, TheLedgerIsFull) {
+  expect_all_holds({.faults = {.client_losses_per_s = 0.5, .coordinator_kills_per_s = 0.1},
+                    .cache_works = false,
+                    .resident_bytes_max = 0,
+                    .owed_bytes_max = 2000,
+                    .ledger_bytes_max = 500});
+}
+
 TEST(Simulation, TheCacheHangs) {
   expect_all_holds({.faults = {.worker_kills_per_s = 0.5}, .cache_hangs = 0.5});
 }

@@ -17,8 +17,11 @@ namespace tessera::coordinator {
 // faults see tests/simulation.
 class CoreHarness {
  public:
-  explicit CoreHarness(CoreOptions options = default_options())
-      : core(with_epoch(std::move(options), ledger), ledger.load(), now) {
+  // `stored` is what an earlier coordinator has left.
+  explicit CoreHarness(CoreOptions options = default_options(), simulation::FakeLedger stored = {})
+      : ledger(std::move(stored)),
+        epoch(ledger.become_leader()),
+        core(with_epoch(std::move(options), epoch), ledger.load(), now) {
     spdlog::set_level(spdlog::level::off);
   }
 
@@ -112,11 +115,12 @@ class CoreHarness {
   std::map<std::string, std::vector<protocol::Message>> to_client;
   std::deque<std::pair<std::string, protocol::Batch>> batches;
   simulation::FakeLedger ledger;
+  std::uint64_t epoch;
   Core core;
 
  private:
-  static CoreOptions with_epoch(CoreOptions options, simulation::FakeLedger& ledger) {
-    options.epoch = ledger.become_leader();
+  static CoreOptions with_epoch(CoreOptions options, std::uint64_t epoch) {
+    options.epoch = epoch;
     return options;
   }
   void perform(SendClient& action) { to_client[action.peer].push_back(std::move(action.message)); }
@@ -132,7 +136,7 @@ class CoreHarness {
     }
     ledger::Reply reply{.status = ledger_status};
     if (ledger_status == ledger::Status::kDone) {
-      reply = ledger.run(action.operation, 1);
+      reply = ledger.run(action.operation, epoch);
     }
     events_.push_back(LedgerReply{action.id, std::move(reply)});
   }

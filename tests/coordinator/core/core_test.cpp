@@ -201,6 +201,78 @@ TEST(Core, AnEndedJobIsKnownUntilTheLedgerHasForgottenIt) {
   EXPECT_EQ(harness.got<protocol::JobOpened>("c").back().state, protocol::JobState::kOpen);
 }
 
+// Results that the ledger will have to hold when what is in work ends.
+class OwedResults : public ::testing::Test {
+ protected:
+  static constexpr std::uint64_t kRowBytes = std::uint64_t{simulation::kHiddenSize} * 4;
+
+  static CoreOptions options_with_room(std::uint64_t items) {
+    CoreOptions options = CoreHarness::default_options();
+    options.jobs.owed_bytes_max = items * kRowBytes;
+    return options;
+  }
+  // Whether a chunk of so many items is taken in.
+  static ErrorCode submit(CoreHarness& harness, const JobId& job, std::uint32_t chunk,
+                          std::size_t items) {
+    harness.submit("c", job, chunk, std::vector<std::string>(items, "text"));
+    return harness.got<protocol::ChunkAck>("c").back().code;
+  }
+};
+
+TEST_F(OwedResults, OnlySoManyAreAcceptedAheadOfTheirResults) {
+  CoreHarness harness(options_with_room(12));
+  const JobId job = harness.open_job("c", "key");
+  EXPECT_EQ(submit(harness, job, 0, 8), ErrorCode::kOk);
+  EXPECT_EQ(submit(harness, job, 1, 5), ErrorCode::kResourceExhausted);
+  EXPECT_GT(harness.got<protocol::ChunkAck>("c").back().retry_after_ms, 0U);
+  EXPECT_EQ(submit(harness, job, 1, 4), ErrorCode::kOk);
+  harness.add_worker("w");
+  harness.work();
+  EXPECT_EQ(submit(harness, job, 2, 12), ErrorCode::kOk)
+      << "results are there, acknowledged or not";
+}
+
+TEST_F(OwedResults, EachJobHasItsShare) {
+  CoreHarness harness(options_with_room(12));
+  const JobId first = harness.open_job("c", "first");
+  const JobId second = harness.open_job("c", "second");
+  EXPECT_EQ(submit(harness, first, 0, 12), ErrorCode::kOk);
+  EXPECT_EQ(submit(harness, first, 1, 1), ErrorCode::kResourceExhausted);
+  EXPECT_EQ(submit(harness, second, 0, 3), ErrorCode::kOk);
+  EXPECT_EQ(submit(harness, second, 1, 3), ErrorCode::kOk);
+  EXPECT_EQ(submit(harness, second, 2, 1), ErrorCode::kResourceExhausted);
+  harness.from_client("c", protocol::CancelJob{.request_id = 9, .job_id = first});
+  EXPECT_EQ(submit(harness, second, 2, 6), ErrorCode::kOk);
+}
+
+TEST_F(OwedResults, AJobWithNothingInWorkMaySendOneChunk) {
+  CoreHarness harness(options_with_room(2));
+  const JobId job = harness.open_job("c", "key");
+  EXPECT_EQ(submit(harness, job, 0, 100), ErrorCode::kOk);
+  EXPECT_EQ(submit(harness, job, 1, 1), ErrorCode::kResourceExhausted);
+}
+
+TEST_F(OwedResults, WhatTheLedgerRefusesIsNotOwed) {
+  CoreHarness harness(options_with_room(12));
+  const JobId job = harness.open_job("c", "key");
+  EXPECT_EQ(submit(harness, job, 0, 4), ErrorCode::kOk);
+  harness.ledger_status = ledger::Status::kFailed;
+  EXPECT_EQ(submit(harness, job, 1, 8), ErrorCode::kUnavailable);
+  harness.ledger_status = ledger::Status::kDone;
+  EXPECT_EQ(submit(harness, job, 1, 8), ErrorCode::kOk);
+  EXPECT_EQ(submit(harness, job, 2, 1), ErrorCode::kResourceExhausted);
+}
+
+TEST_F(OwedResults, AreCountedAgainAfterARestart) {
+  CoreHarness before(options_with_room(12));
+  const JobId job = before.open_job("c", "key");
+  EXPECT_EQ(submit(before, job, 0, 8), ErrorCode::kOk);
+  CoreHarness after(options_with_room(12), before.ledger);
+  EXPECT_EQ(after.open_job("c", "key"), job);
+  EXPECT_EQ(submit(after, job, 1, 5), ErrorCode::kResourceExhausted);
+  EXPECT_EQ(submit(after, job, 1, 4), ErrorCode::kOk);
+}
+
 TEST(Core, ALedgerThatDoesNotAnswerHoldsOnlySoMuch) {
   CoreOptions options = CoreHarness::default_options();
   options.jobs.ledger_bytes_max = 100'000;
