@@ -39,10 +39,12 @@ struct MemoryTerm {
   bool page_locked = false;  // of the host, for a device's copies; else on the device
 };
 
-// Up to so many tokens in fewer than so many sequences.
+// A batch that is recorded for all that are covered by its recording.
 struct RecordedSize {
   std::int64_t tokens = 0;
-  std::int64_t sequences = 0;
+  std::int64_t sequences = 0;  // or parts
+  BatchKind kind = BatchKind::kWhole;
+  bool operator==(const RecordedSize&) const = default;
 };
 
 struct LinearSource {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -41,6 +42,9 @@ struct Segment {
 inline constexpr std::int32_t kSegmentAlignment = 128;
 inline constexpr std::int64_t kPartsMax = 32;  // segments of a batch with position > 0
 
+// Parts of sequences run other operations than whole ones, and fewer where none of them ends.
+enum class BatchKind : std::uint8_t { kWhole, kParts, kPartsWithoutEnd };
+
 // Sequences packed one behind the other, in host memory, as the graph takes them. With `segments`,
 // each of the num_sequences runs of tokens is such a part instead of a whole sequence, and only
 // those that end a sequence have a vector, in their order.
@@ -50,12 +54,18 @@ struct PackedBatchView {
   std::span<const Segment> segments;         // [num_sequences], or none: whole sequences
   std::int64_t total_tokens() const { return static_cast<std::int64_t>(input_ids.size()); }
   std::int64_t num_sequences() const { return static_cast<std::int64_t>(cu_seqlens.size()) - 1; }
+  BatchKind kind() const {
+    if (segments.empty()) return BatchKind::kWhole;
+    return std::ranges::any_of(segments, &Segment::ends) ? BatchKind::kParts
+                                                         : BatchKind::kPartsWithoutEnd;
+  }
 };
 
 struct BatchLimits {
   std::int64_t max_tokens = 0;     // per batch
   std::int64_t max_sequences = 0;  // per batch
   std::int64_t max_seqlen = 0;     // of one sequence
+  bool parts = false;              // batches of parts of sequences come, too
 };
 
 // Heads of this rank: under tensor parallelism a rank's share of the model's.

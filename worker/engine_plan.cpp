@@ -84,6 +84,7 @@ kernels::BatchLimits rank_limits(const kernels::BatchLimits& limits, const RankP
   kernels::BatchLimits own = limits;
   own.max_tokens = split_tokens_per_rank_max(limits.max_tokens, plan.ranks);
   own.max_sequences += kernels::kPartsMax;
+  own.parts = true;
   return own;
 }
 

@@ -62,6 +62,10 @@ class GroupEngine final : public Engine {
           GroupRank::Options{.plan = all.plan, .rank = rank, .limits = all.limits});
     });
     s.folder = {};
+    const auto start = RankGroup::Clock::now();
+    run([](Shared& all, int rank) { all.ranks[static_cast<std::size_t>(rank)]->prepare(); });
+    log::info("ready for batches of every size after {:.2f} s",
+              Seconds(RankGroup::Clock::now() - start).count());
     if (s.options.measure_cost) {
       info_.cost = measure_cost(*this);
     }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/check.hpp"
+#include "worker/recorded_batch.hpp"
 
 namespace tessera {
 
@@ -59,7 +60,43 @@ GroupRank::GroupRank(std::unique_ptr<kernels::Backend> backend, kernels::Communi
     }
   }
   if (communicator_->needs_rehearsal()) rehearse();
+}
+
+// The smallest and the largest of each kind run once, all ranks together, so that whatever the
+// first use of a collective brings is not recorded.
+void GroupRank::prepare() {
+  const std::vector<kernels::RecordedSize> sizes = backend_->recorded_sizes();
+  if (!sizes.empty()) {
+    const auto of_kind = [](kernels::BatchKind kind) {
+      return [kind](const kernels::RecordedSize& size) { return size.kind == kind; };
+    };
+    for (const auto kind : {kernels::BatchKind::kWhole, kernels::BatchKind::kParts,
+                            kernels::BatchKind::kPartsWithoutEnd}) {
+      const auto first = std::ranges::find_if(sizes, of_kind(kind));
+      const auto last = std::ranges::find_if(sizes.rbegin(), sizes.rend(), of_kind(kind));
+      if (first == sizes.end()) continue;
+      pass(0, *first);
+      pass(0, *last);
+    }
+    backend_->record(true);
+    for (int slot = 0; slot < kEngineSlots; ++slot) {
+      for (const kernels::RecordedSize& size : sizes) pass(slot, size);
+    }
+    backend_->record(false);
+  }
   backend_->seal();
+}
+
+void GroupRank::pass(int slot, const kernels::RecordedSize& size) {
+  const RecordedBatch batch(size);
+  BatchSlot& whole = *slots_[static_cast<std::size_t>(slot)][0];
+  if (options_.plan.split == GroupSplit::kTensor) {
+    encoder_->forward(whole, batch.view());
+  } else {
+    if (size.kind != kernels::BatchKind::kWhole) communicator_->stage_rows(slot, batch.kv_rows());
+    encoder_->forward_part(whole, batch.view(), slot);
+  }
+  backend_->wait(whole);
 }
 
 // Every size for which the device may have a kernel of its own, which depends on the rows of a

@@ -40,7 +40,8 @@ class GroupRank {
   GroupRank(std::unique_ptr<kernels::Backend> backend, kernels::CommunicatorGroup& group,
             const ModelConfig& config, const SafetensorsFolder& folder, const Options& options);
 
-  kernels::Backend& backend() { return *backend_; }
+  // Collective, once and before any batch: records what the device records, and ends the start.
+  void prepare();
   // Queues this rank's part; returns at once.
   void enqueue(int slot, const GroupBatch& batch);
   // Blocks until the part is done and puts its vectors where they belong.
@@ -49,6 +50,7 @@ class GroupRank {
  private:
   void rehearse();
   void rehearse(std::int64_t tokens, std::int64_t sequences);
+  void pass(int slot, const kernels::RecordedSize& size);
   void enqueue_tensor(int slot, const GroupBatch& batch);
   void enqueue_tokens(int slot, const GroupBatch& batch);
   void copy_out(kernels::BatchSlot& slot, std::int64_t from, std::int64_t to,

@@ -9,6 +9,7 @@
 #include "worker/cost_probe.hpp"
 #include "worker/encoder.hpp"
 #include "worker/engine_plan.hpp"
+#include "worker/recorded_batch.hpp"
 
 namespace tessera {
 namespace {
@@ -95,14 +96,8 @@ class SingleEngine final : public Engine {
               static_cast<double>(free_bytes_ - std::min(left, free_bytes_)) / 1e9);
   }
 
-  // Sequences as long as each other, of one token's id.
   void pass(kernels::BatchSlot& slot, const kernels::RecordedSize& size) {
-    const std::vector<std::int32_t> ids(static_cast<std::size_t>(size.tokens), 1);
-    std::vector<std::int32_t> cu_seqlens;
-    for (std::int64_t i = 0; i <= size.sequences; ++i) {
-      cu_seqlens.push_back(static_cast<std::int32_t>(size.tokens * i / size.sequences));
-    }
-    encoder_->forward(slot, {.input_ids = ids, .cu_seqlens = cu_seqlens});
+    encoder_->forward(slot, RecordedBatch(size).view());
     backend_->wait(slot);
   }
 

@@ -156,16 +156,22 @@ class Comparison {
     std::fflush(stdout);
   }
 
-  // Against the first engine, and against itself; also warms up.
+  // Against the first engine, and against itself; also warms up, and notes what the first two
+  // batches of a size take.
   std::string check(std::size_t i, const Batch& batch, std::vector<float>& expected) {
     Engine& engine = *candidates_[i].engine;
+    const auto start = Clock::now();
     const std::vector<float> once = vectors_of(engine, batch);
-    const bool same = once == vectors_of(engine, batch) && once == vectors_of(engine, batch);
+    const double first_s = seconds_since(start);
+    bool same = once == vectors_of(engine, batch);
+    const double second_s = seconds_since(start) - first_s;
+    same = same && once == vectors_of(engine, batch);
     if (i == 0) expected = once;
     const double cosine =
         least_cosine(expected, once, static_cast<std::size_t>(engine.info().hidden_size));
-    char text[96];
-    std::snprintf(text, sizeof text, "cosine >= %.6f%s%s", cosine,
+    char text[128];
+    std::snprintf(text, sizeof text, "first %.2f, second %.2f ms  cosine >= %.6f%s%s",
+                  first_s * 1e3, second_s * 1e3, cosine,
                   once == expected ? ", same bits as one GPU" : "",
                   same ? "" : "  WRONG: differs from run to run");
     return text;

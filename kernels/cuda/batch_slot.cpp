@@ -61,19 +61,11 @@ std::size_t CudaSlot::result_bytes(const BatchLimits& limits, std::int64_t hidde
          static_cast<std::size_t>(limits.max_sequences);
 }
 
-BatchSize::Kind kind_of(const PackedBatchView& batch) {
-  if (batch.segments.empty()) {
-    return BatchSize::Kind::kWhole;
-  }
-  return std::ranges::any_of(batch.segments, &Segment::ends) ? BatchSize::Kind::kParts
-                                                             : BatchSize::Kind::kPartsWithoutEnd;
-}
-
 void CudaSlot::stage(const PackedBatchView& batch, const std::optional<BatchSize>& bucket) {
   cu_seqlens_.assign(batch.cu_seqlens.begin(), batch.cu_seqlens.end());
   segments_.assign(batch.segments.begin(), batch.segments.end());
   batch_ = {
-      .tokens = batch.total_tokens(), .sequences = batch.num_sequences(), .kind = kind_of(batch)};
+      .tokens = batch.total_tokens(), .sequences = batch.num_sequences(), .kind = batch.kind()};
   if (!segments_.empty()) {
     CHECK(segments_.size() + 1 == cu_seqlens_.size());
     batch_.sequences = std::ranges::count_if(segments_, &Segment::ends);

@@ -15,15 +15,11 @@ namespace tessera::kernels::cuda {
 // Tokens and sequences that a launch covers: those of the batch, or those of a recorded graph's
 // bucket, which the batch is filled up to.
 struct BatchSize {
-  // Parts of sequences run other operations than whole ones, and fewer where none of them ends.
-  enum class Kind : std::uint8_t { kWhole, kParts, kPartsWithoutEnd };
   std::int64_t tokens = 0;
   std::int64_t sequences = 0;
-  Kind kind = Kind::kWhole;
+  BatchKind kind = BatchKind::kWhole;
   auto operator<=>(const BatchSize&) const = default;
 };
-
-BatchSize::Kind kind_of(const PackedBatchView& batch);
 
 // Where a batch's staged input lies in the slot's memory, as byte offsets that depend on the size
 // alone, so that a graph recorded for a size finds every batch of that size. The tiles come last:

@@ -22,7 +22,7 @@ std::optional<BatchSize> CudaBackend::graph_batch(const CudaSlot& slot,
     return std::nullopt;
   }
   const BatchSize whole{
-      .tokens = size->tokens, .sequences = size->sequences, .kind = kind_of(batch)};
+      .tokens = size->tokens, .sequences = size->sequences, .kind = batch.kind()};
   if (recording_ == Recording::kDone && !slot.graphs.contains(whole)) {
     return std::nullopt;
   }

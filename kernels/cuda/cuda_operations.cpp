@@ -252,7 +252,7 @@ void CudaBackend::swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight
 
 bool CudaBackend::run_layers(const LayersRun& run, BatchSlot& slot) {
   CudaSlot& s = cuda_slot(slot);
-  if (s.size().kind != BatchSize::Kind::kWhole || !layers_->supports(s.size().tokens) ||
+  if (s.size().kind != BatchKind::kWhole || !layers_->supports(s.size().tokens) ||
       run.layers.size() > kLayersMax) {
     return false;
   }

@@ -48,6 +48,13 @@ std::vector<RecordedSize> recorded_batches(const BatchLimits& limits) {
       }
       fewest = covering;
     }
+    const bool aligned = tokens % kSegmentAlignment == 0;
+    if (limits.parts && tokens <= limits.max_seqlen && graph_size(tokens, 1, limits)) {
+      batches.push_back({.tokens = tokens, .sequences = 1, .kind = BatchKind::kParts});
+      if (aligned) {
+        batches.push_back({.tokens = tokens, .sequences = 1, .kind = BatchKind::kPartsWithoutEnd});
+      }
+    }
   }
   return batches;
 }

@@ -24,7 +24,8 @@ std::optional<GraphSize> graph_size(std::int64_t tokens, std::int64_t sequences,
                                     const BatchLimits& limits);
 
 // For each recording worth having a batch that takes it; sequences of fewer than two tokens on
-// average, which texts that end with a token of their own hardly are, get none.
+// average, which texts that end with a token of their own hardly are, get none. Parts get theirs
+// up to three in a batch; parts without an end have a multiple of kSegmentAlignment tokens.
 std::vector<RecordedSize> recorded_batches(const BatchLimits& limits);
 
 }  // namespace tessera::kernels::cuda

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <utility>
 
 namespace tessera::kernels::cuda {
 namespace {
@@ -56,6 +57,28 @@ TEST(GraphSizes, EveryBatchOfTextsHasARecording) {
       }
     }
   }
+}
+
+// What a rank of a group gets of a long text: one part or two, and pieces end at the alignment.
+TEST(GraphSizes, EveryPieceOfALongTextHasARecording) {
+  BatchLimits limits = kLimits;
+  limits.parts = true;
+  std::set<std::pair<GraphSize, BatchKind>> recorded;
+  for (const RecordedSize& batch : recorded_batches(limits)) {
+    const auto size = graph_size(batch.tokens, batch.sequences, limits);
+    ASSERT_TRUE(size);
+    EXPECT_TRUE(recorded.insert({*size, batch.kind}).second) << "recorded twice";
+  }
+  for (std::int64_t tokens = 2; tokens <= 1024; ++tokens) {
+    for (std::int64_t parts = 1; parts <= 3 && parts < tokens; ++parts) {
+      const GraphSize size = graph_size(tokens, parts, limits).value();
+      EXPECT_TRUE(recorded.contains({size, BatchKind::kParts})) << tokens << " in " << parts;
+      if (tokens % kSegmentAlignment == 0) {
+        EXPECT_TRUE(recorded.contains({size, BatchKind::kPartsWithoutEnd})) << tokens;
+      }
+    }
+  }
+  EXPECT_EQ(recorded.size(), recorded_batches(kLimits).size() + 24 + 8);
 }
 
 }  // namespace

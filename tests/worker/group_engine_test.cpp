@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 
+#include <array>
 #include <atomic>
 #include <random>
 
@@ -249,6 +250,54 @@ TEST_F(GroupEngine, RanksRehearseAloneAndThenGiveTheVectorsOfOneDevice) {
       EXPECT_LE(largest_difference(alone[0], (*expected_)[i]), 2e-6) << i;
     }
     EXPECT_EQ(skipped, rehearsed);
+  }
+}
+
+// Notes what is recorded, on a host that runs it as well.
+class RecordingBackend final : public testing::HostBackend {
+ public:
+  explicit RecordingBackend(std::vector<kernels::RecordedSize>& recorded) : recorded_(recorded) {}
+  static std::vector<kernels::RecordedSize> sizes(bool parts) {
+    using enum kernels::BatchKind;
+    std::vector<kernels::RecordedSize> all = {{8, 1}, {24, 4}};
+    if (parts)
+      all.insert(all.end(), {{16, 1, kParts}, {128, 1, kParts}, {128, 1, kPartsWithoutEnd}});
+    return all;
+  }
+  std::unique_ptr<BatchSlot> make_slot(const kernels::BatchLimits& limits,
+                                       const kernels::EncoderShape& shape) override {
+    parts_ = limits.parts;
+    return HostBackend::make_slot(limits, shape);
+  }
+  std::vector<kernels::RecordedSize> recorded_sizes() const override { return sizes(parts_); }
+  void record(bool on) override { recording_ = on; }
+  void begin(BatchSlot& slot, const kernels::PackedBatchView& batch) override {
+    if (recording_)
+      recorded_.push_back({batch.total_tokens(), batch.num_sequences(), batch.kind()});
+    HostBackend::begin(slot, batch);
+  }
+
+ private:
+  std::vector<kernels::RecordedSize>& recorded_;
+  bool parts_ = false;
+  bool recording_ = false;
+};
+
+TEST_F(GroupEngine, EveryRankRecordsAllThatItsDeviceRecordsBeforeTheFirstBatch) {
+  for (const GroupSplit split : {GroupSplit::kTokens, GroupSplit::kTensor}) {
+    std::array<std::vector<kernels::RecordedSize>, 2> recorded;
+    const auto engine = group(split, 2, false, [&](int rank) {
+      return std::make_unique<RecordingBackend>(recorded[static_cast<std::size_t>(rank)]);
+    });
+    std::vector<kernels::RecordedSize> expected;
+    for (int slot = 0; slot < engine->slots(); ++slot) {
+      for (const auto& size : RecordingBackend::sizes(split == GroupSplit::kTokens)) {
+        expected.push_back(size);
+      }
+    }
+    EXPECT_THAT(recorded, ::testing::Each(expected));
+    expect_near(embed(*engine, sequences()));
+    EXPECT_THAT(recorded, ::testing::Each(expected)) << "while serving";
   }
 }
 
