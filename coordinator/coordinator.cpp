@@ -29,15 +29,13 @@ constexpr int kClientQueueMessages = 4000;
 constexpr std::size_t kClientQueueBytes = 128U << 20;
 constexpr std::size_t kDeafClientsMax = 10'000;
 
-// The private server's memory: three quarters are its own bound. Results of accepted items, which
-// it never refuses, go beyond that by twice an eighth at the most (JobLimits::owed_bytes_max).
-int server_mb_of(int redis_mb) { return redis_mb / 4 * 3; }
-std::uint64_t owed_bytes_of(int redis_mb) {
-  return (static_cast<std::uint64_t>(redis_mb) << 20U) / 8;
-}
+// Results of accepted items, which a full server takes as well, go beyond its maxmemory by twice a
+// sixth of it at the most (JobLimits::owed_bytes_max). The private one has room for that.
+constexpr std::uint64_t kOwedShare = 6;
+int maxmemory_mb_of(int redis_mb) { return redis_mb / 4 * 3; }
 
 CoreOptions core_options(const Options& options, const std::vector<CatalogEntry>& models,
-                         std::uint64_t epoch) {
+                         std::uint64_t epoch, const RedisServerInfo& server) {
   CoreOptions core{.models = {},
                    .epoch = epoch,
                    .cache_bytes = static_cast<std::size_t>(options.cache_mb) << 20U};
@@ -46,8 +44,8 @@ CoreOptions core_options(const Options& options, const std::vector<CatalogEntry>
   }
   core.dispatcher.registry.heartbeat_us = Micros{1000} * options.heartbeat_ms;
   core.jobs.window_chunks = static_cast<std::uint32_t>(options.window_chunks);
-  if (options.redis.empty()) {
-    core.jobs.owed_bytes_max = owed_bytes_of(options.redis_mb);
+  if (server.maxmemory > 0) {
+    core.jobs.owed_bytes_max = server.maxmemory / kOwedShare;
   }
   return core;
 }
@@ -59,7 +57,7 @@ Coordinator::Coordinator(const Options& options)
   std::string ledger_url = options_.redis;
   if (ledger_url.empty()) {
     private_redis_ =
-        std::make_unique<PrivateRedis>(options_.data_dir, server_mb_of(options_.redis_mb));
+        std::make_unique<PrivateRedis>(options_.data_dir, maxmemory_mb_of(options_.redis_mb));
     ledger_url = private_redis_->url();
   }
   const std::string cache_url = options_.redis_cache.empty() ? ledger_url : options_.redis_cache;
@@ -67,9 +65,10 @@ Coordinator::Coordinator(const Options& options)
       RedisOptions{.url = ledger_url, .scripts = ledger_scripts(), .resend = true, .timeout = 10s});
   cache_ = std::make_unique<RedisClient>(
       RedisOptions{.url = cache_url, .scripts = {}, .resend = false, .timeout = kCachePatience});
+  const RedisServerInfo server = check_ledger_server();
   epoch_ = become_leader();
   const std::vector<ledger::StoredJob> stored = load_ledger();
-  core_ = std::make_unique<Core>(core_options(options_, models_, epoch_), stored, now());
+  core_ = std::make_unique<Core>(core_options(options_, models_, epoch_, server), stored, now());
   tokenisers_ = std::make_unique<TokenizePool>(models_, options_.threads, wake_);
   clients_ = std::make_unique<net::RouterSocket>(
       context_, options_.listen,
@@ -85,14 +84,42 @@ Coordinator::Coordinator(const Options& options)
 
 Coordinator::~Coordinator() = default;
 
-std::uint64_t Coordinator::become_leader() {
+Result<RedisValue> Coordinator::ask_ledger_server(RedisCommand command) {
   const auto patience = private_redis_ ? kPrivateRedisPatience : kRedisPatience;
-  const auto answer = ledger_->call(
-      increment_epoch_command(), std::chrono::duration_cast<std::chrono::milliseconds>(patience));
+  return ledger_->call(std::move(command),
+                       std::chrono::duration_cast<std::chrono::milliseconds>(patience));
+}
+
+void Coordinator::refuse_redis(const std::string& why) const {
+  throw FatalError("cannot use Redis at " +
+                   hide_passwords(private_redis_ ? private_redis_->url() : options_.redis) + ": " +
+                   why);
+}
+
+RedisServerInfo Coordinator::check_ledger_server() {
+  const auto answer = ask_ledger_server(server_info_command());
+  if (!answer && answer.error().message.starts_with("NOPERM")) {
+    log::warn("Redis does not say how it keeps data: {}", answer.error().message);
+    return {};
+  }
   if (!answer) {
-    throw FatalError("cannot use Redis at " +
-                     hide_passwords(private_redis_ ? private_redis_->url() : options_.redis) +
-                     ": " + answer.error().message);
+    refuse_redis(answer.error().message);
+  }
+  const RedisServerInfo server = read_server_info(answer->text);
+  if (const std::string refusal = ledger_refusal(server); !refusal.empty()) {
+    refuse_redis(refusal);
+  }
+  const bool with_cache = options_.redis_cache.empty() || options_.redis_cache == options_.redis;
+  for (const std::string& warning : ledger_warnings(server, with_cache)) {
+    log::warn("{}", warning);
+  }
+  return server;
+}
+
+std::uint64_t Coordinator::become_leader() {
+  const auto answer = ask_ledger_server(increment_epoch_command());
+  if (!answer) {
+    refuse_redis(answer.error().message);
   }
   return static_cast<std::uint64_t>(answer->integer);
 }

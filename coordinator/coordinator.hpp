@@ -13,6 +13,7 @@
 #include "coordinator/options.hpp"
 #include "coordinator/private_redis.hpp"
 #include "coordinator/redis_client.hpp"
+#include "coordinator/redis_server_info.hpp"
 #include "coordinator/tokenize_pool.hpp"
 
 namespace tessera::coordinator {
@@ -35,6 +36,10 @@ class Coordinator {
   using Clock = std::chrono::steady_clock;
 
   std::vector<ledger::StoredJob> load_ledger();
+  Result<RedisValue> ask_ledger_server(RedisCommand command);
+  [[noreturn]] void refuse_redis(const std::string& why) const;
+  // Throws when it would lose jobs by itself.
+  RedisServerInfo check_ledger_server();
   std::uint64_t become_leader();
   void write_port_file() const;
 

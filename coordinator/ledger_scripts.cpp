@@ -184,6 +184,8 @@ ledger::Reply to_reply(RedisValue value) {
   return {.status = ledger::Status::kDone, .message = {}, .content = to_bytes(value.text)};
 }
 
+RedisCommand server_info_command() { return {.script = -1, .args = {"INFO"}, .tail = {}}; }
+
 RedisCommand increment_epoch_command() {
   // After a DEL, since a full server would refuse the INCR alone; see kStore.
   return {.script = -1,

@@ -26,6 +26,7 @@ const std::vector<std::string>& ledger_scripts();
 RedisCommand to_command(ledger::Operation operation, std::uint64_t epoch);
 ledger::Reply to_reply(RedisValue value);
 
+RedisCommand server_info_command();  // Answered by what read_server_info reads.
 RedisCommand increment_epoch_command();
 RedisCommand list_jobs_command();
 // Answered by an array that `to_stored_job` reads.

@@ -29,7 +29,7 @@ void add_options(CLI::App& app, Options& o) {
       ->capture_default_str();
   app.add_option("--redis-mb", o.redis_mb,
                  "Memory of the private redis-server. A server given with --redis needs a "
-                 "gigabyte beyond its maxmemory")
+                 "third of its maxmemory beyond that")
       ->check(CLI::Range(64, 1 << 22))
       ->capture_default_str();
   app.add_option("--cache-mb", o.cache_mb, "Memory for cached vectors in this process")

@@ -460,11 +460,27 @@ def test_stops_cleanly_and_answers_without_workers(coordinator):
     assert not os.path.exists(f"/proc/{redis}")
 
 
-def test_missing_redis_is_one_clear_line(tmp_path):
+def refusal_of_redis(path):
     result = subprocess.run(
         [os.path.join(BIN_DIR, "tessera-coordinator"), "--model", MODEL_DIR, "--listen",
          "tcp://127.0.0.1:*", "--worker-listen", "tcp://127.0.0.1:*", "--redis",
-         f"unix:{tmp_path}/none.sock", "--log-level", "off"],
+         f"unix:{path}", "--log-level", "off"],
         capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 1
     assert "cannot use Redis at unix:" in result.stderr and result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_missing_redis_is_one_clear_line(tmp_path):
+    refusal_of_redis(tmp_path / "none.sock")
+
+
+def test_a_redis_that_drops_jobs_by_itself_is_refused(tmp_path):
+    path = tmp_path / "redis.sock"
+    with subprocess.Popen(["redis-server", "--port", "0", "--unixsocket", path, "--save", "",
+                           "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"],
+                          cwd=tmp_path, stdout=subprocess.DEVNULL) as server:
+        try:
+            assert "allkeys-lru" in refusal_of_redis(path)
+        finally:
+            server.kill()
