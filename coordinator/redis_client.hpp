@@ -35,7 +35,9 @@ struct RedisOptions {
   // What happens to commands whose connection broke before their answer: sent again on the next
   // one, in order (they must be idempotent), or answered with an error.
   bool resend = false;
-  std::chrono::milliseconds timeout{5000};  // Without any answer: the connection is given up.
+  // Without any answer to what has been written, or any headway in writing it: the connection is
+  // given up.
+  std::chrono::milliseconds timeout{5000};
 };
 
 // One pipelined connection to a Redis server, on one thread, inside somebody else's poll loop.
@@ -78,9 +80,11 @@ class RedisClient {
   void prepare();
   void prepared(const RedisValue& value);
   void send(const RedisCommand& command);
+  // Hands commands to hiredis, as many as it should hold; the others wait for `drained`.
+  void send_open();
+  void drained();
   void answered(RedisValue value);
   void drop(const std::string& why);
-  void send_open();
 
   const RedisOptions options_;
   std::string host_;  // Or the socket's path.
@@ -91,8 +95,11 @@ class RedisClient {
   std::unique_ptr<Connection> connection_;
   std::vector<std::string> script_hashes_;
   std::size_t preparing_left_ = 0;
-  std::deque<Open> open_;  // Sent, when ready, and not answered.
-  std::string broken_;     // Why the connection is to be dropped; empty: it is sound.
+  std::deque<Open> open_;            // Not answered. Of these, from the front,
+  std::size_t handed_ = 0;           // so many are with hiredis,
+  std::size_t written_ = 0;          // so many with the kernel.
+  std::size_t unwritten_bytes_ = 0;  // Handed since all was written.
+  std::string broken_;               // Why the connection is to be dropped; empty: it is sound.
   std::string last_error_ = "no connection was made yet";
   Clock::time_point heard_at_;
   Clock::time_point connect_at_;  // Earliest next attempt.

@@ -218,6 +218,24 @@ TEST_F(LedgerScriptsTest, UrlsAreChecked) {
   EXPECT_THROW(RedisClient({.url = "redis://host:port"}), FatalError);
 }
 
+// Far more than the socket takes at once, and more than hiredis is given at once.
+TEST_F(LedgerScriptsTest, ManyLargeCommandsAreAnsweredInTheirOrder) {
+  const std::string large(std::size_t{1} << 20, 'x');
+  std::vector<std::int64_t> answers;
+  std::vector<std::int64_t> expected;
+  for (int i = 0; i < 48; ++i) {
+    expected.push_back(static_cast<std::int64_t>(large.size()) - i);
+    client->run({.args = {"SETRANGE", "key" + std::to_string(i % 2), "0",
+                          large.substr(static_cast<std::size_t>(i))}},
+                [&](const RedisValue& answer) { answers.push_back(answer.integer); });
+    client->run({.args = {"DEL", "key" + std::to_string(i % 2)}}, [](const RedisValue&) {});
+  }
+  EXPECT_EQ(client->open_commands(), 96U);
+  EXPECT_EQ(call({.args = {"PING"}}).text, "PONG");
+  EXPECT_EQ(answers, expected);
+  EXPECT_EQ(client->open_commands(), 0U);
+}
+
 // The server dies while an answer of it is unread and the next command not yet sent.
 TEST_F(LedgerScriptsTest, AWriteToAServerThatHasDiedIsNoSignal) {
   const std::string info = call({.args = {"INFO", "server"}}).text;
