@@ -93,7 +93,11 @@ void GroupRank::pass(int slot, const kernels::RecordedSize& size) {
   if (options_.plan.split == GroupSplit::kTensor) {
     encoder_->forward(whole, batch.view());
   } else {
-    if (size.kind != kernels::BatchKind::kWhole) communicator_->stage_rows(slot, batch.kv_rows());
+    if (size.kind != kernels::BatchKind::kWhole) {
+      // All ranks have the same part here, and a row of keys and values has one writer.
+      const std::span<const std::int32_t> rows(batch.kv_rows());
+      communicator_->stage_rows(slot, rows.first(options_.rank == 0 ? rows.size() : 0));
+    }
     encoder_->forward_part(whole, batch.view(), slot);
   }
   backend_->wait(whole);

@@ -260,8 +260,7 @@ class RecordingBackend final : public testing::HostBackend {
   static std::vector<kernels::RecordedSize> sizes(bool parts) {
     using enum kernels::BatchKind;
     std::vector<kernels::RecordedSize> all = {{8, 1}, {24, 4}};
-    if (parts)
-      all.insert(all.end(), {{16, 1, kParts}, {128, 1, kParts}, {128, 1, kPartsWithoutEnd}});
+    if (parts) all.insert(all.end(), {{16, 1, kParts}, {24, 1, kParts}, {16, 1, kPartsWithoutEnd}});
     return all;
   }
   std::unique_ptr<BatchSlot> make_slot(const kernels::BatchLimits& limits,
