@@ -12,7 +12,7 @@ const std::string kPrefix = "tessera:";
 const std::string kEpochKey = kPrefix + "epoch";
 const std::string kJobsKey = kPrefix + "jobs";
 
-enum Script : int { kCreate, kSet, kAccept, kStore, kAck, kEnd, kForget, kLoad };
+enum Script : int { kCreate, kSet, kAccept, kStore, kAck, kEnd, kForget, kLoad, kLead };
 
 // KEYS[1] is the epoch key and ARGV[1] the caller's epoch in every script that changes anything.
 constexpr const char* kFence =
@@ -163,7 +163,10 @@ const std::vector<std::string>& ledger_scripts() {
              "return 'OK'"),
       // kLoad
       "return {redis.call('HGETALL', KEYS[1]), redis.call('GET', KEYS[2]),\n"
-      "        redis.call('GET', KEYS[3]), redis.call('GET', KEYS[4])}"};
+      "        redis.call('GET', KEYS[3]), redis.call('GET', KEYS[4])}",
+      // kLead. Nothing is there to be deleted; see kStore.
+      "redis.call('DEL', KEYS[2])\n"
+      "return redis.call('INCR', KEYS[1])"};
   return scripts;
 }
 
@@ -186,13 +189,7 @@ ledger::Reply to_reply(RedisValue value) {
 
 RedisCommand server_info_command() { return {.script = -1, .args = {"INFO"}, .tail = {}}; }
 
-RedisCommand increment_epoch_command() {
-  // After a DEL, since a full server would refuse the INCR alone; see kStore.
-  return {.script = -1,
-          .args = {"EVAL", "redis.call('DEL', KEYS[2]) return redis.call('INCR', KEYS[1])", "2",
-                   kEpochKey, kPrefix + "nothing"},
-          .tail = {}};
-}
+RedisCommand increment_epoch_command() { return make(kLead, {kEpochKey, kPrefix + "nothing"}, {}); }
 
 RedisCommand list_jobs_command() {
   return {.script = -1, .args = {"SMEMBERS", kJobsKey}, .tail = {}};

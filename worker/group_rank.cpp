@@ -1,6 +1,8 @@
 #include "worker/group_rank.hpp"
 
 #include <algorithm>
+#include <array>
+#include <map>
 #include <utility>
 
 #include "common/check.hpp"
@@ -67,22 +69,14 @@ GroupRank::GroupRank(std::unique_ptr<kernels::Backend> backend, kernels::Communi
 void GroupRank::prepare() {
   const std::vector<kernels::RecordedSize> sizes = backend_->recorded_sizes();
   if (!sizes.empty()) {
-    const auto of_kind = [](kernels::BatchKind kind) {
-      return [kind](const kernels::RecordedSize& size) { return size.kind == kind; };
-    };
-    for (const auto kind : {kernels::BatchKind::kWhole, kernels::BatchKind::kParts,
-                            kernels::BatchKind::kPartsWithoutEnd}) {
-      const auto first = std::ranges::find_if(sizes, of_kind(kind));
-      const auto last = std::ranges::find_if(sizes.rbegin(), sizes.rend(), of_kind(kind));
-      if (first == sizes.end()) continue;
-      pass(0, *first);
-      pass(0, *last);
+    std::map<kernels::BatchKind, std::array<kernels::RecordedSize, 2>> ends;
+    for (const kernels::RecordedSize& size : sizes) {
+      ends.try_emplace(size.kind, std::array{size, size}).first->second[1] = size;
     }
-    backend_->record(true);
-    for (int slot = 0; slot < kEngineSlots; ++slot) {
-      for (const kernels::RecordedSize& size : sizes) pass(slot, size);
+    for (const auto& [kind, both] : ends) {
+      for (const kernels::RecordedSize& size : both) pass(0, size);
     }
-    backend_->record(false);
+    record_all(*backend_, sizes, [this](int slot, const auto& size) { pass(slot, size); });
   }
   backend_->seal();
 }

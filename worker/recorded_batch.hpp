@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/backend.hpp"
+#include "worker/engine_plan.hpp"
 
 namespace tessera {
 
@@ -36,5 +37,16 @@ class RecordedBatch {
   std::vector<kernels::Segment> segments_;
   std::vector<std::int32_t> kv_rows_;
 };
+
+// Records every size in every slot of the engine; `pass(slot, size)` runs one.
+template <typename Pass>
+void record_all(kernels::Backend& backend, const std::vector<kernels::RecordedSize>& sizes,
+                Pass pass) {
+  backend.record(true);
+  for (int slot = 0; slot < kEngineSlots; ++slot) {
+    for (const kernels::RecordedSize& size : sizes) pass(slot, size);
+  }
+  backend.record(false);
+}
 
 }  // namespace tessera

@@ -79,26 +79,19 @@ class SingleEngine final : public Engine {
          {kernels::RecordedSize{std::min<std::int64_t>(16, many), 1},
           {many, 1},
           {many, many / 32}}) {
-      pass(*slots_[0],
-           {.tokens = size.tokens,
-            .sequences = std::clamp<std::int64_t>(size.sequences, 1, limits_.max_sequences)});
+      pass(0, {.tokens = size.tokens,
+               .sequences = std::clamp<std::int64_t>(size.sequences, 1, limits_.max_sequences)});
     }
-    backend_->record(true);
-    for (const auto& slot : slots_) {
-      for (const kernels::RecordedSize& size : sizes) {
-        pass(*slot, size);
-      }
-    }
-    backend_->record(false);
+    record_all(*backend_, sizes, [this](int slot, const auto& size) { pass(slot, size); });
     const std::size_t left = backend_->free_memory_bytes();
     log::info("{} passes recorded in {:.2f} s; {:.3f} GB of the device are in use",
               sizes.size() * slots_.size(), seconds_since(start),
               static_cast<double>(free_bytes_ - std::min(left, free_bytes_)) / 1e9);
   }
 
-  void pass(kernels::BatchSlot& slot, const kernels::RecordedSize& size) {
-    encoder_->forward(slot, RecordedBatch(size).view());
-    backend_->wait(slot);
+  void pass(int slot, const kernels::RecordedSize& size) {
+    encoder_->forward(at(slot), RecordedBatch(size).view());
+    backend_->wait(at(slot));
   }
 
   kernels::BatchSlot& at(int slot) const {

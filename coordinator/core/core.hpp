@@ -39,9 +39,9 @@ class Core {
   // More could be done at once: step with a Tick before waiting for anything.
   bool has_backlog() const { return jobs_.has_backlog(); }
 
-  // Of results that were sent to the client and not acknowledged by it.
   // Of results that the ledger will have to hold when all that it has accepted has ended.
   std::uint64_t owed_bytes() const { return jobs_.owed_bytes(); }
+  // Of results that were sent to the client and not acknowledged by it.
   std::size_t unacknowledged_bytes(const std::string& client) const {
     return jobs_.unacknowledged_bytes(client);
   }

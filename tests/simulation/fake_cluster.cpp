@@ -7,6 +7,7 @@
 namespace tessera::coordinator::simulation {
 
 FakeCluster::FakeCluster(const Scenario& scenario) : scenario_(scenario), random_(scenario.seed) {
+  ledger_.bytes_max = scenario.ledger_bytes_max;
   for (std::uint32_t j = 0; j < scenario.jobs; ++j) {
     auto job = std::make_unique<Job>();
     job->number = j;
@@ -57,7 +58,6 @@ void FakeCluster::problem(const std::string& what) {
 void FakeCluster::start_core() {
   ++incarnation_;
   epoch_ = ledger_.become_leader();
-  ledger_.bytes_max = scenario_.ledger_bytes_max;
   CoreOptions options{.models = {{.name = "m",
                                   .tokenizer_hash = "t",
                                   .hidden_size = kHiddenSize,
@@ -170,7 +170,6 @@ void FakeCluster::perform_ledger(RunLedger action) {
 
 // As JobLimits::owed_bytes_max promises.
 void FakeCluster::check_owed() {
-  constexpr std::uint64_t kRowBytes = std::uint64_t{kHiddenSize} * 4;
   const std::uint64_t bytes = ledger_.owed_items() * kRowBytes;
   const std::uint64_t chunk_bytes = scenario_.items_per_chunk * kRowBytes;
   if (bytes > 2 * scenario_.owed_bytes_max + scenario_.jobs * chunk_bytes) {

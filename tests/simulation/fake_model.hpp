@@ -15,6 +15,7 @@
 namespace tessera::coordinator::simulation {
 
 inline constexpr std::uint32_t kHiddenSize = 32;
+inline constexpr std::uint64_t kRowBytes = 4 * kHiddenSize;  // Of a vector in an answer.
 inline constexpr std::int32_t kVocabSize = 5000;
 inline constexpr std::int32_t kFinalToken = 4999;
 inline constexpr Micros kMs = 1000;

@@ -204,11 +204,9 @@ TEST(Core, AnEndedJobIsKnownUntilTheLedgerHasForgottenIt) {
 // Results that the ledger will have to hold when what is in work ends.
 class OwedResults : public ::testing::Test {
  protected:
-  static constexpr std::uint64_t kRowBytes = std::uint64_t{simulation::kHiddenSize} * 4;
-
   static CoreOptions options_with_room(std::uint64_t items) {
     CoreOptions options = CoreHarness::default_options();
-    options.jobs.owed_bytes_max = items * kRowBytes;
+    options.jobs.owed_bytes_max = items * simulation::kRowBytes;
     return options;
   }
   // Whether a chunk of so many items is taken in.
