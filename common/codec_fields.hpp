@@ -37,6 +37,7 @@ void fields(F& f, EmbedSpec& m) {
   f(5, m.vector_type);
   f(6, m.truncate);
   f(7, m.max_tokens);
+  f(8, m.prompt_name);
 }
 template <typename F>
 void fields(F& f, ItemBlock& m) {
@@ -68,6 +69,7 @@ void fields(F& f, ModelInfo& m) {
   f(4, m.max_seqlen);
   f(5, m.vocab_size);
   f(6, m.workers);
+  f(7, m.prompt_names);
 }
 template <typename F>
 void fields(F& f, JobProgress& m) {

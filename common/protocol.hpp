@@ -17,7 +17,9 @@
 namespace tessera::protocol {
 
 inline constexpr std::uint32_t kVersionMajor = 1;
-inline constexpr std::uint32_t kVersionMinor = 0;
+inline constexpr std::uint32_t kVersionMinor = 1;
+// Coordinators below it would not see EmbedSpec::prompt_name, so clients do not send them one.
+inline constexpr std::uint32_t kMinorWithPromptNames = 1;
 
 // Limits that the receiver checks before it allocates.
 inline constexpr std::size_t kHeaderBytesMax = 1U << 20;
@@ -46,6 +48,8 @@ struct EmbedSpec {
   Truncate truncate = Truncate::kNone;
   std::uint32_t max_tokens =
       0;  // Own limit under the model's, with the final token; 0 = the model's.
+  // Put the model folder's prompt of this name before each text; empty = by `query`.
+  std::string prompt_name;
   bool operator==(const EmbedSpec&) const = default;
 };
 
@@ -85,6 +89,7 @@ struct ModelInfo {
   std::uint32_t max_seqlen = 0;
   std::uint32_t vocab_size = 0;
   std::uint32_t workers = 0;
+  std::vector<std::string> prompt_names;  // What EmbedSpec::prompt_name may say, sorted.
 };
 
 struct JobProgress {

@@ -25,22 +25,28 @@ T value_or_fatal(Result<T> result, const fs::path& dir) {
   return std::move(result).value();
 }
 
-// The folder's prompt for queries; a folder that names none gets the models' usual task.
-std::string read_query_prefix(const fs::path& dir) {
+// The folder's prompts; a folder that names none for queries gets the models' usual task.
+void read_prompts(const fs::path& dir, ServedModel& model) {
+  model.query_prefix = query_prefix(kDefaultTask);
   const fs::path path = dir / "config_sentence_transformers.json";
   if (!fs::exists(path)) {
-    return query_prefix(kDefaultTask);
+    return;
   }
   const std::string text = value_or_fatal(read_small_file(path, kPromptsFileBytesMax), dir);
   const auto json = nlohmann::json::parse(text, nullptr, false);
   if (json.is_object() && json.contains("prompts") && json["prompts"].is_object()) {
-    const auto query = json["prompts"].find("query");
-    if (query != json["prompts"].end() && query->is_string()) {
-      return query->get<std::string>();
+    for (const auto& [name, prompt] : json["prompts"].items()) {
+      if (prompt.is_string() && name.size() <= protocol::kNameBytesMax) {
+        model.prompts.emplace(name, prompt.get<std::string>());
+      }
     }
   }
-  log::warn("{} names no query prompt", path.string());
-  return query_prefix(kDefaultTask);
+  const auto query = model.prompts.find("query");
+  if (query == model.prompts.end()) {
+    log::warn("{} names no query prompt", path.string());
+  } else {
+    model.query_prefix = query->second;
+  }
 }
 
 CatalogEntry load_model(const std::string& argument) {
@@ -68,7 +74,8 @@ CatalogEntry load_model(const std::string& argument) {
                     .max_seqlen = static_cast<std::uint32_t>(config.max_position_embeddings),
                     .vocab_size = static_cast<std::uint32_t>(config.vocab_size),
                     .final_token = tokenizer.suffix_ids().back(),
-                    .query_prefix = read_query_prefix(dir)};
+                    .query_prefix = {}};
+  read_prompts(dir, model);
   return {.model = std::move(model), .tokenizer = std::move(tokenizer)};
 }
 

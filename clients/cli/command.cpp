@@ -32,11 +32,24 @@ client::Client connect(const ConnectOptions& options) {
   return client;
 }
 
+CLI::Option* add_prompt_name(CLI::App& command, protocol::EmbedSpec& spec) {
+  return command
+      .add_option("--prompt-name", spec.prompt_name,
+                  "Put the model folder's prompt of this name before each text; `tessera status` "
+                  "lists them")
+      ->check(CLI::Validator(
+          [](const std::string& name) {
+            return name.empty() || name.size() > protocol::kNameBytesMax ? "1 to 256 bytes" : "";
+          },
+          "NAME", "length"));
+}
+
 void add_spec_options(CLI::App& command, protocol::EmbedSpec& spec) {
   using protocol::Truncate;
   command.add_option("--model", spec.model, "Model's name; default: the only one served");
-  command.add_flag("--query", spec.query,
-                   "The texts are queries: put the model's instruction before each");
+  auto* query = command.add_flag("--query", spec.query,
+                                 "The texts are queries: put the model's instruction before each");
+  auto* prompt_name = add_prompt_name(command, spec)->excludes(query);
   command
       .add_option_function<std::string>(
           "--instruction",
@@ -45,6 +58,7 @@ void add_spec_options(CLI::App& command, protocol::EmbedSpec& spec) {
             spec.query = true;
           },
           "One sentence on the task, instead of the model's default; implies --query")
+      ->excludes(prompt_name)
       ->check(CLI::Validator(
           [](const std::string& text) {
             return text.size() > protocol::kInstructionBytesMax ? "at most 8192 bytes" : "";

@@ -43,8 +43,10 @@ void add_connect_options(CLI::App& command, ConnectOptions& options);
 // Connects, or throws FatalError with what to do about it.
 client::Client connect(const ConnectOptions& options);
 
-// --model, --query, --instruction, --dimensions, --truncate, --max-tokens.
+// --model, --query, --instruction, --prompt-name, --dimensions, --truncate, --max-tokens.
 void add_spec_options(CLI::App& command, protocol::EmbedSpec& spec);
+// --prompt-name alone.
+CLI::Option* add_prompt_name(CLI::App& command, protocol::EmbedSpec& spec);
 
 // The name of a job state: "running".
 const char* to_string(protocol::JobState state);

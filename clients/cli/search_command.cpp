@@ -133,7 +133,7 @@ std::vector<std::vector<float>> embed_queries(const SearchOptions& options) {
 int run_search(SearchOptions& options) {
   const std::vector<std::string> shards = shards_of(options.index);
   const std::vector<std::string> ids = read_ids(options.index);
-  options.spec.query = !options.plain;
+  options.spec.query = !options.plain && options.spec.prompt_name.empty();
   NpyMatrix first = read_npy(shards.front());
   if (options.spec.dimensions == 0) {
     options.spec.dimensions = static_cast<std::uint32_t>(first.columns);
@@ -176,7 +176,9 @@ void add_search(CLI::App& app, Selected& selected) {
   command->add_option("--top", options->top, "Rows for each query")
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
-  command->add_flag("--plain", options->plain, "Embed the queries without the query instruction");
+  auto* plain = command->add_flag("--plain", options->plain,
+                                  "Embed the queries without the query instruction");
+  add_prompt_name(*command, options->spec)->excludes(plain);
   command->add_flag("--json", options->json, "The answer as JSON");
   command->add_option("--model", options->spec.model, "Model's name; default: the only one served");
   add_connect_options(*command, options->connect);

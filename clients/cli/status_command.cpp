@@ -53,7 +53,8 @@ Json status_json(const protocol::StatusReply& status) {
                               {"hidden_size", m.hidden_size},
                               {"max_seqlen", m.max_seqlen},
                               {"vocab_size", m.vocab_size},
-                              {"workers", m.workers}});
+                              {"workers", m.workers},
+                              {"prompt_names", m.prompt_names}});
   }
   json["workers"] = Json::array();
   for (const auto& w : status.workers) {
@@ -89,6 +90,9 @@ void print_status(const protocol::StatusReply& status) {
     fmt::print("model {}  width {}, up to {} tokens, {} workers, fingerprint {}\n", m.name,
                m.hidden_size, m.max_seqlen, m.workers,
                m.fingerprint.empty() ? "not known yet" : m.fingerprint.substr(0, 16));
+    if (!m.prompt_names.empty()) {
+      fmt::print("  prompt names: {}\n", fmt::join(m.prompt_names, ", "));
+    }
   }
   for (const auto& w : status.workers) {
     fmt::print("worker {}  {} x{}, {}: {:.0f} tokens/s, {} batches done, {} in flight\n", w.name,

@@ -19,6 +19,17 @@ TimePoint deadline_after(TimePoint now, milliseconds timeout) {
   return timeout.count() == 0 ? TimePoint::max() : now + timeout;
 }
 
+// The id of a request that asks for a prompt by name, 0 for any other message.
+std::uint64_t names_prompt(const protocol::Message& message) {
+  if (const auto* embed = std::get_if<protocol::EmbedRequest>(&message)) {
+    return embed->spec.prompt_name.empty() ? 0 : embed->request_id;
+  }
+  if (const auto* open = std::get_if<protocol::OpenJob>(&message)) {
+    return open->spec.prompt_name.empty() ? 0 : open->request_id;
+  }
+  return 0;
+}
+
 }  // namespace
 
 Connection::Connection(ClientOptions options) : options_(std::move(options)) {
@@ -114,7 +125,7 @@ void Connection::run(const std::stop_token& stop) {
       }
       job->collect(now, outbox_);
     }
-    flush();
+    flush(now);
     changed_.notify_all();
   }
   // What the caller acknowledged last is on its way; the socket lingers for it.
@@ -273,13 +284,23 @@ void Connection::reconnect(TimePoint now) {
       .client = options_.name, .tenant = options_.tenant, .token = options_.token});
 }
 
-void Connection::flush() {
+void Connection::flush(TimePoint now) {
   for (Outbox* box : {&control_, &outbox_}) {
     if (box == &outbox_ && !ready_) {
       outbox_.clear();  // The coordinator's hello has everything said again.
       return;
     }
     while (!box->empty()) {
+      if (const std::uint64_t id = names_prompt(box->front());
+          id != 0 && hello_->minor < protocol::kMinorWithPromptNames) {
+        handle_error({.request_id = id,
+                      .code = ErrorCode::kInvalidArgument,
+                      .message = "the coordinator is of a version without prompt names and would "
+                                 "embed the texts without the prompt; update it"},
+                     now);
+        box->pop_front();
+        continue;
+      }
       // The send queue has no bound, so a send can fail only when the process is out of memory.
       CHECK(socket_->send(protocol::encode(std::move(box->front()))) == net::SendStatus::kSent);
       box->pop_front();

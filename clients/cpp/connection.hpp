@@ -55,7 +55,7 @@ class Connection {
   void send_everything_again(TimePoint now);
   void keep_alive(TimePoint now);
   void reconnect(TimePoint now);
-  void flush();
+  void flush(TimePoint now);
   int poll_ms(TimePoint now) const;
 
   const ClientOptions options_;

@@ -17,6 +17,18 @@ constexpr std::uint32_t kRetryMsMin = 50;
 constexpr std::uint32_t kRetryMsMax = 10'000;
 constexpr std::uint32_t kRetryMsUnknown = 500;
 
+// As many as a header takes beside what else is in it; more than that are still served.
+std::vector<std::string> prompt_names(const ServedModel& model) {
+  constexpr std::size_t kNamesMax = 256;
+  std::vector<std::string> names;
+  for (const auto& [name, prompt] : model.prompts) {
+    if (names.size() < kNamesMax) {
+      names.push_back(name);
+    }
+  }
+  return names;
+}
+
 }  // namespace
 
 Core::Core(CoreOptions options, const std::vector<ledger::StoredJob>& stored, Micros now)
@@ -195,7 +207,8 @@ std::vector<protocol::ModelInfo> Core::model_infos() const {
                      .hidden_size = model.hidden_size,
                      .max_seqlen = dispatcher_.seqlen_limit(id),
                      .vocab_size = model.vocab_size,
-                     .workers = dispatcher_.workers().count(id)});
+                     .workers = dispatcher_.workers().count(id),
+                     .prompt_names = prompt_names(model)});
   }
   return infos;
 }

@@ -8,6 +8,7 @@ namespace tessera::coordinator {
 namespace {
 
 constexpr std::string_view kKeyDomain = "tessera cache key 1";
+constexpr std::size_t kListedBytesMax = 2000;
 
 void absorb(crypto_generichash_state& state, const void* data, std::size_t bytes) {
   crypto_generichash_update(&state, static_cast<const unsigned char*>(data), bytes);
@@ -50,6 +51,48 @@ char32_t decode_short(std::string_view text, std::size_t at, std::size_t& length
              : 0xFFFFU;
 }
 
+// "it has: document, query", for whoever asked for another.
+std::string list_prompts(const ServedModel& model) {
+  std::string names;
+  for (const auto& [name, prompt] : model.prompts) {
+    names += (names.empty() ? "it has: " : ", ") + name;
+  }
+  return names.empty() ? "its folder names no prompts" : names.substr(0, kListedBytesMax);
+}
+
+// What goes before each text: the named prompt, the instruction's template, or the folder's own
+// prompt for queries or documents.
+Result<std::string> choose_prefix(const protocol::EmbedSpec& spec, const ServedModel& model) {
+  const auto refuse = [](std::string message) {
+    return Error{ErrorCode::kInvalidArgument, std::move(message)};
+  };
+  if (spec.instruction.size() > protocol::kInstructionBytesMax) {
+    return refuse("the instruction is longer than 8 KiB");
+  }
+  if (!spec.instruction.empty() && !spec.query) {
+    return refuse("an instruction is only for queries");
+  }
+  if (spec.prompt_name.empty()) {
+    return !spec.query                ? model.document_prefix
+           : spec.instruction.empty() ? model.query_prefix
+                                      : query_prefix(spec.instruction);
+  }
+  if (!spec.instruction.empty()) {
+    return refuse("prompt_name and an instruction exclude each other: give one of them");
+  }
+  const auto prompt = model.prompts.find(spec.prompt_name);
+  if (prompt == model.prompts.end()) {
+    return refuse("model " + model.name + " has no prompt \"" +
+                  spec.prompt_name.substr(0, protocol::kNameBytesMax) + "\"; " +
+                  list_prompts(model));
+  }
+  if (spec.query && prompt->second != model.query_prefix) {
+    return refuse("prompt_name \"" + spec.prompt_name +
+                  "\" is not the prompt for queries: leave query or prompt_name out");
+  }
+  return prompt->second;
+}
+
 }  // namespace
 
 std::string query_prefix(std::string_view task) {
@@ -74,28 +117,21 @@ Result<ResolvedSpec> resolve(const protocol::EmbedSpec& spec, std::span<const Se
         ErrorCode::kInvalidArgument,
         "dimensions must be 32 to " + std::to_string(model->hidden_size) + " for this model"};
   }
-  if (spec.instruction.size() > protocol::kInstructionBytesMax) {
-    return Error{ErrorCode::kInvalidArgument, "the instruction is longer than 8 KiB"};
-  }
-  if (!spec.instruction.empty() && !spec.query) {
-    return Error{ErrorCode::kInvalidArgument, "an instruction is only for queries"};
-  }
   if (spec.max_tokens == 1 || spec.max_tokens > model->max_seqlen) {
     return Error{
         ErrorCode::kInvalidArgument,
         "max_tokens must be 2 to " + std::to_string(model->max_seqlen) + " for this model"};
   }
-  ResolvedSpec resolved{.model = static_cast<ModelId>(model - models.begin()),
-                        .prefix = {},
-                        .dimensions = spec.dimensions == 0 ? model->hidden_size : spec.dimensions,
-                        .vector_type = spec.vector_type,
-                        .truncate = spec.truncate,
-                        .max_tokens = spec.max_tokens};
-  if (spec.query) {
-    resolved.prefix =
-        spec.instruction.empty() ? model->query_prefix : query_prefix(spec.instruction);
+  auto prefix = choose_prefix(spec, *model);
+  if (!prefix) {
+    return prefix.error();
   }
-  return resolved;
+  return ResolvedSpec{.model = static_cast<ModelId>(model - models.begin()),
+                      .prefix = std::move(*prefix),
+                      .dimensions = spec.dimensions == 0 ? model->hidden_size : spec.dimensions,
+                      .vector_type = spec.vector_type,
+                      .truncate = spec.truncate,
+                      .max_tokens = spec.max_tokens};
 }
 
 Result<void> check_answer_fits(const ResolvedSpec& spec, std::size_t items) {

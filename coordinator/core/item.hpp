@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -56,7 +57,9 @@ struct ServedModel {
   std::uint32_t max_seqlen = 0;
   std::uint32_t vocab_size = 0;
   std::int32_t final_token = 0;
-  std::string query_prefix;  // The folder's own prompt for queries without an instruction.
+  std::string query_prefix;       // The folder's own prompt for queries without an instruction.
+  std::string document_prefix{};  // Before texts that are no queries.
+  std::map<std::string, std::string, std::less<>> prompts{};  // The folder's, by name.
 };
 
 // An EmbedSpec that has been checked against its model.

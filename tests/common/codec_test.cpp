@@ -43,6 +43,7 @@ TEST(Codec, KeepsEveryKindOfField) {
       .request_id = 1ULL << 60, .epoch = 3, .uptime_s = 1.5, .jobs = {}, .workers = {}};
   reply.jobs.push_back({.job_id = "a", .job_key = "k", .model = "m", .state = JobState::kDone});
   reply.jobs.push_back({.job_id = "b", .job_key = {}, .model = {}, .items_done = 5});
+  reply.models.push_back({.name = "m", .fingerprint = {}, .prompt_names = {"document", "query"}});
   reply.workers.push_back({.name = "w", .device = "cpu", .model = "m", .fingerprint = "f"});
   const auto got = std::get<StatusReply>(round_trip(reply));
   EXPECT_EQ(got.request_id, 1ULL << 60);
@@ -51,12 +52,17 @@ TEST(Codec, KeepsEveryKindOfField) {
   EXPECT_EQ(got.jobs[0].state, JobState::kDone);
   EXPECT_EQ(got.jobs[1].items_done, 5U);
   EXPECT_EQ(got.workers.at(0).name, "w");
+  EXPECT_EQ(got.models.at(0).prompt_names, reply.models.at(0).prompt_names);
 
   JobOpened opened{.request_id = 2, .job_id = "x", .accepted = {{0, 4}, {9, 9}}, .delivered = {}};
   EXPECT_EQ(std::get<JobOpened>(round_trip(opened)).accepted, opened.accepted);
 
   EmbedRequest request{.request_id = 9,
-                       .spec = {.model = "m", .query = true, .instruction = "t", .dimensions = 64},
+                       .spec = {.model = "m",
+                                .query = true,
+                                .instruction = "t",
+                                .dimensions = 64,
+                                .prompt_name = "p"},
                        .items = {}};
   EXPECT_EQ(std::get<EmbedRequest>(round_trip(request)).spec, request.spec);
 }

@@ -132,6 +132,7 @@ void FakeCoordinator::handle(const std::string& peer, protocol::Message message)
     ++counts_.hellos;
     send(peer,
          protocol::ServerHello{
+             .minor = minor,
              .server = "fake",
              .epoch = epoch_,
              .models = {{.name = "fake", .fingerprint = std::string(64, 'f'), .workers = 1}}});

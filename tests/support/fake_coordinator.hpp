@@ -54,6 +54,7 @@ class FakeCoordinator {
   std::atomic<bool> reverse_results{false};  // Of what is waiting, the last chunk goes first.
   std::atomic<bool> silent{false};           // Receives and says nothing.
   std::atomic<std::uint32_t> dimensions{32};
+  std::atomic<std::uint32_t> minor{protocol::kVersionMinor};  // What its hello says.
 
  private:
   struct Job {

@@ -25,6 +25,9 @@ std::string settings_of(const SubmitOptions& options) {
   json["model"] = spec.model;
   json["query"] = spec.query;
   json["instruction"] = spec.instruction;
+  if (!spec.prompt_name.empty()) {  // Left out otherwise: so folders begun before it read the same.
+    json["prompt_name"] = spec.prompt_name;
+  }
   json["dimensions"] = spec.dimensions;
   json["truncate"] = static_cast<int>(spec.truncate);
   json["max_tokens"] = spec.max_tokens;

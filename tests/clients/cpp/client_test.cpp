@@ -49,6 +49,26 @@ TEST(Client, EmbedsManyItemsInOrder) {
   }
 }
 
+// An older coordinator ignores the field and would embed the texts without the prompt.
+TEST(Client, SendsNoPromptNameToACoordinatorThatWouldIgnoreIt) {
+  FakeCoordinator coordinator;
+  Client client(options_for(coordinator));
+  EXPECT_TRUE(client.embed(texts(2), {.prompt_name = "document"}, kLong).ok());
+  coordinator.minor = 0;
+  coordinator.restart();
+  const std::uint64_t served = coordinator.counts().items_embedded;
+  while (client.embed(texts(1), {}, kLong).ok() && coordinator.counts().items_embedded == served) {
+  }
+  const auto refused = client.embed(texts(2), {.prompt_name = "document"}, kLong);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(refused.error().message, testing::HasSubstr("without prompt names"));
+  const auto job = client.open_job({.job_key = "k", .spec = {.prompt_name = "document"}}, kLong);
+  ASSERT_FALSE(job.ok());
+  EXPECT_EQ(job.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(coordinator.counts().opens, 0U);
+}
+
 TEST(Client, KeepsErrorsAtTheirItems) {
   FakeCoordinator coordinator;
   Client client(options_for(coordinator));

@@ -13,7 +13,11 @@ const ServedModel kModel{.name = "m",
                          .max_seqlen = 100,
                          .vocab_size = 1000,
                          .final_token = 999,
-                         .query_prefix = "Instruct: default\nQuery:"};
+                         .query_prefix = "Instruct: default\nQuery:",
+                         .document_prefix = "passage: ",
+                         .prompts = {{"query", "Instruct: default\nQuery:"},
+                                     {"document", "passage: "},
+                                     {"clustering", "Cluster: "}}};
 
 TEST(Item, BlankMeansUnicodeWhiteSpaceOnly) {
   const std::pair<std::string, bool> cases[] = {
@@ -67,8 +71,33 @@ TEST(Item, QueriesGetTheTemplate) {
   EXPECT_EQ(resolve({.query = true}, models)->prefix, "Instruct: default\nQuery:");
   EXPECT_EQ(resolve({.query = true, .instruction = "find"}, models)->prefix,
             "Instruct: find\nQuery:");
-  EXPECT_EQ(resolve({}, models)->prefix, "");
+  EXPECT_EQ(resolve({}, models)->prefix, "passage: ");
   EXPECT_EQ(resolve({.dimensions = 0}, models)->dimensions, 256U);
+}
+
+TEST(Item, PromptsGoByName) {
+  const ServedModel models[] = {kModel};
+  const auto prefix_of = [&](const protocol::EmbedSpec& spec) { return resolve(spec, models); };
+  EXPECT_EQ(prefix_of({.prompt_name = "clustering"})->prefix, "Cluster: ");
+  EXPECT_EQ(prefix_of({.prompt_name = "document"})->prefix, "passage: ");
+  EXPECT_EQ(prefix_of({.query = true, .prompt_name = "query"})->prefix, kModel.query_prefix);
+  struct Refusal {
+    protocol::EmbedSpec spec;
+    std::string_view says;
+  };
+  const Refusal refusals[] = {
+      {{.prompt_name = "Query"}, "it has: clustering, document, query"},
+      {{.query = true, .prompt_name = "document"}, "leave query or prompt_name out"},
+      {{.query = true, .instruction = "t", .prompt_name = "query"}, "exclude each other"},
+      {{.instruction = "t", .prompt_name = "query"}, "only for queries"},
+  };
+  for (const Refusal& refusal : refusals) {
+    const auto resolved = prefix_of(refusal.spec);
+    ASSERT_FALSE(resolved.ok()) << refusal.says;
+    EXPECT_EQ(resolved.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_NE(resolved.error().message.find(refusal.says), std::string::npos)
+        << resolved.error().message;
+  }
 }
 
 TEST(Item, KeysTellEverythingApartThatMattersAndNothingElse) {
