@@ -26,6 +26,7 @@ struct IsVector<std::vector<T>> : std::true_type {};
 // Vectors of plain numbers and of number pairs travel as one `bin`.
 template <typename T>
 constexpr bool kIsPlain = std::is_same_v<T, std::uint8_t> || std::is_same_v<T, std::uint32_t> ||
+                          std::is_same_v<T, std::uint64_t> || std::is_same_v<T, double> ||
                           std::is_same_v<T, std::pair<std::uint32_t, std::uint32_t>>;
 
 struct FieldCount {
@@ -193,6 +194,7 @@ class Reader {
   static bool in_range(Truncate truncate) { return truncate <= Truncate::kRight; }
   static bool in_range(VectorType type) { return type <= VectorType::kFloat16; }
   static bool in_range(JobState state) { return state <= JobState::kCancelled; }
+  static bool in_range(MetricType type) { return type <= MetricType::kHistogram; }
 
   const msgpack::object_map* map_;
   int failed_field_ = 0;
@@ -237,6 +239,8 @@ Bytes* payload_of(EmbedReply& m) { return &m.results.payload; }
 Bytes* payload_of(ChunkResult& m) { return &m.results.payload; }
 Bytes* payload_of(BatchResult& m) { return &m.payload; }
 Bytes* payload_of(Batch& m) { return &m.payload; }
+Bytes* payload_of(RecordPut& m) { return &m.payload; }
+Bytes* payload_of(RecordsReply& m) { return &m.payload; }
 template <typename T>
 Bytes* payload_of(T&) {
   return nullptr;
@@ -270,11 +274,13 @@ Result<msgpack::object_handle> unpack_header(std::span<const std::byte> header) 
 
 std::string_view name_of(const Message& message) {
   static constexpr std::string_view kNames[] = {
-      "Ping",          "Pong",          "ErrorReply",  "ClientHello", "EmbedRequest",
-      "OpenJob",       "SubmitChunk",   "CloseJob",    "ResultAck",   "CancelJob",
-      "StatusRequest", "ServerHello",   "EmbedReply",  "JobOpened",   "ChunkAck",
-      "ChunkResult",   "JobUpdate",     "StatusReply", "WorkerHello", "BatchResult",
-      "WorkerGoodbye", "WorkerWelcome", "Batch"};
+      "Ping",          "Pong",          "ErrorReply",  "ClientHello",   "EmbedRequest",
+      "OpenJob",       "SubmitChunk",   "CloseJob",    "ResultAck",     "CancelJob",
+      "StatusRequest", "ServerHello",   "EmbedReply",  "JobOpened",     "ChunkAck",
+      "ChunkResult",   "JobUpdate",     "StatusReply", "WorkerHello",   "BatchResult",
+      "WorkerGoodbye", "WorkerWelcome", "Batch",       "WorkerMetrics", "MetricsRequest",
+      "MetricsReply",  "RecordPut",     "RecordQuery", "RecordClaim",   "RecordDelete",
+      "RecordsReply"};
   static_assert(std::size(kNames) == std::variant_size_v<Message>);
   return kNames[message.index()];
 }

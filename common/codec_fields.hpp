@@ -15,11 +15,23 @@ void fields(F& f, Pong& m) {
   f(1, m.nonce);
 }
 template <typename F>
+void fields(F& f, RequestTrace& m) {
+  f(1, m.id);
+  f(2, m.traceparent);
+}
+template <typename F>
+void fields(F& f, Quota& m) {
+  f(1, m.limit);
+  f(2, m.remaining);
+  f(3, m.reset_ms);
+}
+template <typename F>
 void fields(F& f, ErrorReply& m) {
   f(1, m.request_id);
   f(2, m.code);
   f(3, m.message);
   f(4, m.retry_after_ms);
+  f(8, m.quota);
 }
 template <typename F>
 void fields(F& f, ClientHello& m) {
@@ -60,6 +72,7 @@ void fields(F& f, ResultBlock& m) {
   f(7, m.cache_hits);
   f(8, m.cache_joins);
   f(9, m.cache_misses);
+  f(10, m.sources);
 }
 template <typename F>
 void fields(F& f, ModelInfo& m) {
@@ -100,6 +113,11 @@ void fields(F& f, WorkerStatus& m) {
   f(7, m.batches_done);
   f(8, m.tokens_done);
   f(9, m.tokens_per_second);
+  f(13, m.max_batch_tokens);
+  f(14, m.peak_tokens_per_second);
+  f(15, m.busy_share);
+  f(16, m.batch_fill);
+  f(17, m.temperature_c);
 }
 template <typename F>
 void fields(F& f, EmbedRequest& m) {
@@ -108,6 +126,12 @@ void fields(F& f, EmbedRequest& m) {
   f(3, m.lane);
   f(4, m.deadline_ms);
   f(5, m.items);
+  f(6, m.no_cache);
+  f(7, m.no_store);
+  f(8, m.tenant);
+  f(9, m.tokens_per_minute);
+  f(10, m.trace);
+  f(11, m.weight);
 }
 template <typename F>
 void fields(F& f, OpenJob& m) {
@@ -115,6 +139,8 @@ void fields(F& f, OpenJob& m) {
   f(2, m.job_key);
   f(3, m.spec);
   f(4, m.priority);
+  f(7, m.tenant);
+  f(8, m.trace);
 }
 template <typename F>
 void fields(F& f, SubmitChunk& m) {
@@ -154,6 +180,7 @@ template <typename F>
 void fields(F& f, EmbedReply& m) {
   f(1, m.request_id);
   f(2, m.results);
+  f(6, m.quota);
 }
 template <typename F>
 void fields(F& f, JobOpened& m) {
@@ -235,6 +262,7 @@ template <typename F>
 void fields(F& f, WorkerWelcome& m) {
   f(1, m.epoch);
   f(2, m.heartbeat_ms);
+  f(8, m.metrics_ms);
 }
 template <typename F>
 void fields(F& f, Batch& m) {
@@ -242,6 +270,97 @@ void fields(F& f, Batch& m) {
   f(2, m.batch_id);
   f(3, m.attempt);
   f(4, m.lengths);
+  f(5, m.traces);
+}
+template <typename F>
+void fields(F& f, Histogram& m) {
+  f(1, m.bounds);
+  f(2, m.counts);
+  f(3, m.sum);
+}
+template <typename F>
+void fields(F& f, WorkerMetrics& m) {
+  f(1, m.batches);
+  f(2, m.sequences);
+  f(3, m.tokens);
+  f(4, m.failed_sequences);
+  f(5, m.busy_us);
+  f(6, m.batch_seconds);
+  f(7, m.item_seconds);
+  f(8, m.batch_fill);
+  f(9, m.tokens_per_second);
+  f(10, m.peak_tokens_per_second);
+  f(11, m.busy_share);
+  f(12, m.temperature_c);
+  f(13, m.batches_held);
+}
+template <typename F>
+void fields(F& f, MetricFamily& m) {
+  f(1, m.name);
+  f(2, m.help);
+  f(3, m.type);
+  f(4, m.labels);
+  f(5, m.bounds);
+  f(6, m.values);
+}
+template <typename F>
+void fields(F& f, MetricsRequest& m) {
+  f(1, m.request_id);
+}
+template <typename F>
+void fields(F& f, MetricsReply& m) {
+  f(1, m.request_id);
+  f(2, m.families);
+}
+template <typename F>
+void fields(F& f, RecordInfo& m) {
+  f(1, m.id);
+  f(2, m.tenant);
+  f(3, m.version);
+  f(4, m.open);
+  f(5, m.owner);
+  f(6, m.lease_left_ms);
+  f(7, m.order);
+  f(8, m.bytes);
+}
+template <typename F>
+void fields(F& f, RecordPut& m) {
+  f(1, m.request_id);
+  f(2, m.id);
+  f(3, m.tenant);
+  f(4, m.expected_version);
+  f(5, m.open);
+}
+template <typename F>
+void fields(F& f, RecordQuery& m) {
+  f(1, m.request_id);
+  f(2, m.tenant);
+  f(3, m.all_tenants);
+  f(4, m.id);
+  f(5, m.prefix);
+  f(6, m.open_only);
+  f(7, m.after);
+  f(8, m.limit);
+}
+template <typename F>
+void fields(F& f, RecordClaim& m) {
+  f(1, m.request_id);
+  f(2, m.id);
+  f(3, m.owner);
+  f(4, m.lease_ms);
+}
+template <typename F>
+void fields(F& f, RecordDelete& m) {
+  f(1, m.request_id);
+  f(2, m.id);
+  f(3, m.tenant);
+  f(4, m.expected_version);
+}
+template <typename F>
+void fields(F& f, RecordsReply& m) {
+  f(1, m.request_id);
+  f(2, m.records);
+  f(3, m.more);
 }
 
 }  // namespace tessera::protocol

@@ -7,6 +7,8 @@
 #include <variant>
 #include <vector>
 
+#include "common/protocol_metrics.hpp"
+#include "common/protocol_records.hpp"
 #include "common/result.hpp"
 
 // Every message between clients, the coordinator and workers. A message is one or two ZeroMQ
@@ -17,9 +19,11 @@
 namespace tessera::protocol {
 
 inline constexpr std::uint32_t kVersionMajor = 1;
-inline constexpr std::uint32_t kVersionMinor = 1;
+inline constexpr std::uint32_t kVersionMinor = 2;
 // Coordinators below it would not see EmbedSpec::prompt_name, so clients do not send them one.
 inline constexpr std::uint32_t kMinorWithPromptNames = 1;
+// Coordinators below it refuse MetricsRequest and records, and see no quota and no cache control.
+inline constexpr std::uint32_t kMinorWithMetrics = 2;
 
 // Limits that the receiver checks before it allocates.
 inline constexpr std::size_t kHeaderBytesMax = 1U << 20;
@@ -37,6 +41,14 @@ enum class Truncate : std::uint8_t { kNone = 0, kLeft = 1, kRight = 2 };
 enum class VectorType : std::uint8_t { kFloat32 = 0, kFloat16 = 1 };
 enum class ItemKind : std::uint8_t { kText = 0, kTokenIds = 1 };
 enum class JobState : std::uint8_t { kOpen = 0, kRunning = 1, kDone = 2, kCancelled = 3 };
+// How an item of an answer came by its vector. kUnsaid: it has none, or the peer is older.
+enum class ItemSource : std::uint8_t {
+  kUnsaid = 0,
+  kComputed = 1,    // For this request.
+  kJoined = 2,      // Computed for an identical item that was in flight already.
+  kMemoryHit = 3,   // From the coordinator's memory,
+  kStorageHit = 4,  // from the cache's second level.
+};
 
 // How the items of a request or job are embedded.
 struct EmbedSpec {
@@ -80,6 +92,21 @@ struct ResultBlock {
   std::uint32_t cache_joins = 0;   // Identical to an item already in flight.
   std::uint32_t cache_misses = 0;  // Computed for this request.
   Bytes payload;  // Frame 1: [number of kOk items, dimensions], rows in item order.
+  std::vector<std::uint8_t> sources = {};  // ItemSource of each item; empty = an older peer.
+};
+
+// What names a request in the logs of every process that it passes.
+struct RequestTrace {
+  std::string id = {};           // At most kNameBytesMax bytes; empty = none.
+  std::string traceparent = {};  // As of W3C Trace Context; empty = none.
+  bool operator==(const RequestTrace&) const = default;
+};
+
+// A tenant's tokens per minute, as they stand after the request.
+struct Quota {
+  std::uint64_t limit = 0;  // 0 = there is none.
+  std::uint64_t remaining = 0;
+  std::uint32_t reset_ms = 0;  // Until all of it is there again.
 };
 
 struct ModelInfo {
@@ -120,6 +147,11 @@ struct WorkerStatus {
   std::uint64_t batches_done = 0;
   std::uint64_t tokens_done = 0;
   double tokens_per_second = 0;  // Measured over the last seconds.
+  std::uint32_t max_batch_tokens = 0;
+  double peak_tokens_per_second = 0;  // The following are of WorkerMetrics; 0 = not known.
+  double busy_share = 0;
+  double batch_fill = 0;  // Mean of all its batches.
+  double temperature_c = 0;
 };
 
 // --- both ways
@@ -138,6 +170,8 @@ struct ErrorReply {
   ErrorCode code = ErrorCode::kInternal;
   std::string message;
   std::uint32_t retry_after_ms = 0;
+  Quota quota =
+      {};  // With kResourceExhausted: limit is not 0 where the tenant's quota is the cause.
 };
 
 // --- client to coordinator
@@ -156,6 +190,12 @@ struct EmbedRequest {
   Lane lane = Lane::kInteractive;
   std::uint32_t deadline_ms = 0;  // From arrival; 0 = the coordinator's default.
   ItemBlock items;
+  bool no_cache = false;                // Computed anew, whatever is cached.
+  bool no_store = false;                // The vectors are not put into the cache.
+  std::string tenant = {};              // Of this request; empty = the connection's.
+  std::uint64_t tokens_per_minute = 0;  // The tenant's quota; 0 = none.
+  RequestTrace trace = {};
+  std::uint32_t weight = 1;  // Of its share among the tenant's requests and jobs, 1..100.
 };
 
 // Opens a job, or takes up again the job with this key: same key and spec give the same job,
@@ -165,6 +205,8 @@ struct OpenJob {
   std::string job_key;  // Chosen by the client, at most kNameBytesMax bytes.
   EmbedSpec spec;
   std::uint32_t priority = 1;  // Weight of the job's share, 1..100.
+  std::string tenant = {};     // Of this job; empty = the connection's.
+  RequestTrace trace = {};
 };
 
 struct SubmitChunk {
@@ -209,6 +251,7 @@ struct ServerHello {
 struct EmbedReply {
   std::uint64_t request_id = 0;
   ResultBlock results;
+  Quota quota = {};
 };
 
 struct JobOpened {
@@ -305,6 +348,7 @@ struct WorkerGoodbye {
 struct WorkerWelcome {
   std::uint64_t epoch = 0;
   std::uint32_t heartbeat_ms = 1000;  // Ping when idle for so long; silence of three is death.
+  std::uint32_t metrics_ms = 0;       // Between two WorkerMetrics; 0 = send none.
 };
 
 struct Batch {
@@ -313,13 +357,15 @@ struct Batch {
   std::uint32_t attempt = 0;
   std::vector<std::uint32_t> lengths;  // Tokens of each sequence.
   Bytes payload;                       // Frame 1: int32 token ids, one sequence behind the other.
+  std::vector<RequestTrace> traces = {};  // Of requests with sequences in it, for logs; not all.
 };
 
 using Message =
     std::variant<Ping, Pong, ErrorReply, ClientHello, EmbedRequest, OpenJob, SubmitChunk, CloseJob,
                  ResultAck, CancelJob, StatusRequest, ServerHello, EmbedReply, JobOpened, ChunkAck,
                  ChunkResult, JobUpdate, StatusReply, WorkerHello, BatchResult, WorkerGoodbye,
-                 WorkerWelcome, Batch>;
+                 WorkerWelcome, Batch, WorkerMetrics, MetricsRequest, MetricsReply, RecordPut,
+                 RecordQuery, RecordClaim, RecordDelete, RecordsReply>;
 
 // The name of the message's type, for logs: "SubmitChunk".
 std::string_view name_of(const Message& message);

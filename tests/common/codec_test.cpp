@@ -102,6 +102,68 @@ TEST(Codec, EveryMessageTypeSurvivesARoundTrip) {
   check(WorkerGoodbye{});
   check(WorkerWelcome{});
   check(Batch{});
+  check(WorkerMetrics{});
+  check(MetricsRequest{});
+  check(MetricsReply{});
+  check(RecordPut{});
+  check(RecordQuery{});
+  check(RecordClaim{});
+  check(RecordDelete{});
+  check(RecordsReply{});
+}
+
+TEST(Codec, KeepsFiguresAndRecords) {
+  WorkerMetrics metrics{
+      .batches = 1ULL << 40, .batch_seconds = {}, .item_seconds = {}, .batch_fill = {}};
+  metrics.batch_seconds = {.bounds = {0.5, 2}, .counts = {1, 1ULL << 50, 3}, .sum = 7.25};
+  const auto worker = std::get<WorkerMetrics>(round_trip(metrics));
+  EXPECT_EQ(worker.batches, 1ULL << 40);
+  EXPECT_EQ(worker.batch_seconds.bounds, metrics.batch_seconds.bounds);
+  EXPECT_EQ(worker.batch_seconds.counts, metrics.batch_seconds.counts);
+  EXPECT_EQ(worker.batch_seconds.sum, 7.25);
+
+  MetricsReply reply{.request_id = 4, .families = {}};
+  reply.families.push_back({.name = "a_total",
+                            .help = "h",
+                            .type = MetricType::kCounter,
+                            .labels = {"lane=\"bulk\"", ""},
+                            .bounds = {},
+                            .values = {1, 2.5}});
+  const auto figures = std::get<MetricsReply>(round_trip(reply));
+  ASSERT_EQ(figures.families.size(), 1U);
+  EXPECT_EQ(figures.families[0].type, MetricType::kCounter);
+  EXPECT_EQ(figures.families[0].labels, reply.families[0].labels);
+  EXPECT_EQ(figures.families[0].values, reply.families[0].values);
+
+  RecordsReply records{.request_id = 5, .records = {}, .more = true, .payload = bytes_of("{}")};
+  records.records.push_back(
+      {.id = "b", .tenant = "t", .version = 9, .open = true, .owner = {}, .bytes = 2});
+  const auto page = std::get<RecordsReply>(round_trip(records));
+  EXPECT_EQ(page.records.at(0).version, 9U);
+  EXPECT_TRUE(page.records.at(0).open);
+  EXPECT_TRUE(page.more);
+  EXPECT_EQ(page.payload, bytes_of("{}"));
+
+  Batch batch{.epoch = 1, .lengths = {2}, .payload = bytes_of("12345678")};
+  batch.traces.push_back({.id = "req_1", .traceparent = "00-ab-cd-01"});
+  EXPECT_EQ(std::get<Batch>(round_trip(batch)).traces, batch.traces);
+}
+
+// What a peer of protocol version 1.0 sends has none of the later fields.
+TEST(Codec, MissingFieldsKeepTheirDefaults) {
+  // [1, EmbedRequest, {1: 7}]
+  const auto decoded = decode(bytes_of(std::string("\x93\x01\x04\x81\x01\x07", 6)), {});
+  ASSERT_TRUE(decoded.ok());
+  const auto& request = std::get<EmbedRequest>(*decoded);
+  EXPECT_EQ(request.request_id, 7U);
+  EXPECT_FALSE(request.no_cache || request.no_store);
+  EXPECT_EQ(request.weight, 1U);
+  EXPECT_EQ(request.trace, RequestTrace{});
+  // [1, WorkerWelcome, {1: 3, 2: 500}]: an older coordinator wants no metrics.
+  const auto welcome =
+      decode(bytes_of(std::string("\x93\x01\x15\x82\x01\x03\x02\xcd\x01\xf4", 10)), {});
+  ASSERT_TRUE(welcome.ok());
+  EXPECT_EQ(std::get<WorkerWelcome>(*welcome).metrics_ms, 0U);
 }
 
 ErrorCode decode_error(std::string_view header) {

@@ -11,12 +11,17 @@ import zmq
 
 SLOWDOWN = int(os.environ.get("TESSERA_TEST_SLOWDOWN", "1"))  # Of sanitized builds.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BIN_U8 = {"kinds", "codes"}
+BIN_U8 = {"kinds", "codes", "sources"}
 BIN_U32 = {"sizes", "token_counts", "tokens_cut", "lengths", "accepted", "delivered"}
 NESTED = {"spec": "EmbedSpec", "items": "ItemBlock", "results": "ResultBlock",
-          "progress": "JobProgress"}
+          "progress": "JobProgress", "trace": "RequestTrace", "quota": "Quota",
+          "batch_seconds": "Histogram", "item_seconds": "Histogram",
+          "batch_fill": "Histogram"}
+BIN_F64 = {"bounds", "values"}
+BIN_U64 = {"counts"}
 NESTED_LISTS = {"errors": "ItemError", "models": "ModelInfo", "jobs": "JobProgress",
-                "workers": "WorkerStatus"}
+                "workers": "WorkerStatus", "traces": "RequestTrace", "families": "MetricFamily",
+                "records": "RecordInfo"}
 
 
 def _read_tables():
@@ -45,6 +50,10 @@ def _pack_struct(name, values):
             value = bytes(value)
         elif key in BIN_U32:
             value = np.asarray(value, dtype="<u4").tobytes()
+        elif key in BIN_F64:
+            value = np.asarray(value, dtype="<f8").tobytes()
+        elif key in BIN_U64:
+            value = np.asarray(value, dtype="<u8").tobytes()
         out[table[key]] = value
     return out
 
@@ -62,6 +71,10 @@ def _unpack_struct(name, fields):
             value = list(value)
         elif key in BIN_U32 and isinstance(value, bytes):
             value = np.frombuffer(value, "<u4").tolist()
+        elif key in BIN_F64 and isinstance(value, bytes):
+            value = np.frombuffer(value, "<f8").tolist()
+        elif key in BIN_U64 and isinstance(value, bytes):
+            value = np.frombuffer(value, "<u8").tolist()
         out[key] = value
     return out
 
