@@ -1,12 +1,12 @@
 #include "coordinator/coordinator.hpp"
 
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "common/check.hpp"
 #include "common/codec.hpp"
 #include "common/log.hpp"
+#include "common/replace_file.hpp"
 #include "coordinator/ledger_scripts.hpp"
 
 namespace tessera::coordinator {
@@ -147,18 +147,7 @@ std::vector<ledger::StoredJob> Coordinator::load_ledger() {
 void Coordinator::write_port_file() const {
   const nlohmann::json json = {
       {"clients", clients_->endpoint()}, {"workers", workers_->endpoint()}, {"epoch", epoch_}};
-  const std::filesystem::path path = options_.port_file;
-  const std::filesystem::path fresh = path.string() + ".new";
-  std::ofstream file(fresh);
-  file << json.dump() << "\n" << std::flush;
-  if (!file) {
-    throw FatalError("cannot write " + fresh.string() + "; is the disk full?");
-  }
-  std::error_code error;
-  std::filesystem::rename(fresh, path, error);  // Readers see all of it or nothing.
-  if (error) {
-    throw FatalError("cannot write " + path.string() + ": " + error.message());
-  }
+  replace_file(options_.port_file, json.dump() + "\n");  // Readers see all of it or nothing.
 }
 
 Micros Coordinator::now() const {

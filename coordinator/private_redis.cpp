@@ -1,8 +1,6 @@
 #include "coordinator/private_redis.hpp"
 
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -84,16 +82,11 @@ PrivateRedis::PrivateRedis(const fs::path& data_dir, int memory_mb)
     throw FatalError("the data folder's path is too long for a socket in it: " + dir_.string());
   }
   url_ = "unix:" + socket_;
-  lock_fd_ = open((dir_ / "lock").c_str(), O_RDWR | O_CREAT, 0600);
-  if (lock_fd_ < 0) {
-    throw FatalError("cannot write to the data folder " + dir_.string() + ": " +
-                     std::strerror(errno));
-  }
   const auto deadline = std::chrono::steady_clock::now() + kLockPatience;
-  while (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) {
-    if (std::chrono::steady_clock::now() > deadline) {
-      close(lock_fd_);
-      throw FatalError("the data folder " + dir_.string() + " is in use by another coordinator");
+  while (const auto holder = lock_.take((dir_ / "lock").string(), "tessera coordinator",
+                                        LockFile::Inherit::kByChildren)) {
+    if (holder->running || std::chrono::steady_clock::now() > deadline) {
+      throw FatalError("the data folder " + dir_.string() + " is " + to_string(*holder));
     }
     std::this_thread::sleep_for(50ms);
   }
@@ -151,9 +144,6 @@ PrivateRedis::~PrivateRedis() {
       }
       std::this_thread::sleep_for(10ms);
     }
-  }
-  if (lock_fd_ >= 0) {
-    close(lock_fd_);
   }
 }
 

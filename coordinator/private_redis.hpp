@@ -6,11 +6,14 @@
 #include <filesystem>
 #include <string>
 
+#include "common/lock_file.hpp"
+
 namespace tessera::coordinator {
 
 // A redis-server of our own on a unix socket below the data folder, append-only file on and synced
 // at every write. It ends with this object, and with the process if that is killed. A lock on the
-// data folder keeps two of them apart, also the one of a killed coordinator that is still writing.
+// data folder keeps two of them apart: another coordinator that runs is named at once, the server
+// of a killed one, which holds the lock while it still writes, is waited for.
 class PrivateRedis {
  public:
   // `memory_mb` is the server's maxmemory. Throws FatalError when redis-server is not installed,
@@ -32,7 +35,7 @@ class PrivateRedis {
   const int memory_mb_;
   std::string socket_;
   std::string url_;
-  int lock_fd_ = -1;
+  LockFile lock_;  // Inherited by the server.
   pid_t pid_ = -1;
   std::chrono::steady_clock::time_point started_at_;
 };

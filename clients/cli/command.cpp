@@ -1,5 +1,6 @@
 #include "clients/cli/command.hpp"
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 
@@ -78,6 +79,15 @@ void add_spec_options(CLI::App& command, protocol::EmbedSpec& spec) {
       ->default_str("none");
   command.add_option("--max-tokens", spec.max_tokens,
                      "Own length limit under the model's, the final token included");
+}
+
+const protocol::ModelInfo* served_model(const std::vector<protocol::ModelInfo>& models,
+                                        const std::string& name) {
+  if (name.empty()) {
+    return models.size() == 1 ? &models.front() : nullptr;
+  }
+  const auto found = std::ranges::find(models, name, &protocol::ModelInfo::name);
+  return found == models.end() ? nullptr : &*found;
 }
 
 const char* to_string(protocol::JobState state) {

@@ -48,6 +48,10 @@ void add_spec_options(CLI::App& command, protocol::EmbedSpec& spec);
 // --prompt-name alone.
 CLI::Option* add_prompt_name(CLI::App& command, protocol::EmbedSpec& spec);
 
+// The model that a spec's `name` means: the only one when it is empty. nullptr when there is none.
+const protocol::ModelInfo* served_model(const std::vector<protocol::ModelInfo>& models,
+                                        const std::string& name);
+
 // The name of a job state: "running".
 const char* to_string(protocol::JobState state);
 

@@ -6,10 +6,10 @@
 #include <nlohmann/json.hpp>
 
 #include "clients/cli/command.hpp"
-#include "clients/cli/io/durable_file.hpp"
 #include "clients/cli/io/npy.hpp"
 #include "clients/cli/io/readers.hpp"
 #include "common/check.hpp"
+#include "common/replace_file.hpp"
 
 namespace tessera::cli {
 namespace {
@@ -210,6 +210,9 @@ void add_embed(CLI::App& app, Selected& selected) {
       kExitCodes);
   command->callback([options, &selected] {
     selected.run = [options] {
+      if (!options->out.empty()) {
+        check_replaceable(options->out);
+      }
       Question question = read_question(*options);
       client::Client client = connect(options->connect);
       return write_answer(*options, ask(client, *options, std::move(question)));

@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <exception>
 
 #include "clients/cli/command.hpp"
 #include "clients/cli/model_commands.hpp"
@@ -37,6 +38,8 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? cli::kExitOk : cli::kExitUsage;
   } catch (const FatalError& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
-    return cli::kExitFailed;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: unexpected: %s\n", error.what());
   }
+  return cli::kExitFailed;
 }

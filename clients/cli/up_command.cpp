@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "clients/cli/command.hpp"
-#include "clients/cli/io/durable_file.hpp"
 #include "clients/cli/up/local_cluster.hpp"
+#include "common/replace_file.hpp"
 #include "common/stop_signal.hpp"
 
 namespace tessera::cli {

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 
-from cluster import BIN, MODEL, PATIENCE_S, wait_for
+from cluster import BIN, MODEL, PATIENCE_S, Cluster, wait_for
 
 
 def alive(pid):
@@ -59,6 +59,31 @@ def test_up_serves_restarts_a_worker_and_stops_everything(tmp_path):
     assert embed(cluster, "before")
     process.terminate()
     assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_second_up_on_a_data_folder_is_refused_at_once_and_harms_nothing(tmp_path):
+    process, cluster = start_up(tmp_path)
+    ports = tmp_path / "data/coordinator.json"
+    before = ports.stat().st_ino, ports.read_text()
+    second = ["up", "--model", MODEL, "--free-ports", "--data-dir", tmp_path / "data"]
+    lone = ["coordinator", "--model", MODEL, "--listen", "tcp://127.0.0.1:*", "--worker-listen",
+            "tcp://127.0.0.1:*", "--data-dir", tmp_path / "data", "--port-file", ports]
+    for command, holder in ((second, process.pid), (lone, cluster["processes"][0]["pid"])):
+        done = subprocess.run([BIN / "tessera", *command], capture_output=True, timeout=PATIENCE_S)
+        assert done.returncode == 1
+        assert f"is in use by process {holder} (tessera" in done.stderr.decode(), done.stderr
+        assert (ports.stat().st_ino, ports.read_text()) == before
+    assert embed(cluster, "still served")
+    process.terminate()
+    assert process.wait(PATIENCE_S) == 0
+
+    # Beside a coordinator that somebody started by hand.
+    with Cluster() as alone:
+        done = subprocess.run([BIN / "tessera", "up", "--model", MODEL, "--free-ports", "--data-dir",
+                               alone.folder / "data"], capture_output=True, timeout=PATIENCE_S)
+        assert done.returncode == 1
+        assert f"in use by process {alone.coordinator.pid} (tessera coordinator) since" in \
+            done.stderr.decode(), done.stderr
 
 
 def test_children_end_when_up_is_killed(tmp_path):

@@ -130,12 +130,12 @@ void FakeCoordinator::send(const std::string& peer, protocol::Message message) {
 void FakeCoordinator::handle(const std::string& peer, protocol::Message message) {
   if (std::get_if<protocol::ClientHello>(&message) != nullptr) {
     ++counts_.hellos;
-    send(peer,
-         protocol::ServerHello{
-             .minor = minor,
-             .server = "fake",
-             .epoch = epoch_,
-             .models = {{.name = "fake", .fingerprint = std::string(64, 'f'), .workers = 1}}});
+    send(peer, protocol::ServerHello{.minor = minor,
+                                     .server = "fake",
+                                     .epoch = epoch_,
+                                     .models = {{.name = "fake",
+                                                 .fingerprint = std::string(64, fingerprint),
+                                                 .workers = 1}}});
   } else if (auto* ping = std::get_if<protocol::Ping>(&message)) {
     send(peer, protocol::Pong{ping->nonce});
   } else if (auto* embed_request = std::get_if<protocol::EmbedRequest>(&message)) {
@@ -183,7 +183,7 @@ void FakeCoordinator::handle(const std::string& peer, protocol::Message message)
     }
   } else if (auto* status = std::get_if<protocol::StatusRequest>(&message)) {
     protocol::StatusReply reply{.request_id = status->request_id, .epoch = epoch_};
-    reply.models = {{.name = "fake", .fingerprint = std::string(64, 'f'), .workers = 1}};
+    reply.models = {{.name = "fake", .fingerprint = std::string(64, fingerprint), .workers = 1}};
     for (const auto& [key, job] : jobs_) {
       if (status->job_id.empty() || status->job_id == job.id) {
         reply.jobs.push_back(progress(job));
@@ -194,6 +194,10 @@ void FakeCoordinator::handle(const std::string& peer, protocol::Message message)
 }
 
 void FakeCoordinator::open_job(const std::string& peer, const protocol::OpenJob& open) {
+  if (refuse_specs) {
+    send(peer, ErrorReply{open.request_id, ErrorCode::kInvalidArgument, "a bad spec"});
+    return;
+  }
   auto [entry, is_new] = jobs_.try_emplace(open.job_key);
   Job& job = entry->second;
   if (is_new) {

@@ -55,6 +55,8 @@ class FakeCoordinator {
   std::atomic<bool> silent{false};           // Receives and says nothing.
   std::atomic<std::uint32_t> dimensions{32};
   std::atomic<std::uint32_t> minor{protocol::kVersionMinor};  // What its hello says.
+  std::atomic<char> fingerprint{'f'};                         // All digits of it.
+  std::atomic<bool> refuse_specs{false};  // Jobs are refused as INVALID_ARGUMENT.
 
  private:
   struct Job {

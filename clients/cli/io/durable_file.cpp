@@ -5,9 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
-#include <filesystem>
 
 #include "common/check.hpp"
 
@@ -46,6 +44,10 @@ DurableFile::DurableFile(std::string path, std::uint64_t keep_bytes)
   if (fstat(fd_, &status) != 0) {
     fail("read", path_);
   }
+  if (!S_ISREG(status.st_mode)) {
+    close(fd_);
+    throw FatalError(path_ + " is no regular file; a job's files are cut back after a crash");
+  }
   if (static_cast<std::uint64_t>(status.st_size) < keep_bytes) {
     close(fd_);
     throw FatalError(path_ + " is shorter than when the job was left; it cannot be continued");
@@ -81,27 +83,6 @@ void DurableFile::sync() {
   if (fdatasync(fd_) != 0) {
     fail("sync", path_);
   }
-}
-
-void replace_file(const std::string& path, std::string_view text) {
-  const std::string temporary = path + ".new";
-  {
-    DurableFile file(temporary, 0);
-    file.append(text);
-    file.sync();
-  }
-  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
-    fail("replace", path);
-  }
-  sync_folder(std::filesystem::path(path).parent_path());
-}
-
-void sync_folder(const std::string& folder) {
-  const int fd = open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0 || fsync(fd) != 0) {
-    fail("sync", folder);
-  }
-  close(fd);
 }
 
 }  // namespace tessera::cli

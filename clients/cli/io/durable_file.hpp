@@ -7,12 +7,12 @@
 
 namespace tessera::cli {
 
-// A file that grows at its end and whose length is known to be safe after sync(). All functions
-// throw FatalError with the path and the system's reason (a full disk is the usual one).
+// A regular file that grows at its end and whose length is known to be safe after sync(). All
+// functions throw FatalError with the path and the system's reason (a full disk is the usual one).
 class DurableFile {
  public:
   // Opens or makes `path` and cuts it to `keep_bytes`: what is behind them was not yet safe when
-  // the last run ended. Throws when the file is shorter than that.
+  // the last run ended. Throws when the file is shorter than that, or no file that can be cut.
   DurableFile(std::string path, std::uint64_t keep_bytes);
   ~DurableFile();
   DurableFile(const DurableFile&) = delete;
@@ -36,11 +36,5 @@ class DurableFile {
   std::uint64_t size_ = 0;  // With what is still in pending_.
   std::string pending_;
 };
-
-// Replaces `path` by `text` in one step: a crash leaves the old or the new text.
-void replace_file(const std::string& path, std::string_view text);
-
-// Makes entries made or renamed in `folder` safe.
-void sync_folder(const std::string& folder);
 
 }  // namespace tessera::cli

@@ -59,7 +59,14 @@ class JsonLinesReader : public RecordReader {
 class ReaderChain : public RecordReader {
  public:
   ReaderChain(std::vector<std::string> paths, ReadOptions options, const std::atomic<bool>& stop)
-      : paths_(std::move(paths)), options_(std::move(options)), stop_(stop) {}
+      : paths_(std::move(paths)), options_(std::move(options)), stop_(stop) {
+    for (const std::string& path : paths_) {
+      auto reader = open_reader(path, options_, stop_);
+      std::error_code error;
+      const bool again = path != "-" && std::filesystem::is_regular_file(path, error);
+      opened_.push_back(again ? nullptr : std::move(reader));
+    }
+  }
 
   bool next(Record& record) override {
     while (true) {
@@ -73,7 +80,11 @@ class ReaderChain : public RecordReader {
       if (stop_ || next_path_ == paths_.size()) {
         return false;
       }
-      current_ = open_reader(paths_[next_path_++], options_, stop_);
+      current_ = std::move(opened_[next_path_]);
+      if (!current_) {
+        current_ = open_reader(paths_[next_path_], options_, stop_);
+      }
+      ++next_path_;
     }
   }
 
@@ -85,6 +96,7 @@ class ReaderChain : public RecordReader {
   std::vector<std::string> paths_;
   ReadOptions options_;
   const std::atomic<bool>& stop_;
+  std::vector<std::unique_ptr<RecordReader>> opened_;  // Those that cannot be opened again.
   std::size_t next_path_ = 0;
   std::uint64_t bytes_before_ = 0;
   std::unique_ptr<RecordReader> current_;

@@ -24,7 +24,8 @@ inline constexpr std::size_t kRecordBytesMax = 32U << 20;
 std::unique_ptr<RecordReader> open_reader(const std::string& path, const ReadOptions& options,
                                           const std::atomic<bool>& stop);
 
-// Several files, one after the other.
+// Several files, one after the other. All are opened and judged at once, so that the last one's
+// fault is told before the first one's records are used.
 std::unique_ptr<RecordReader> open_readers(const std::vector<std::string>& paths,
                                            const ReadOptions& options,
                                            const std::atomic<bool>& stop);

@@ -10,6 +10,7 @@
 #include "clients/cli/io/npy.hpp"
 #include "common/check.hpp"
 #include "common/float16.hpp"
+#include "common/replace_file.hpp"
 
 namespace tessera::cli {
 namespace {

@@ -6,9 +6,9 @@
 #include <fstream>
 #include <iterator>
 
-#include "clients/cli/io/durable_file.hpp"
 #include "common/check.hpp"
 #include "common/codec.hpp"
+#include "common/replace_file.hpp"
 
 namespace tessera::cli {
 namespace {

@@ -2,7 +2,9 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <future>
 #include <nlohmann/json.hpp>
 
 #include "common/check.hpp"
@@ -16,6 +18,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kLook{200};  // How often a waiting thread looks for a stop.
 constexpr milliseconds kAnswerWait{30'000};
+constexpr double kCompareWaitS = 2;         // For a coordinator that is not needed.
 constexpr std::size_t kHeldResultsMax = 4;  // In memory, received before their turn.
 
 // Everything that decides what the output is. The inputs' content is compared chunk by chunk.
@@ -72,10 +75,13 @@ SubmitRun::~SubmitRun() {
 }
 
 int SubmitRun::run() {
-  if (!was_finished_) {
-    output_.emplace(options_.output, manifest_);
-    client_.emplace(connect(options_.connect));
-    open_job();
+  if (!open_input()) {
+    return kExitInterrupted;
+  }
+  if (was_finished_) {
+    compare_finished();
+  } else {
+    begin();
   }
   progress_.emplace(options_.quiet);
   reader_ = std::jthread([this] { read_input(); });
@@ -91,6 +97,49 @@ int SubmitRun::run() {
     (void)job_->wait_done(milliseconds(2000));
   }
   return report();
+}
+
+// On a thread of its own: a pipe may keep us waiting, and a stop must be heard meanwhile.
+bool SubmitRun::open_input() {
+  auto opening = std::async(std::launch::async,
+                            [this] { return open_readers(options_.inputs, options_.read, stop_); });
+  while (opening.wait_for(kLook) != std::future_status::ready) {
+    if (stop_signal_.take()) {
+      stop_ = true;
+      opening.wait();
+      return false;
+    }
+  }
+  input_ = opening.get();
+  return true;
+}
+
+void SubmitRun::begin() {
+  if (folder_.claimed()) {
+    output_.emplace(options_.output, manifest_);
+  }
+  client_.emplace(connect(options_.connect));
+  open_job();
+  if (!output_) {
+    folder_.claim();
+    output_.emplace(options_.output, manifest_);
+  }
+}
+
+// Nothing is left to do, so a cluster need not be there; one that is must serve the same model.
+void SubmitRun::compare_finished() {
+  ConnectOptions patient = options_.connect;
+  patient.connect_s = std::min(patient.connect_s, kCompareWaitS);
+  client::Client client(patient.client);
+  const auto wait = milliseconds(static_cast<int>(patient.connect_s * 1000));
+  const auto hello = client.connect(wait);
+  const auto status = hello ? client.status("", kAnswerWait) : hello.error();
+  if (!status || !check_fingerprint(status->models)) {
+    std::fprintf(stderr,
+                 "note: the model of %s could not be compared with one that is served: %s\n",
+                 options_.output.folder.c_str(),
+                 status ? "it is not served here now" : status.error().message.c_str());
+  }
 }
 
 // A job that was cancelled, or that the coordinator does not know as we do, is not continued: what
@@ -135,26 +184,27 @@ bool SubmitRun::job_matches(const client::Job& job) {
   return matches;
 }
 
-void SubmitRun::check_fingerprint(const std::vector<protocol::ModelInfo>& models) {
-  for (const protocol::ModelInfo& model : models) {
-    if ((options_.spec.model.empty() ? models.size() == 1 : model.name == options_.spec.model) &&
-        !model.fingerprint.empty()) {
-      if (!manifest_.fingerprint.empty() && manifest_.fingerprint != model.fingerprint) {
-        throw FatalError(options_.output.folder + " holds vectors of another model than " +
-                         model.name +
-                         " as it is served now; vectors of different models must "
-                         "not be mixed, so choose another --out");
-      }
-      manifest_.fingerprint = model.fingerprint;
-    }
+bool SubmitRun::check_fingerprint(const std::vector<protocol::ModelInfo>& models) {
+  const protocol::ModelInfo* model = served_model(models, options_.spec.model);
+  if (model == nullptr || model->fingerprint.empty()) {
+    return false;
   }
+  if (!manifest_.fingerprint.empty() && manifest_.fingerprint != model->fingerprint) {
+    throw FatalError(fmt::format(
+        "{} holds vectors of another model (fingerprint {:.12}...) than {} as it is served now "
+        "({:.12}...); vectors of different models must not be mixed, so choose another --out",
+        options_.output.folder, manifest_.fingerprint, model->name, model->fingerprint));
+  }
+  const bool known = !manifest_.fingerprint.empty();
+  manifest_.fingerprint = model->fingerprint;
+  return known || !was_finished_;
 }
 
 // --- the reading thread
 
 void SubmitRun::read_input() {
   try {
-    Chunker chunker(open_readers(options_.inputs, options_.read, stop_), options_.chunk_items);
+    Chunker chunker(std::move(input_), options_.chunk_items);
     ChunkLog log(options_.output.folder);
     Chunk chunk;
     std::uint64_t chunks = 0;

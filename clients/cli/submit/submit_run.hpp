@@ -3,6 +3,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -48,9 +49,13 @@ class SubmitRun {
   int run();
 
  private:
+  bool open_input();  // False when a stop came first.
+  void begin();
+  void compare_finished();
   void open_job();
   bool job_matches(const client::Job& job);
-  void check_fingerprint(const std::vector<protocol::ModelInfo>& models);
+  // False when there is nothing to compare. Throws FatalError when the models differ.
+  bool check_fingerprint(const std::vector<protocol::ModelInfo>& models);
 
   void read_input();          // The reading thread.
   bool submit(Chunk& chunk);  // False when the run is to end.
@@ -76,6 +81,7 @@ class SubmitRun {
   std::atomic<bool> stop_{false};
   bool interrupted_ = false;
 
+  std::unique_ptr<RecordReader> input_;  // The reading thread's, once it runs.
   std::optional<client::Client> client_;
   std::optional<client::Job> job_;
   std::optional<JobOutput> output_;

@@ -1,6 +1,7 @@
 #include "clients/cli/up/local_cluster.hpp"
 
 #include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -32,16 +33,36 @@ int threads_for(const LocalClusterOptions& options) {
   return std::max(1, cores / static_cast<int>(options.devices.size()));
 }
 
+// Changes whenever the file is replaced; empty while there is none. A file that an earlier
+// coordinator left, or one that runs and whose folder we are to leave alone, is so told from ours.
+std::string version_of(const std::string& path) {
+  struct stat status {};
+  if (stat(path.c_str(), &status) != 0) {
+    return {};
+  }
+  return std::to_string(status.st_ino) + " " + std::to_string(status.st_mtim.tv_sec) + "." +
+         std::to_string(status.st_mtim.tv_nsec);
+}
+
 }  // namespace
 
 LocalCluster::LocalCluster(LocalClusterOptions options, const StopSignal& stop)
-    : options_(std::move(options)), stop_(stop) {
+    : options_(std::move(options)), stop_(stop) {}
+
+// The coordinator locks the folder, too, unless it is given a Redis.
+void LocalCluster::claim_data_dir() {
   std::error_code error;
   std::filesystem::create_directories(options_.data_dir + "/logs", error);
   if (error) {
     throw FatalError("cannot make " + options_.data_dir + "/logs: " + error.message());
   }
+  if (const auto holder = lock_.take(options_.data_dir + "/up.lock", "tessera up")) {
+    throw FatalError("the data folder " + options_.data_dir + " is " + to_string(*holder) +
+                     "; choose another --data-dir");
+  }
 }
+
+std::string LocalCluster::ports_path() const { return options_.data_dir + "/coordinator.json"; }
 
 std::string LocalCluster::log_path(const std::string& name) const {
   return options_.data_dir + "/logs/" + name + ".log";
@@ -58,7 +79,7 @@ std::vector<std::string> LocalCluster::coordinator_command() const {
                                    "--data-dir",
                                    options_.data_dir,
                                    "--port-file",
-                                   options_.data_dir + "/coordinator.json"};
+                                   ports_path()};
   if (!options_.redis.empty()) {
     command.insert(command.end(), {"--redis", options_.redis});
   }
@@ -92,12 +113,13 @@ std::vector<std::string> LocalCluster::worker_command(std::size_t number) const 
 bool LocalCluster::start() {
   client_address_ = options_.listen;
   worker_address_ = options_.worker_listen;
-  std::filesystem::remove(options_.data_dir + "/coordinator.json");
+  claim_data_dir();
+  const std::string old_ports = version_of(ports_path());
   coordinator_.process = std::make_unique<ChildProcess>(
       ProcessSpec{"coordinator", coordinator_command(), log_path("coordinator")});
   coordinator_.process->start();
   coordinator_.started_at = SteadyClock::now();
-  if (!wait_for_addresses()) {
+  if (!wait_for_addresses(old_ports)) {
     return false;
   }
   // A coordinator that is started again takes the very addresses, so that everybody finds it.
@@ -113,19 +135,22 @@ bool LocalCluster::start() {
   return wait_for_worker();
 }
 
-bool LocalCluster::wait_for_addresses() {
+bool LocalCluster::wait_for_addresses(const std::string& old_ports) {
   const auto deadline = SteadyClock::now() + seconds(30);
   while (!sleep_or_stop(kLookMs)) {
     refuse_if_ended(coordinator_);
-    std::ifstream file(options_.data_dir + "/coordinator.json");
+    if (SteadyClock::now() > deadline) {
+      throw FatalError("the coordinator did not come up; see " + log_path("coordinator"));
+    }
+    if (version_of(ports_path()) == old_ports) {
+      continue;
+    }
+    std::ifstream file(ports_path());
     const auto json = nlohmann::json::parse(file, nullptr, false);
     if (json.is_object() && json.contains("clients") && json.contains("workers")) {
       client_address_ = json.at("clients");
       worker_address_ = json.at("workers");
       return true;
-    }
-    if (SteadyClock::now() > deadline) {
-      throw FatalError("the coordinator did not come up; see " + log_path("coordinator"));
     }
   }
   return false;

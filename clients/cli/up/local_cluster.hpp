@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "clients/cli/up/child_process.hpp"
+#include "common/lock_file.hpp"
 
 namespace tessera {
 class StopSignal;
@@ -34,7 +35,7 @@ class LocalCluster {
   LocalCluster(LocalClusterOptions options, const StopSignal& stop);
 
   // Returns when a worker serves the model; false on a stop signal. Throws FatalError, with the end
-  // of the log, when a process would not start.
+  // of the log, when a process would not start, and at once when the data folder is in use.
   bool start();
   // Keeps everything running until a stop signal.
   void supervise();
@@ -52,18 +53,21 @@ class LocalCluster {
     std::chrono::steady_clock::time_point started_at;
     std::chrono::steady_clock::time_point restart_at;
   };
-  bool wait_for_addresses();
+  void claim_data_dir();
+  bool wait_for_addresses(const std::string& old_ports);
   bool wait_for_worker();
   bool sleep_or_stop(int ms) const;
   void refuse_if_ended(Supervised& child);
   void look_after(Supervised& child);
   std::vector<std::string> coordinator_command() const;
   std::vector<std::string> worker_command(std::size_t number) const;
+  std::string ports_path() const;
   std::string log_path(const std::string& name) const;
   static void end(std::vector<Supervised*> children, std::chrono::seconds patience);
 
   LocalClusterOptions options_;
   const StopSignal& stop_;
+  LockFile lock_;  // Of the data folder.
   std::string client_address_;
   std::string worker_address_;
   Supervised coordinator_;

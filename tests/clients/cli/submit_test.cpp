@@ -1,3 +1,4 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -5,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -13,6 +15,7 @@
 #include "clients/cli/submit/submit_run.hpp"
 #include "common/check.hpp"
 #include "common/stop_signal.hpp"
+#include "tests/support/as_nobody.hpp"
 #include "tests/support/fake_coordinator.hpp"
 
 namespace tessera::cli {
@@ -20,6 +23,8 @@ namespace {
 
 using test::fake_vector;
 using test::FakeCoordinator;
+using testing::EndsWith;
+using testing::HasSubstr;
 
 // One for the process: it blocks signals.
 const StopSignal& stop_signal() {
@@ -74,6 +79,21 @@ class SubmitTest : public testing::Test {
     }
     testing::internal::GetCapturedStdout();
     return code;
+  }
+
+  static std::string error_in(const std::function<void()>& action) {
+    try {
+      action();
+    } catch (const FatalError& error) {
+      return error.what();
+    }
+    return "";
+  }
+  static std::string error_of(SubmitOptions options, const std::string& folder = "") {
+    if (!folder.empty()) {
+      options.output.folder = folder;
+    }
+    return error_in([&] { run(options); });
   }
 
   std::vector<std::string> output_lines(const std::string& name) {
@@ -140,8 +160,70 @@ TEST_F(SubmitTest, SecondRunAsksNothing) {
   auto opts = options(write_lines(100));
   EXPECT_EQ(run(opts), kExitOk);
   opts.connect.client.coordinator = "tcp://127.0.0.1:1";  // Nobody is there.
+  opts.connect.connect_s = 0.01;
   EXPECT_EQ(run(opts), kExitOk);
   expect_rows(100, 1U << 18);
+}
+
+TEST_F(SubmitTest, AFinishedFolderIsComparedWithTheModelThatIsServed) {
+  const auto opts = options(write_lines(30));
+  EXPECT_EQ(run(opts), kExitOk);
+  EXPECT_EQ(run(opts), kExitOk);
+  coordinator_.fingerprint = 'e';
+  EXPECT_THAT(error_of(opts),
+              HasSubstr("holds vectors of another model (fingerprint ffffffffffff"));
+  coordinator_.fingerprint = 'f';
+  EXPECT_EQ(run(opts), kExitOk);
+}
+
+TEST_F(SubmitTest, ARefusedRunLeavesNothingAndTheAdvisedRetryWorks) {
+  const std::string input = write("in.csv", "ID,Text\n1,alpha\n2,beta\n");
+  auto opts = options(input);
+  EXPECT_FALSE(error_of(opts).empty());
+  opts.read.field = "Text";
+  opts.read.id_field = "ID";
+  coordinator_.refuse_specs = true;
+  EXPECT_THAT(error_of(opts), HasSubstr("INVALID_ARGUMENT"));
+  auto nobody = opts;
+  nobody.connect.client.coordinator = "tcp://127.0.0.1:1";
+  nobody.connect.connect_s = 0.01;
+  EXPECT_FALSE(error_of(nobody).empty());
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "/out"));
+  coordinator_.refuse_specs = false;
+  EXPECT_EQ(run(opts), kExitOk);
+  EXPECT_EQ(output_lines("ids.txt"), (std::vector<std::string>{"1", "2"}));
+}
+
+TEST_F(SubmitTest, FoldersThatCannotBeWrittenSayWhy) {
+  const std::string input = write_lines(3);
+  std::filesystem::create_directories(folder_ + "/out");
+  EXPECT_THAT(test::error_as_nobody([&] { JobFolder(folder_ + "/out", "{}").claim(); }),
+              EndsWith("/out: Permission denied"));
+  EXPECT_THAT(test::error_as_nobody([&] { JobFolder(folder_ + "/new/deep", "{}").claim(); }),
+              EndsWith(": Permission denied"));
+  EXPECT_THAT(error_of(options(input), input), HasSubstr("in.txt is not a folder"));
+  EXPECT_TRUE(std::filesystem::is_empty(folder_ + "/out"));
+}
+
+TEST_F(SubmitTest, TwoRunsInOneFolderAreToldApart) {
+  JobFolder first(folder_ + "/out", "{}");
+  JobFolder second(folder_ + "/out", "{}");  // Neither has begun.
+  first.claim();
+  EXPECT_THAT(error_in([&] { second.claim(); }),
+              HasSubstr("out is in use by process " + std::to_string(getpid())));
+  EXPECT_THAT(error_in([&] { JobFolder(folder_ + "/out", "{}"); }), HasSubstr("(tessera submit)"));
+}
+
+TEST_F(SubmitTest, AFolderOfAnOlderVersionGoesOn) {
+  { JobFolder(folder_ + "/out", R"({"model":"","dimensions":0})").claim(); }
+  // A setting that the older one did not know, at its neutral value; then at another.
+  const std::string now = R"({"model":"","dimensions":0,"prompt_name":"","more":false})";
+  EXPECT_TRUE(JobFolder(folder_ + "/out", now).claimed());
+  EXPECT_THAT(
+      error_in([&] { JobFolder(folder_ + "/out", R"({"model":"","prompt_name":"document"})"); }),
+      HasSubstr("other options (prompt_name)"));
+  { JobFolder(folder_ + "/out3", R"({"dimensions":64})").claim(); }
+  EXPECT_THAT(error_in([&] { JobFolder(folder_ + "/out3", "{}"); }), HasSubstr("(dimensions)"));
 }
 
 TEST_F(SubmitTest, GoesOnAfterACancelledJob) {
