@@ -199,10 +199,11 @@ class Backend {
     throw FatalError(name() + " runs no functions of the host between its operations");
   }
 
-  // Final RMSNorm and L2 normalisation in float32 of x_last [n, hidden] (residual type) into the
-  // slot's vectors; finite flag 0 where any value is NaN or Inf or the norm is 0.
+  enum class Length : std::uint8_t { kUnit, kOwn };
+  // Final RMSNorm and, for kUnit, L2 normalisation in float32 of x_last [n, hidden] (residual type)
+  // into the slot's vectors; finite flag 0 where any value is NaN or Inf or the norm is 0.
   virtual void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
-                    float eps) = 0;
+                    float eps, Length length) = 0;
 
  protected:
   void check_start() const { CHECK(!sealed_); }

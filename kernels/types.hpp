@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -8,13 +9,26 @@
 
 namespace tessera::kernels {
 
-// Element types of weights and activations.
-enum class DType : std::uint8_t { kFloat32, kBFloat16 };
+// Element types of weights and activations. float16 is one of files only: backends make of it what
+// they compute in, bfloat16 by one rounding.
+enum class DType : std::uint8_t { kFloat32, kBFloat16, kFloat16 };
 
 constexpr std::size_t size_of(DType type) { return type == DType::kFloat32 ? 4 : 2; }
 constexpr std::string_view to_string(DType type) {
-  return type == DType::kFloat32 ? "float32" : "bfloat16";
+  return type == DType::kFloat32 ? "float32" : type == DType::kBFloat16 ? "bfloat16" : "float16";
 }
+
+// A float16 by its bits; not for NaN and infinity.
+constexpr float float16_value(std::uint16_t bits) {
+  const std::uint32_t sign = (bits & 0x8000U) << 16U;
+  const std::uint32_t magnitude = bits & 0x7FFFU;
+  if (magnitude < 0x400U) {  // Subnormal: a multiple of 2^-24.
+    const float value = static_cast<float>(magnitude) * 0x1p-24F;
+    return sign != 0 ? -value : value;
+  }
+  return std::bit_cast<float>(sign | ((magnitude << 13U) + (112U << 23U)));
+}
+constexpr bool is_finite_float16(std::uint16_t bits) { return (bits & 0x7C00U) != 0x7C00U; }
 
 // Rows of a row-major matrix in host memory (usually a mapped file), without ownership. A tensor-
 // parallel rank names its share by `data`, `rows`, `cols` and the full matrix's `row_stride`.
@@ -24,6 +38,7 @@ struct MatrixSlice {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   std::int64_t row_stride = 0;  // in elements
+  std::string_view name{};      // of the tensor, for error messages
 };
 
 // How the slices of one weight are laid one after the other.

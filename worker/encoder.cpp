@@ -209,7 +209,7 @@ void Encoder::finish(Lane& lane, const LayerWeights& weights) {
                                {.eps = eps_});
     add(lane, lane.mlp, *weights.down, Rows::kLast);
     join(lane);
-    backend_.pool(lane.slot, lane.x_last, *weights_.norm, config_.hidden_size, eps_);
+    backend_.pool(lane.slot, lane.x_last, *weights_.norm, config_.hidden_size, eps_, place_.length);
   }
   backend_.end(lane.slot);
 }

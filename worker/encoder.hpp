@@ -11,11 +11,13 @@
 
 namespace tessera {
 
-// How the encoder's device stands to others.
+// How the encoder's device stands to others, and what follows it.
 struct EncoderPlace {
   GroupSplit split = GroupSplit::kNone;
   RankShare share;                                // of the weights, for kTensor
   kernels::Communicator* communicator = nullptr;  // unless kNone; outlives the encoder
+  // kOwn where modules follow that need the pooled vectors as they are.
+  kernels::Backend::Length length = kernels::Backend::Length::kUnit;
 };
 
 // The graph of the Qwen3 dense decoder used as an encoder, written once over Backend: pre-norm,

@@ -6,6 +6,7 @@
 #include "worker/device_choice.hpp"
 #include "worker/engine_plan.hpp"
 #include "worker/group_engine.hpp"
+#include "worker/module_engine.hpp"
 #include "worker/single_engine.hpp"
 
 namespace tessera {
@@ -65,7 +66,9 @@ Result<void> check_batch(const PackedBatchView& batch, const kernels::BatchLimit
   return {};
 }
 
-std::unique_ptr<Engine> Engine::create(const EngineOptions& options) {
+namespace {
+
+std::unique_ptr<Engine> create_encoder(const EngineOptions& options) {
   if (options.device == "cpu" && options.devices.empty()) {
     const int ranks = value_or_fatal(choose_cpu_ranks(options.tp));
     return ranks > 1 ? make_cpu_group_engine(options, ranks) : make_engine_on(options);
@@ -80,6 +83,12 @@ std::unique_ptr<Engine> Engine::create(const EngineOptions& options) {
   EngineOptions single = options;
   single.device = "cuda:" + std::to_string(choice.devices.front());
   return make_engine_on(single);
+}
+
+}  // namespace
+
+std::unique_ptr<Engine> Engine::create(const EngineOptions& options) {
+  return with_modules(options, create_encoder(options));
 }
 
 }  // namespace tessera

@@ -133,22 +133,26 @@ kernels::BatchLimits fit_limits(const EngineOptions& options, const ModelConfig&
   }
 }
 
-EngineInfo describe_engine(const EngineOptions& options, const ModelConfig& config,
-                           const SafetensorsFolder& folder, const kernels::Backend& backend,
-                           const kernels::BatchLimits& limits) {
-  const auto dir = std::filesystem::weakly_canonical(options.model_dir);
+EngineInfo describe_engine(const ModelFolder& model, const SafetensorsFolder& weights,
+                           const kernels::Backend& backend, const kernels::BatchLimits& limits) {
   const auto numeric_type = kernels::to_string(backend.activation_type());
   EngineInfo info;
-  info.model_name = dir.filename().string();
-  info.fingerprint = value_or_fatal(model_fingerprint(dir, folder, numeric_type));
-  info.tokenizer_hash = value_or_fatal(tokenizer_hash(dir));
+  info.model_name = model.name;
+  info.fingerprint =
+      value_or_fatal(model_fingerprint(model.transformer_dir(), weights, numeric_type));
+  info.tokenizer_hash = value_or_fatal(tokenizer_hash(model.transformer_dir()));
   info.device = backend.name();
-  info.hidden_size = config.hidden_size;
-  info.vocab_size = config.vocab_size;
+  info.hidden_size = model.config.hidden_size;
+  info.vocab_size = model.config.vocab_size;
   info.max_seqlen = limits.max_seqlen;
   info.max_batch_tokens = limits.max_tokens;
   info.max_sequences = limits.max_sequences;
   return info;
+}
+
+kernels::Backend::Length pooled_length(const ModelFolder& model) {
+  return model.needs_raw_pooling() ? kernels::Backend::Length::kOwn
+                                   : kernels::Backend::Length::kUnit;
 }
 
 }  // namespace tessera

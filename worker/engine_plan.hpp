@@ -7,6 +7,7 @@
 
 #include "common/model/memory_estimate.hpp"
 #include "common/model/model_config.hpp"
+#include "common/model/model_folder.hpp"
 #include "common/model/safetensors.hpp"
 #include "kernels/backend.hpp"
 #include "worker/engine.hpp"
@@ -67,8 +68,10 @@ kernels::BatchLimits fit_limits(const EngineOptions& options, const ModelConfig&
                                 const RankPlan& rank = {});
 
 // All but `cost`, `device` and `group_size` for a group.
-EngineInfo describe_engine(const EngineOptions& options, const ModelConfig& config,
-                           const SafetensorsFolder& folder, const kernels::Backend& backend,
-                           const kernels::BatchLimits& limits);
+EngineInfo describe_engine(const ModelFolder& model, const SafetensorsFolder& weights,
+                           const kernels::Backend& backend, const kernels::BatchLimits& limits);
+
+// What the encoder makes of the pooled vectors, for the modules behind it.
+kernels::Backend::Length pooled_length(const ModelFolder& model);
 
 }  // namespace tessera

@@ -27,6 +27,7 @@ constexpr double kLoadingMaxS = 900;
 struct Shared {
   EngineOptions options;
   GroupParts parts;
+  ModelFolder model;
   ModelConfig config;
   SafetensorsFolder folder;
   RankPlan plan;
@@ -48,7 +49,7 @@ class GroupEngine final : public Engine {
       all.free_bytes[i] = all.backends[i]->free_memory_bytes();
     });
     settle();
-    info_ = describe_engine(s.options, s.config, s.folder, *s.backends[0], s.limits);
+    info_ = describe_engine(s.model, s.folder, *s.backends[0], s.limits);
     info_.group_size = group_.size();
     info_.device = std::to_string(group_.size()) + " x " + s.backends[0]->name() + ", " +
                    (s.plan.split == GroupSplit::kTensor ? "weights" : "tokens") + " split over " +
@@ -59,7 +60,10 @@ class GroupEngine final : public Engine {
       const auto i = static_cast<std::size_t>(rank);
       all.ranks[i] = std::make_unique<GroupRank>(
           std::move(all.backends[i]), *all.parts.communicators, all.config, all.folder,
-          GroupRank::Options{.plan = all.plan, .rank = rank, .limits = all.limits});
+          GroupRank::Options{.plan = all.plan,
+                             .rank = rank,
+                             .limits = all.limits,
+                             .length = pooled_length(all.model)});
     });
     s.folder = {};
     const auto start = RankGroup::Clock::now();
@@ -117,8 +121,9 @@ class GroupEngine final : public Engine {
   static RankGroup::Options start(Shared& s, const EngineOptions& options, GroupParts parts) {
     s.options = options;
     s.parts = std::move(parts);
-    s.config = value_or_fatal(read_model_config(options.model_dir));
-    s.folder = value_or_fatal(SafetensorsFolder::open(options.model_dir));
+    s.model = value_or_fatal(read_model_folder(options.model_dir));
+    s.config = s.model.config;
+    s.folder = value_or_fatal(open_weights(s.model));
     s.backends.resize(s.parts.names.size());
     s.free_bytes.resize(s.parts.names.size());
     s.ranks.resize(s.parts.names.size());

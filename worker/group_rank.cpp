@@ -54,7 +54,10 @@ GroupRank::GroupRank(std::unique_ptr<kernels::Backend> backend, kernels::Communi
   encoder_ = std::make_unique<Encoder>(
       *backend_, config, std::move(weights),
       allocate_workspace(*backend_, memory.workspace(config), plan.split, communicator_.get()),
-      EncoderPlace{.split = plan.split, .share = share, .communicator = communicator_.get()});
+      EncoderPlace{.split = plan.split,
+                   .share = share,
+                   .communicator = communicator_.get(),
+                   .length = options_.length});
   for (auto& halves : slots_) {
     halves[0] = backend_->make_slot(limits, encoder_shape(config, share));
     if (plan.split == GroupSplit::kTensor) {

@@ -35,6 +35,7 @@ class GroupRank {
     RankPlan plan;
     int rank = 0;
     kernels::BatchLimits limits;  // of the engine
+    kernels::Backend::Length length = kernels::Backend::Length::kUnit;
   };
   // Collective: loads this rank's weights and takes its memory.
   GroupRank(std::unique_ptr<kernels::Backend> backend, kernels::CommunicatorGroup& group,

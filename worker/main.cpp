@@ -16,13 +16,22 @@ namespace {
   std::_Exit(code);
 }
 
+tessera::ModelFolder read_model(const tessera::EngineOptions& options) {
+  auto model = tessera::read_model_folder(options.model_dir);
+  if (!model) {
+    throw tessera::FatalError(model.error().message);
+  }
+  return std::move(model).value();
+}
+
 // Prints every self-test; the exit code says whether all passed.
 int verify(const tessera::EngineOptions& options) {
+  const auto model = read_model(options);
   const auto engine = tessera::Engine::create(options);
   std::printf("%s on %s, fingerprint %s\n", engine->info().model_name.c_str(),
               engine->info().device.c_str(), engine->info().fingerprint.c_str());
   bool all_passed = true;
-  for (const auto& result : tessera::run_self_tests(*engine, options.model_dir)) {
+  for (const auto& result : tessera::run_self_tests(*engine, model)) {
     std::printf("%-6s %s%s%s\n", result.passed ? "ok" : "FAILED", result.what.c_str(),
                 result.detail.empty() ? "" : ": ", result.detail.c_str());
     all_passed = all_passed && result.passed;
@@ -32,8 +41,9 @@ int verify(const tessera::EngineOptions& options) {
 
 // Loads and tests the engine that will serve.
 std::unique_ptr<tessera::Engine> create_tested(const tessera::EngineOptions& options) {
+  const auto model = read_model(options);
   auto engine = tessera::Engine::create(options);
-  for (const auto& result : tessera::run_self_tests(*engine, options.model_dir)) {
+  for (const auto& result : tessera::run_self_tests(*engine, model)) {
     if (!result.passed) {
       throw tessera::FatalError("self-test failed: " + result.what + ": " + result.detail);
     }

@@ -6,8 +6,7 @@
 #include <optional>
 #include <utility>
 
-#include "common/model/model_config.hpp"
-#include "common/tokenizer/tokenizer.hpp"
+#include "common/model/small_file.hpp"
 
 namespace tessera {
 namespace {
@@ -67,21 +66,15 @@ std::vector<Vector> embed(Engine& engine, const std::vector<Ids>& sequences) {
   return vectors;
 }
 
-SelfTestResult test_tokenizer(const Result<Tokenizer>& tokenizer, std::int64_t vocab_size) {
+SelfTestResult test_tokenizer(const Result<FolderTokenizer>& loaded) {
   const std::string what = "the tokenizer adds its end token";
-  if (!tokenizer) {
-    return failed(what, tokenizer.error().message);
+  if (!loaded) {
+    return failed(what, loaded.error().message);
   }
-  if (const auto tested = tokenizer->self_test(); !tested) {
-    return failed(what, tested.error().message);
-  }
-  const auto encoding = tokenizer->encode("!");
+  const auto encoding = loaded->tokenizer.encode("!");
   std::string text;
   for (const std::int32_t id : encoding->ids) {
     text += (text.empty() ? "\"!\" gives " : ", ") + std::to_string(id);
-    if (id >= vocab_size) {
-      return failed(what, text + ", beyond the model's vocabulary");
-    }
   }
   return passed(what, text);
 }
@@ -138,15 +131,15 @@ std::optional<Golden> parse_golden(const std::string& text) {
   return golden;
 }
 
-SelfTestResult test_golden(Engine& engine, const Result<Tokenizer>& tokenizer,
+SelfTestResult test_golden(Engine& engine, const Result<FolderTokenizer>& loaded,
                            const std::string& text) {
   const std::string what = "the golden vectors are reached";
   const auto golden = parse_golden(text);
   if (!golden || golden->ids.empty()) {
     return failed(what, "golden.json is not a list of text, ids and vec");
   }
-  for (std::size_t i = 0; tokenizer.ok() && i < golden->ids.size(); ++i) {
-    const auto encoding = tokenizer->encode(golden->texts[i]);
+  for (std::size_t i = 0; loaded.ok() && i < golden->ids.size(); ++i) {
+    const auto encoding = loaded->tokenizer.encode(golden->texts[i]);
     if (!encoding || encoding->ids != golden->ids[i]) {
       return failed(what, "text " + std::to_string(i) + " has other ids");
     }
@@ -166,12 +159,12 @@ SelfTestResult test_golden(Engine& engine, const Result<Tokenizer>& tokenizer,
 
 }  // namespace
 
-std::vector<SelfTestResult> run_self_tests(Engine& engine, const std::filesystem::path& model_dir) {
-  const Result<Tokenizer> tokenizer = Tokenizer::load(model_dir / "tokenizer.json");
-  std::vector<SelfTestResult> results = {test_tokenizer(tokenizer, engine.info().vocab_size),
-                                         test_batches(engine)};
-  if (std::filesystem::exists(model_dir / "golden.json")) {
-    const auto text = read_small_file(model_dir / "golden.json", kGoldenBytesMax);
+std::vector<SelfTestResult> run_self_tests(Engine& engine, const ModelFolder& model) {
+  const Result<FolderTokenizer> tokenizer = load_tokenizer(model);
+  std::vector<SelfTestResult> results = {test_tokenizer(tokenizer), test_batches(engine)};
+  const auto golden = model.dir / "golden.json";
+  if (is_there(golden)) {
+    const auto text = read_small_file(golden, kGoldenBytesMax);
     results.push_back(text ? test_golden(engine, tokenizer, *text)
                            : failed("the golden vectors are reached", text.error().message));
   }

@@ -1,9 +1,9 @@
 #pragma once
 
-#include <filesystem>
 #include <string>
 #include <vector>
 
+#include "common/model/model_folder.hpp"
 #include "worker/engine.hpp"
 
 namespace tessera {
@@ -15,11 +15,11 @@ struct SelfTestResult {
 };
 
 // Checks that an engine's answers can be trusted, before any is given:
-//   - "!" encodes to one token and then the template's own, and no id is outside the vocabulary;
+//   - the tokenizer loads and fits the folder's settings (load_tokenizer);
 //   - texts of several lengths give finite unit vectors, the same ones twice, and alone nearly the
 //     same as in a batch;
 //   - where the folder has a golden.json ([{text, ids, vec}]), its ids and vectors are reached.
 // Takes a few short batches of an idle engine's time. Throws FatalError where the device fails.
-std::vector<SelfTestResult> run_self_tests(Engine& engine, const std::filesystem::path& model_dir);
+std::vector<SelfTestResult> run_self_tests(Engine& engine, const ModelFolder& model);
 
 }  // namespace tessera

@@ -24,12 +24,13 @@ double seconds_since(Clock::time_point start) {
 class SingleEngine final : public Engine {
  public:
   SingleEngine(const EngineOptions& options, std::unique_ptr<kernels::Backend> backend)
-      : config_(value_or_fatal(read_model_config(options.model_dir))),
+      : model_(value_or_fatal(read_model_folder(options.model_dir))),
+        config_(model_.config),
         backend_(std::move(backend)),
         free_bytes_(backend_->free_memory_bytes()),
         limits_(fit_limits(options, config_, *backend_, free_bytes_)) {
-    const auto folder = value_or_fatal(SafetensorsFolder::open(options.model_dir));
-    info_ = describe_engine(options, config_, folder, *backend_, limits_);
+    const auto folder = value_or_fatal(open_weights(model_));
+    info_ = describe_engine(model_, folder, *backend_, limits_);
     const MemoryPlan plan(config_, *backend_, limits_);
     log::info("memory on {}, {:.3f} GB free, {:.2f} of it at most:\n{}", backend_->name(),
               static_cast<double>(free_bytes_) / 1e9, options.mem_fraction, plan.text());
@@ -37,7 +38,8 @@ class SingleEngine final : public Engine {
     EncoderWeights weights = load_weights(*backend_, config_, folder);
     log::info("weights loaded in {:.2f} s", seconds_since(start));
     encoder_ = std::make_unique<Encoder>(*backend_, config_, std::move(weights),
-                                         allocate_workspace(*backend_, plan.workspace(config_)));
+                                         allocate_workspace(*backend_, plan.workspace(config_)),
+                                         EncoderPlace{.length = pooled_length(model_)});
     for (int i = 0; i < kEngineSlots; ++i) {
       slots_.push_back(backend_->make_slot(limits_, encoder_shape(config_)));
     }
@@ -99,7 +101,8 @@ class SingleEngine final : public Engine {
     return *slots_[static_cast<std::size_t>(slot)];
   }
 
-  const ModelConfig config_;
+  const ModelFolder model_;
+  const ModelConfig& config_;
   const std::unique_ptr<kernels::Backend> backend_;
   const std::size_t free_bytes_;  // before anything was taken
   const kernels::BatchLimits limits_;

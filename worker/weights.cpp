@@ -1,51 +1,50 @@
 #include "worker/weights.hpp"
 
 #include <string>
+#include <utility>
+
+#include "common/check.hpp"
+#include "common/model/graph_tensors.hpp"
 
 namespace tessera {
 namespace {
 
 using kernels::MatrixSlice;
 
-std::string shape_text(std::span<const std::int64_t> shape) {
-  std::string text = "[";
-  for (const std::int64_t extent : shape) {
-    text += (text.size() > 1 ? ", " : "") + std::to_string(extent);
-  }
-  return text + "]";
+kernels::DType dtype_of(TensorType type) {
+  CHECK(type != TensorType::kOther);
+  return type == TensorType::kFloat32   ? kernels::DType::kFloat32
+         : type == TensorType::kFloat16 ? kernels::DType::kFloat16
+                                        : kernels::DType::kBFloat16;
 }
 
-// Finds tensors by the names of the Hugging Face implementation, less the `model.` prefix.
+// Finds tensors by their names in the graph, less ".weight".
 class Source {
  public:
-  explicit Source(const SafetensorsFolder& folder)
-      : folder_(folder), prefix_(folder.find("model.norm.weight") != nullptr ? "model." : "") {}
+  Source(const ModelConfig& config, const SafetensorsFolder& folder) {
+    auto found = find_graph_weights(config, folder);
+    if (!found) {
+      throw FatalError(found.error().message);
+    }
+    weights_ = std::move(*found);
+  }
 
   // The whole tensor as a matrix; a vector is one row.
   MatrixSlice get(const std::string& name, const std::vector<std::int64_t>& shape) const {
-    const std::string full_name = prefix_ + name + ".weight";
-    const TensorView* tensor = folder_.find(full_name);
-    if (tensor == nullptr) {
-      throw FatalError("weights: tensor " + full_name + " is missing");
-    }
-    if (tensor->shape != shape) {
-      throw FatalError("weights: " + full_name + " has shape " + shape_text(tensor->shape) +
-                       ", config.json asks for " + shape_text(shape));
-    }
-    if (tensor->type != TensorType::kBFloat16 && tensor->type != TensorType::kFloat32) {
-      throw FatalError("weights: " + full_name + " is neither BF16 nor F32");
-    }
-    return {.data = tensor->bytes.data(),
-            .type = tensor->type == TensorType::kFloat32 ? kernels::DType::kFloat32
-                                                         : kernels::DType::kBFloat16,
+    const auto found = weights_.find(name + ".weight");
+    CHECK(found != weights_.end());
+    const TensorView& tensor = *found->second.second;
+    CHECK(tensor.shape == shape);
+    return {.data = tensor.bytes.data(),
+            .type = dtype_of(tensor.type),
             .rows = shape.size() == 1 ? 1 : shape[0],
             .cols = shape.back(),
-            .row_stride = shape.back()};
+            .row_stride = shape.back(),
+            .name = found->second.first};
   }
 
  private:
-  const SafetensorsFolder& folder_;
-  const std::string prefix_;
+  GraphWeights weights_;
 };
 
 LayerWeights load_layer(kernels::Backend& backend, const ModelConfig& c, const Source& source,
@@ -94,7 +93,7 @@ kernels::EncoderShape encoder_shape(const ModelConfig& config, RankShare share) 
 
 EncoderWeights load_weights(kernels::Backend& backend, const ModelConfig& config,
                             const SafetensorsFolder& folder, RankShare share) {
-  const Source source(folder);
+  const Source source(config, folder);
   EncoderWeights weights;
   weights.embed_tokens =
       backend.load_table(source.get("embed_tokens", {config.vocab_size, config.hidden_size}));

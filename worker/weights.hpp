@@ -28,9 +28,8 @@ struct EncoderWeights {
 // What one rank computes. Throws FatalError when the model does not divide by the group's size.
 kernels::EncoderShape encoder_shape(const ModelConfig& config, RankShare share = {});
 
-// Loads one rank's share onto its backend. Tensor names may carry the `model.` prefix; tensors that
-// the encoder does not use (an lm_head) are ignored. Throws FatalError, naming the tensor, when one
-// is missing or has another shape or a type other than BF16 and F32. `folder` may be dropped after.
+// Loads one rank's share onto its backend. Throws FatalError, naming the tensor, where
+// find_graph_weights refuses one. `folder` may be dropped after.
 EncoderWeights load_weights(kernels::Backend& backend, const ModelConfig& config,
                             const SafetensorsFolder& folder, RankShare share = {});
 

@@ -13,6 +13,7 @@
 
 #include "bench/program.hpp"
 #include "common/log.hpp"
+#include "common/model/model_folder.hpp"
 #include "common/model/synthetic_model.hpp"
 #include "kernels/cpu/linear_weight.hpp"
 #include "worker/engine.hpp"
@@ -141,7 +142,8 @@ void run(const Arguments& arguments) {
                                       .max_sequences = std::max<std::int64_t>(arguments.count, 64),
                                       .weight_type = type,
                                       .measure_cost = false});
-  for (const auto& result : run_self_tests(*engine, folder)) {
+  const ModelFolder model = read_model_folder(folder).value();
+  for (const auto& result : run_self_tests(*engine, model)) {
     std::printf("%s %s: %s\n", result.passed ? "ok" : "FAILED", result.what.c_str(),
                 result.detail.c_str());
     if (!result.passed) {
@@ -161,10 +163,9 @@ void run(const Arguments& arguments) {
   };
   std::printf("%s, %ld sequences of %ld tokens\n", engine->info().device.c_str(), arguments.count,
               arguments.len);
-  const auto config = read_model_config(folder);
   const int threads = arguments.threads > 0 ? arguments.threads
                                             : static_cast<int>(std::thread::hardware_concurrency());
-  ProductsAlone products(*config, type, threads);
+  ProductsAlone products(model.config, type, threads);
   pass();
   products.run(tokens);
   Timing encoder, alone;
@@ -174,8 +175,8 @@ void run(const Arguments& arguments) {
   }
   encoder.print("encoder", tokens, arguments.count);
   alone.print("products", tokens, arguments.count);
-  const double flops = 2.0 * static_cast<double>(config->linear_parameters_per_layer() *
-                                                 config->num_hidden_layers * tokens);
+  const double flops = 2.0 * static_cast<double>(model.config.linear_parameters_per_layer() *
+                                                 model.config.num_hidden_layers * tokens);
   std::printf(
       "products alone: %.1f GFLOP/s; their share of the encoder's time: %.3f of wall, "
       "%.3f of processor\n",

@@ -27,6 +27,7 @@
 #include "bench/peers.hpp"
 #include "bench/program.hpp"
 #include "common/log.hpp"
+#include "common/model/model_folder.hpp"
 #include "common/model/synthetic_model.hpp"
 #include "worker/engine.hpp"
 
@@ -250,8 +251,8 @@ std::vector<Rate> measure(Engine& engine, const Options& options) {
   }
   std::unique_ptr<LimitProbe> probe;
   if (options.limit) {
-    const auto config = read_model_config(options.engine.model_dir);
-    probe = std::make_unique<LimitProbe>(config.value(), 16384);
+    const auto model = read_model_folder(options.engine.model_dir);
+    probe = std::make_unique<LimitProbe>(model.value().config, 16384);
     std::printf("copy: %.2f TB/s\n", probe->copy_bytes_per_s() / 1e12);
   }
   const auto file = std::filesystem::temp_directory_path() /

@@ -20,7 +20,7 @@
 
 #include "common/check.hpp"
 #include "common/log.hpp"
-#include "common/model/model_config.hpp"
+#include "common/model/model_folder.hpp"
 #include "common/model/synthetic_model.hpp"
 #include "kernels/backend.hpp"
 #include "worker/engine.hpp"
@@ -212,14 +212,15 @@ Options parse(int argc, char** argv) {
 }
 
 Candidate load(const Options& options, const std::string& kind, const std::string& size) {
-  const auto config = read_model_config(options.model);
-  if (!config) throw FatalError(config.error().message);
-  EngineOptions engine{.model_dir = options.model,
-                       .device = "cuda:0",
-                       .max_batch_tokens = 32768,
-                       .max_seqlen = std::min<std::int64_t>(32768, config->max_position_embeddings),
-                       .max_sequences = 2048,
-                       .measure_cost = false};
+  const auto model = read_model_folder(options.model);
+  if (!model) throw FatalError(model.error().message);
+  EngineOptions engine{
+      .model_dir = options.model,
+      .device = "cuda:0",
+      .max_batch_tokens = 32768,
+      .max_seqlen = std::min<std::int64_t>(32768, model->config.max_position_embeddings),
+      .max_sequences = 2048,
+      .measure_cost = false};
   if (size != "1") {
     engine.devices = "all";
     engine.tp = size;

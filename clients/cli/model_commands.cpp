@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include "common/check.hpp"
 #include "common/model/fingerprint.hpp"
 #include "common/model/memory_estimate.hpp"
+#include "common/model/model_folder.hpp"
 #include "common/model/synthetic_model.hpp"
 
 namespace tessera::cli {
@@ -102,16 +104,35 @@ std::vector<Device> device_memory(const ModelConfig& config, const InspectArgume
 }
 
 struct Inspection {
-  ModelConfig config;
+  ModelFolder folder;
+  SeqlenLimit seqlen;
+  std::vector<std::string> notes;
   std::size_t tensors = 0;
   std::size_t files = 0;
   std::string types;
   std::string fingerprint, fingerprint_float32, tokenizer;
 };
 
-Inspection inspect_folder(const fs::path& dir) {
-  Inspection found{.config = value_or_fatal(read_model_config(dir))};
-  const auto weights = value_or_fatal(SafetensorsFolder::open(dir));
+std::vector<std::string> all_notes(const ModelFolder& folder, const SafetensorsFolder& weights) {
+  std::vector<std::string> notes = notes_on(folder);
+  if (weights.ignored_index()) {
+    notes.push_back("model.safetensors is used, the index beside it is not");
+  }
+  const auto is_float16 = [](const auto& entry) {
+    return entry.second.type == TensorType::kFloat16;
+  };
+  if (std::ranges::any_of(weights.tensors(), is_float16)) {
+    notes.push_back("float16 weights are rounded once, to bfloat16, unless computed in float32");
+  }
+  return notes;
+}
+
+Inspection inspect_folder(const fs::path& given) {
+  Inspection found{.folder = value_or_fatal(read_model_folder(given))};
+  const fs::path& dir = found.folder.transformer_dir();
+  found.seqlen = value_or_fatal(load_tokenizer(found.folder)).seqlen;
+  const auto weights = value_or_fatal(open_weights(found.folder));
+  found.notes = all_notes(found.folder, weights);
   found.tensors = weights.tensors().size();
   found.files = weights.files().size();
   std::map<std::string, std::size_t> types;
@@ -127,13 +148,28 @@ Inspection inspect_folder(const fs::path& dir) {
   return found;
 }
 
+// "the last token's, Dense 256 to 64 with bias and tanh, unit length"
+std::string steps_text(const SentenceModules& modules) {
+  std::string text = "the last token's, ";
+  for (const VectorModule& module : modules.modules) {
+    if (module.kind == VectorModule::Kind::kDense) {
+      text += "Dense " + std::to_string(module.in_features) + " to " +
+              std::to_string(module.out_features) + (module.bias ? " with bias" : "") +
+              (module.activation == Activation::kTanh ? " and tanh" : "") + ", ";
+    }
+  }
+  return text + "unit length";
+}
+
 void print_inspection(const Inspection& found, const std::vector<Device>& devices,
                       const InspectArguments& arguments) {
-  const ModelConfig& c = found.config;
+  const ModelConfig& c = found.folder.config;
   std::printf(
       "shape        hidden %ld, %ld layers, intermediate %ld, %ld query / %ld key-value heads x "
       "%ld, vocabulary %ld\n"
       "positions    %ld, rope theta %g, norm epsilon %g\n"
+      "texts        up to %ld tokens (%s)\n"
+      "vectors      %ld wide: %s\n"
       "tensors      %zu in %zu file(s): %s\n"
       "parameters   %.3f M that the encoder uses\n"
       "fingerprint  %s (computed in bfloat16)\n"
@@ -141,9 +177,16 @@ void print_inspection(const Inspection& found, const std::vector<Device>& device
       "tokenizer    %s\n",
       c.hidden_size, c.num_hidden_layers, c.intermediate_size, c.num_attention_heads,
       c.num_key_value_heads, c.head_dim, c.vocab_size, c.max_position_embeddings, c.rope_theta,
-      c.rms_norm_eps, found.tensors, found.files, found.types.c_str(),
-      static_cast<double>(c.parameters()) / 1e6, found.fingerprint.c_str(),
-      found.fingerprint_float32.c_str(), found.tokenizer.c_str());
+      c.rms_norm_eps, found.seqlen.tokens, found.seqlen.where.c_str(),
+      found.folder.embedding_size(), steps_text(found.folder.modules).c_str(), found.tensors,
+      found.files, found.types.c_str(), static_cast<double>(c.parameters()) / 1e6,
+      found.fingerprint.c_str(), found.fingerprint_float32.c_str(), found.tokenizer.c_str());
+  for (const auto& [name, prompt] : found.folder.prompts.by_name) {
+    std::printf("prompt       %s: %s\n", name.c_str(), json(prompt).dump().c_str());
+  }
+  for (const std::string& note : found.notes) {
+    std::printf("note         %s\n", note.c_str());
+  }
   std::printf("memory       for batches of %ld tokens, %ld texts; a device adds some scratch\n",
               arguments.max_batch_tokens, arguments.max_sequences);
   for (const Device& device : devices) {
@@ -158,11 +201,21 @@ json inspection_json(const Inspection& found, const std::vector<Device>& devices
   for (const Device& device : devices) {
     memory[device.name] = total_bytes(device.memory);
   }
-  return {{"config", json::parse(model_config_json(found.config))},
+  const ModelFolder& folder = found.folder;
+  return {{"folder", folder.dir.string()},
+          {"name", folder.name},
+          {"config", json::parse(model_config_json(folder.config))},
+          {"max_tokens", found.seqlen.tokens},
+          {"max_tokens_from", found.seqlen.where},
+          {"embedding_size", folder.embedding_size()},
+          {"vectors", steps_text(folder.modules)},
+          {"prompts", folder.prompts.by_name},
+          {"settings", canonical_settings(folder)},
+          {"notes", found.notes},
           {"tensors", found.tensors},
           {"files", found.files},
           {"types", found.types},
-          {"parameters", found.config.parameters()},
+          {"parameters", folder.config.parameters()},
           {"fingerprint", found.fingerprint},
           {"fingerprint_float32", found.fingerprint_float32},
           {"tokenizer_hash", found.tokenizer},
@@ -171,7 +224,7 @@ json inspection_json(const Inspection& found, const std::vector<Device>& devices
 
 int inspect(const InspectArguments& arguments) {
   const Inspection found = inspect_folder(arguments.dir);
-  const std::vector<Device> devices = device_memory(found.config, arguments);
+  const std::vector<Device> devices = device_memory(found.folder.config, arguments);
   if (arguments.as_json) {
     std::printf("%s\n", inspection_json(found, devices).dump(2).c_str());
   } else {
@@ -182,11 +235,11 @@ int inspect(const InspectArguments& arguments) {
 
 void add_inspect(CLI::App& model, std::function<int()>& run) {
   auto arguments = std::make_shared<InspectArguments>();
-  CLI::App* command = model.add_subcommand(
-      "inspect", "Print a model's shape, types, fingerprint and the memory that it will need");
-  command->add_option("DIR", arguments->dir, "Hugging Face folder")
-      ->required()
-      ->check(CLI::ExistingDirectory);
+  CLI::App* command = model.add_subcommand("inspect",
+                                           "Check a model's files and print its shape, prompts, "
+                                           "fingerprint and the memory it will need");
+  command->add_option("DIR", arguments->dir, "Hugging Face folder, or one of the hub's cache")
+      ->required();
   command->add_option("--max-batch-tokens", arguments->max_batch_tokens, "Tokens of one batch")
       ->check(CLI::Range(1, 1 << 24))
       ->capture_default_str();
@@ -207,6 +260,9 @@ struct VerifyArguments {
 };
 
 int verify(const VerifyArguments& arguments) {
+  if (auto checked = check_model_folder(arguments.dir); !checked) {
+    throw FatalError(checked.error().message);
+  }
   const fs::path worker = fs::read_symlink("/proc/self/exe").parent_path() / "tessera-worker";
   const std::array<std::string, 12> words = {worker.string(),   "--verify",      "--model",
                                              arguments.dir,     "--device",      arguments.device,
@@ -226,9 +282,8 @@ void add_verify(CLI::App& model, std::function<int()>& run) {
   CLI::App* command = model.add_subcommand("verify",
                                            "Load a model and run the self-tests: tokenizer, finite "
                                            "unit vectors, batches, golden vectors");
-  command->add_option("DIR", arguments->dir, "Hugging Face folder")
-      ->required()
-      ->check(CLI::ExistingDirectory);
+  command->add_option("DIR", arguments->dir, "Hugging Face folder, or one of the hub's cache")
+      ->required();
   command->add_option("--device", arguments->device, "cpu, or cuda:N")->capture_default_str();
   command->add_option("--dtype", arguments->dtype, "bfloat16 or float32")
       ->check(CLI::IsMember({"bfloat16", "float32"}))

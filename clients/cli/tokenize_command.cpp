@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/check.hpp"
+#include "common/model/model_folder.hpp"
 #include "common/tokenizer/tokenizer.hpp"
 
 namespace tessera::cli {
@@ -28,18 +29,50 @@ struct TokenizeArguments {
   bool counts_only = false;
   std::size_t max_tokens = 0;
   std::string truncate = "none";
+  std::string prompt_name;
+  std::string prompt;  // of that name, before each text
 };
 
-Tokenizer load_tokenizer(const std::string& model) {
+// Of a model folder, checked as the servers check it; or of a tokenizer.json by itself.
+Tokenizer load_tokenizer_of(const std::string& model) {
   std::filesystem::path path(model);
-  if (std::filesystem::is_directory(path)) {
+  if (std::filesystem::is_directory(path) && std::filesystem::exists(path / "tokenizer.json") &&
+      !std::filesystem::exists(path / "config.json")) {
     path /= "tokenizer.json";
+  }
+  if (!std::filesystem::is_regular_file(path)) {
+    Result<ModelFolder> folder = read_model_folder(path);
+    if (!folder) {
+      throw FatalError(folder.error().message);
+    }
+    Result<FolderTokenizer> loaded = load_tokenizer(*folder);
+    if (!loaded) {
+      throw FatalError(loaded.error().message);
+    }
+    return std::move(loaded->tokenizer);
   }
   Result<Tokenizer> tokenizer = Tokenizer::load(path);
   if (!tokenizer) {
     throw FatalError(tokenizer.error().message);
   }
   return std::move(*tokenizer);
+}
+
+// The folder's prompt of the name; FatalError lists those that there are.
+std::string find_prompt(const std::string& model, const std::string& name) {
+  const Result<ModelFolder> folder = read_model_folder(model);
+  if (!folder) {
+    throw FatalError(folder.error().message);
+  }
+  const auto& prompts = folder->prompts.by_name;
+  if (const auto found = prompts.find(name); found != prompts.end()) {
+    return found->second;
+  }
+  std::string known;
+  for (const auto& [other, prompt] : prompts) {
+    known.append(known.empty() ? "" : ", ").append(other);
+  }
+  throw FatalError(model + " has no prompt \"" + name + "\"; it has: " + known);
 }
 
 EncodeOptions encode_options(const TokenizeArguments& arguments) {
@@ -95,7 +128,7 @@ void print_json(const std::vector<std::int32_t>& ids) {
 
 // One JSON string a line in, one JSON list of ids a line out; a line that cannot be served gets
 // {"error": ...}, so that the lines still correspond. Returns whether all were served.
-bool run_json(const Tokenizer& tokenizer, const EncodeOptions& options) {
+bool run_json(const Tokenizer& tokenizer, const EncodeOptions& options, const std::string& prompt) {
   simdjson::dom::parser parser;
   EncodeScratch scratch;
   std::string line;
@@ -107,7 +140,8 @@ bool run_json(const Tokenizer& tokenizer, const EncodeOptions& options) {
       all_served = false;
       continue;
     }
-    const Result<Encoding> encoding = tokenizer.encode(text, options, scratch);
+    const Result<Encoding> encoding =
+        tokenizer.encode(prompt + std::string(text), options, scratch);
     if (encoding) {
       print_json(encoding->ids);
     } else {
@@ -142,20 +176,21 @@ std::vector<std::pair<std::string, std::string>> collect(const TokenizeArguments
 }
 
 void run(const TokenizeArguments& arguments) {
-  const Tokenizer tokenizer = load_tokenizer(arguments.model);
+  const Tokenizer tokenizer = load_tokenizer_of(arguments.model);
   const EncodeOptions options = encode_options(arguments);
   if (arguments.json) {
     std::ios::sync_with_stdio(false);
-    if (!run_json(tokenizer, options)) {
+    if (!run_json(tokenizer, options, arguments.prompt)) {
       throw CLI::RuntimeError(1);
     }
     return;
   }
   bool all_served = true;
   for (const auto& [name, text] : collect(arguments)) {
-    const Result<Encoding> encoding = tokenizer.encode(text, options);
+    const Result<Encoding> encoding = tokenizer.encode(arguments.prompt + text, options);
     if (encoding) {
-      print_encoding(tokenizer, *encoding, name, text.size(), arguments.counts_only);
+      print_encoding(tokenizer, *encoding, name, arguments.prompt.size() + text.size(),
+                     arguments.counts_only);
     } else {
       std::cerr << name << ": " << encoding.error().message << '\n';
       all_served = false;
@@ -187,7 +222,14 @@ void add_tokenize_command(CLI::App& app) {
                       "The most tokens, those of the template included; 0 is no limit");
   command->add_option("--truncate", arguments->truncate, "What to cut from a longer text")
       ->check(CLI::IsMember({"none", "left", "right"}));
-  command->callback([arguments] { run(*arguments); });
+  command->add_option("--prompt-name", arguments->prompt_name,
+                      "Put the model folder's prompt of this name before each text");
+  command->callback([arguments] {
+    if (!arguments->prompt_name.empty()) {
+      arguments->prompt = find_prompt(arguments->model, arguments->prompt_name);
+    }
+    run(*arguments);
+  });
 }
 
 }  // namespace tessera::cli

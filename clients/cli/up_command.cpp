@@ -6,6 +6,8 @@
 
 #include "clients/cli/command.hpp"
 #include "clients/cli/up/local_cluster.hpp"
+#include "common/check.hpp"
+#include "common/model/model_folder.hpp"
 #include "common/replace_file.hpp"
 #include "common/stop_signal.hpp"
 
@@ -51,8 +53,19 @@ void announce(const UpOptions& options, const LocalCluster& cluster) {
   std::fflush(stdout);
 }
 
+// Before a process starts whose log would have to be read.
+void check_model(const std::string& argument) {
+  const std::size_t equals = argument.find('=');
+  const auto checked =
+      check_model_folder(equals == std::string::npos ? argument : argument.substr(equals + 1));
+  if (!checked) {
+    throw FatalError("--model " + argument + ": " + checked.error().message);
+  }
+}
+
 int run_up(UpOptions& options) {
   LocalClusterOptions& cluster_options = options.cluster;
+  check_model(cluster_options.model);
   if (options.free_ports) {
     cluster_options.listen = cluster_options.worker_listen = "tcp://127.0.0.1:*";
   }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/model/model_config.hpp"
+#include "common/model/small_file.hpp"
 
 namespace tessera {
 namespace {

@@ -7,6 +7,8 @@
 
 #include "common/check.hpp"
 #include "common/data_dir.hpp"
+#include "common/model/model_folder.hpp"
+#include "common/model/small_file.hpp"
 #include "common/model/synthetic_model.hpp"
 
 namespace tessera {
@@ -102,8 +104,8 @@ void make_model(const fs::path& dir, std::string_view shape_name, std::uint64_t 
   } catch (const fs::filesystem_error& error) {
     throw FatalError(error.what());
   }
-  const ModelConfig config = value_or_fatal(read_model_config(dir));
-  write_synthetic_weights(dir, config, {.seed = seed}, progress);
+  const ModelFolder folder = value_or_fatal(read_model_folder(dir));
+  write_synthetic_weights(dir, folder.config, {.seed = seed}, progress);
 }
 
 }  // namespace tessera

@@ -1,156 +1,174 @@
 #include "common/model/model_config.hpp"
 
-#include <cmath>
-#include <fstream>
-#include <nlohmann/json.hpp>
+#include "common/model/rope_settings.hpp"
+#include "common/model/settings.hpp"
 
 namespace tessera {
 namespace {
 
-using nlohmann::json;
+using Json = Settings::Json;
 
-Error invalid(std::string message) {
-  return Error{ErrorCode::kInvalidArgument, "config.json: " + std::move(message)};
+constexpr std::string_view kElsewhere =
+    "Tessera does not compute this; serve such a model with sentence-transformers";
+
+void read_architecture(Settings& config, ModelConfig& read) {
+  config.allow("model_type", {"qwen3"}, "only \"qwen3\" is supported; choose a Qwen3 embedder");
+  if (config.value("model_type") == nullptr) {
+    config.refuse("model_type", "only \"qwen3\" is supported");
+  }
+  const Json* architectures = config.value("architectures");
+  if (architectures == nullptr || architectures->is_null() || *architectures == Json::array()) {
+    return;
+  }
+  if (*architectures != Json::array({"Qwen3ForCausalLM"}) &&
+      *architectures != Json::array({"Qwen3Model"})) {
+    return config.refuse("architectures", "only Qwen3ForCausalLM and Qwen3Model are supported");
+  }
+  read.architecture = (*architectures)[0].get<std::string>();
 }
 
-// Reads values out of the object and keeps the first complaint, so that the caller lists the
-// fields one a line.
-class FieldReader {
- public:
-  explicit FieldReader(const json& object) : object_(object) {}
+void check_attention(Settings& config) {
+  config.allow("hidden_act", {"silu", "swish"}, "only \"silu\" is supported");
+  config.allow("attention_bias", {false, nullptr}, kElsewhere);
+  config.allow("mlp_bias", {false, nullptr}, kElsewhere);
+  // transformers 5 asks for the truth of whatever stands there, so null is bidirectional, too.
+  config.allow("is_causal", {true}, "Tessera computes causal attention only");
+  config.allow("use_bidirectional_attention", {false, nullptr},
+               "Tessera computes causal attention only");
+  config.allow("is_encoder_decoder", {false, nullptr}, kElsewhere);
+  config.allow("add_cross_attention", {false, nullptr}, kElsewhere);
+  config.allow("cross_attention_hidden_size", {nullptr}, kElsewhere);
+  config.allow("pruned_heads", {nullptr, Json::object()}, kElsewhere);
+  config.allow("per_layer_config", {nullptr, Json::object()}, kElsewhere);
+  config.allow("auto_map", {nullptr, Json::object()},
+               "the folder brings code of its own, which Tessera does not run");
+}
 
-  std::int64_t integer(const char* name, std::int64_t min, std::int64_t max) {
-    const auto found = object_.find(name);
-    if (found == object_.end()) {
-      return complain(std::string(name) + " is missing"), min;
+// A window that hides nothing is no window: turned off, behind the last layer, or as long as the
+// longest text. Asked for after the sizes are known.
+void check_windows(Settings& config, const ModelConfig& read) {
+  const Json* window = config.value("sliding_window");
+  const Json* first_layer = config.value("max_window_layers");
+  bool hides = config.boolean("use_sliding_window", false);
+  for (const auto& [sized, enough] : {std::pair(window, read.max_position_embeddings),
+                                      std::pair(first_layer, read.num_hidden_layers)}) {
+    if (sized != nullptr && sized->is_number_integer() && sized->get<std::int64_t>() >= enough) {
+      hides = false;
     }
-    if (!found->is_number_integer()) {
-      return complain(std::string(name) + " is not a whole number"), min;
-    }
-    // A value above 2^63 is kept as unsigned by the parser; as signed it would turn negative.
-    const bool too_large = found->is_number_unsigned() &&
-                           found->get<std::uint64_t>() > static_cast<std::uint64_t>(max);
-    const auto value = found->get<std::int64_t>();
-    if (too_large || value < min || value > max) {
-      return complain(std::string(name) + " is " + found->dump() + ", not within " +
-                      std::to_string(min) + ".." + std::to_string(max)),
-             min;
-    }
-    return value;
   }
-
-  double number(const json& from, const char* name, double fallback, double min, double max) {
-    const auto found = from.find(name);
-    if (found == from.end()) {
-      return fallback;
+  hides = hides && !(window != nullptr && window->is_null());
+  const Json* types = config.value("layer_types");
+  if (types == nullptr || types->is_null()) {
+    if (hides) {
+      config.refuse("use_sliding_window", kElsewhere);
     }
-    if (!found->is_number()) {
-      return complain(std::string(name) + " is not a number"), fallback;
-    }
-    const auto value = found->get<double>();
-    if (!std::isfinite(value) || value < min || value > max) {
-      return complain(std::string(name) + " is " + found->dump() + ", out of range"), fallback;
-    }
-    return value;
+    return;
   }
-
-  bool boolean(const char* name) {
-    const auto found = object_.find(name);
-    if (found == object_.end() || found->is_null()) {
-      return false;
-    }
-    if (!found->is_boolean()) {
-      return complain(std::string(name) + " is neither true nor false"), false;
-    }
-    return found->get<bool>();
+  Json full = Json::array();
+  for (std::int64_t i = 0; i < read.num_hidden_layers; ++i) {
+    full.push_back("full_attention");
   }
-
-  std::string string(const char* name) {
-    const auto found = object_.find(name);
-    return found != object_.end() && found->is_string() ? found->get<std::string>() : "";
+  if (*types != full) {
+    config.refuse("layer_types", "only \"full_attention\" in each of the " +
+                                     std::to_string(read.num_hidden_layers) +
+                                     " layers is supported");
   }
+}
 
-  void require(bool holds, const std::string& complaint) {
+void check_quantisation(Settings& config) {
+  constexpr std::string_view kWhy =
+      "quantised weights are not supported; use the model's unquantised folder";
+  config.allow("quantization_config", {nullptr}, kWhy);
+  config.allow("compression_config", {nullptr}, kWhy);
+}
+
+// Training, generation, bookkeeping: none of it reaches the last hidden state of a batch of texts.
+void take_harmless(Settings& config) {
+  config.harmless({"_name_or_path",
+                   "name_or_path",
+                   "_commit_hash",
+                   "transformers_version",
+                   "unsloth_fixed",
+                   "unsloth_version",
+                   "model_name",
+                   "tokenizer_class",
+                   "attn_implementation",
+                   "_attn_implementation",
+                   "_attn_implementation_autoset",
+                   "attention_dropout",
+                   "initializer_range",
+                   "use_cache",
+                   "keys_to_ignore_at_inference",
+                   "output_attentions",
+                   "output_hidden_states",
+                   "return_dict",
+                   "use_return_dict",
+                   "torchscript",
+                   "chunk_size_feed_forward",
+                   "tf_legacy_loss",
+                   "use_bfloat16",
+                   "pretraining_tp",
+                   "is_decoder",
+                   "tie_encoder_decoder",
+                   "tie_last_hidden_states"});
+  config.harmless({"pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id",
+                   "mask_token_id", "unk_token_id", "decoder_start_token_id"});
+  config.harmless({"finetuning_task", "id2label", "label2id", "num_labels", "problem_type",
+                   "task_specific_params", "prefix", "is_matryoshka", "matryoshka_dimensions"});
+  config.harmless({"max_length",
+                   "min_length",
+                   "do_sample",
+                   "early_stopping",
+                   "num_beams",
+                   "num_beam_groups",
+                   "diversity_penalty",
+                   "temperature",
+                   "top_k",
+                   "top_p",
+                   "typical_p",
+                   "repetition_penalty",
+                   "length_penalty",
+                   "no_repeat_ngram_size",
+                   "encoder_no_repeat_ngram_size",
+                   "bad_words_ids",
+                   "num_return_sequences",
+                   "output_scores",
+                   "return_dict_in_generate",
+                   "forced_bos_token_id",
+                   "forced_eos_token_id",
+                   "remove_invalid_values",
+                   "exponential_decay_length_penalty",
+                   "suppress_tokens",
+                   "begin_suppress_tokens"});
+}
+
+void read_sizes(Settings& config, ModelConfig& read) {
+  read.hidden_size = config.integer("hidden_size", 32, 1 << 16);
+  read.num_hidden_layers = config.integer("num_hidden_layers", 1, 1024);
+  read.intermediate_size = config.integer("intermediate_size", 32, 1 << 20);
+  read.num_attention_heads = config.integer("num_attention_heads", 1, 1024);
+  const Json* kv_heads = config.value("num_key_value_heads");
+  read.num_key_value_heads = kv_heads != nullptr && kv_heads->is_null()
+                                 ? read.num_attention_heads
+                                 : config.integer("num_key_value_heads", 1, 1024);
+  read.head_dim = config.integer("head_dim", 16, 512, 128);
+  read.vocab_size = config.integer("vocab_size", 1, 1 << 24);
+  read.max_position_embeddings = config.integer("max_position_embeddings", 2, 1 << 24);
+  read.rms_norm_eps = config.number("rms_norm_eps", 1e-6, 0.0, 1.0);
+  read.tie_word_embeddings = config.boolean("tie_word_embeddings", false);
+}
+
+void check_sizes(Settings& config, const ModelConfig& read) {
+  const auto require = [&](bool holds, const char* complaint) {
     if (!holds) {
-      complain(complaint);
+      config.complain(complaint);
     }
-  }
-
-  const std::string& complaint() const { return complaint_; }
-
- private:
-  void complain(const std::string& text) {
-    if (complaint_.empty()) {
-      complaint_ = text;
-    }
-  }
-
-  const json& object_;
-  std::string complaint_;
-};
-
-// RoPE settings: `rope_theta` and `rope_scaling` beside each other, or both inside
-// `rope_parameters` as newer files have it.
-void read_rope(FieldReader& reader, const json& object, ModelConfig& config) {
-  const auto parameters = object.find("rope_parameters");
-  const bool nested = parameters != object.end() && parameters->is_object();
-  const json& rope = nested ? *parameters : object;
-  config.rope_theta = reader.number(rope, "rope_theta", 1e6, 1.0, 1e12);
-  if (nested && parameters->contains("rope_type")) {
-    reader.require((*parameters)["rope_type"] == "default", "rope_parameters.rope_type is " +
-                                                                (*parameters)["rope_type"].dump() +
-                                                                "; only \"default\" is supported");
-  }
-  const auto scaling = object.find("rope_scaling");
-  reader.require(scaling == object.end() || scaling->is_null(),
-                 "rope_scaling is set, which is not supported");
-}
-
-void check_architecture(FieldReader& reader) {
-  const std::string model_type = reader.string("model_type");
-  reader.require(model_type == "qwen3",
-                 "model_type is \"" + model_type.substr(0, 40) + "\"; only \"qwen3\" is supported");
-  const std::string activation = reader.string("hidden_act");
-  reader.require(activation.empty() || activation == "silu",
-                 "hidden_act is \"" + activation.substr(0, 40) + "\"; only \"silu\" is supported");
-  reader.require(!reader.boolean("attention_bias"),
-                 "attention_bias is true, which is not supported");
-  reader.require(!reader.boolean("use_sliding_window"),
-                 "use_sliding_window is true, which is not supported");
-}
-
-Result<json> parse_object(std::string_view text) {
-  if (text.size() > kModelConfigBytesMax) {
-    return invalid("larger than " + std::to_string(kModelConfigBytesMax) + " bytes");
-  }
-  json object = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (object.is_discarded()) {
-    return invalid("not valid JSON");
-  }
-  if (!object.is_object()) {
-    return invalid("not a JSON object");
-  }
-  return object;
-}
-
-// sentence-transformers' pooling file: absent, or asking for the last token and nothing else.
-Result<void> check_pooling(const std::filesystem::path& path) {
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) {
-    return {};
-  }
-  auto text = read_small_file(path, kModelConfigBytesMax);
-  if (!text) {
-    return text.error();
-  }
-  const json object = json::parse(*text, nullptr, false);
-  if (!object.is_object() || object.value("pooling_mode_lasttoken", json(nullptr)) != json(true)) {
-    return Error{ErrorCode::kInvalidArgument,
-                 path.string() +
-                     ": pooling_mode_lasttoken is not true; only last-token pooling "
-                     "is supported"};
-  }
-  return {};
+  };
+  require(read.num_attention_heads % read.num_key_value_heads == 0,
+          "num_attention_heads is not a multiple of num_key_value_heads");
+  require(read.head_dim % 16 == 0, "head_dim is not a multiple of 16");
+  require(read.hidden_size % 32 == 0, "hidden_size is not a multiple of 32");
+  require(read.intermediate_size % 32 == 0, "intermediate_size is not a multiple of 32");
 }
 
 }  // namespace
@@ -166,71 +184,34 @@ std::int64_t ModelConfig::parameters() const {
          num_hidden_layers * (linear_parameters_per_layer() + norms_per_layer) + hidden_size;
 }
 
-Result<ModelConfig> parse_model_config(std::string_view text) {
-  auto parsed = parse_object(text);
+Result<ModelConfig> parse_model_config(std::string_view text, const std::string& file) {
+  auto parsed = parse_settings(text, file);
   if (!parsed) {
     return parsed.error();
   }
-  const json& object = *parsed;
-  FieldReader reader(object);
-  ModelConfig config;
-  check_architecture(reader);
-  config.hidden_size = reader.integer("hidden_size", 32, 1 << 16);
-  config.num_hidden_layers = reader.integer("num_hidden_layers", 1, 1024);
-  config.intermediate_size = reader.integer("intermediate_size", 32, 1 << 20);
-  config.num_attention_heads = reader.integer("num_attention_heads", 1, 1024);
-  config.num_key_value_heads = reader.integer("num_key_value_heads", 1, 1024);
-  config.head_dim = object.contains("head_dim") ? reader.integer("head_dim", 16, 512)
-                                                : config.hidden_size / config.num_attention_heads;
-  config.vocab_size = reader.integer("vocab_size", 1, 1 << 24);
-  config.max_position_embeddings = reader.integer("max_position_embeddings", 2, 1 << 24);
-  config.rms_norm_eps = reader.number(object, "rms_norm_eps", 1e-6, 0.0, 1.0);
-  config.tie_word_embeddings = reader.boolean("tie_word_embeddings");
-  config.torch_dtype = reader.string(object.contains("torch_dtype") ? "torch_dtype" : "dtype");
-  read_rope(reader, object, config);
-  reader.require(config.num_attention_heads % config.num_key_value_heads == 0,
-                 "num_attention_heads is not a multiple of num_key_value_heads");
-  reader.require(config.head_dim % 16 == 0, "head_dim is not a multiple of 16");
-  reader.require(config.hidden_size % 32 == 0, "hidden_size is not a multiple of 32");
-  reader.require(config.intermediate_size % 32 == 0, "intermediate_size is not a multiple of 32");
-  if (!reader.complaint().empty()) {
-    return invalid(reader.complaint());
+  Settings config(file, *parsed);
+  ModelConfig read;
+  read_architecture(config, read);
+  check_quantisation(config);
+  check_attention(config);
+  read_sizes(config, read);
+  read.rope_theta = read_rope_theta(config);
+  for (const char* name : {"torch_dtype", "dtype"}) {  // The newer name wins.
+    if (const Json* dtype = config.value(name); dtype != nullptr && dtype->is_string()) {
+      read.torch_dtype = dtype->get<std::string>();
+    }
   }
-  return config;
-}
-
-Result<std::string> read_small_file(const std::filesystem::path& path, std::size_t bytes_max) {
-  std::ifstream stream(path, std::ios::binary);
-  std::error_code failed;
-  if (!stream || !std::filesystem::is_regular_file(path, failed)) {
-    return Error{ErrorCode::kNotFound, path.string() + " cannot be read"};
+  take_harmless(config);
+  if (config.ok()) {
+    check_sizes(config, read);
+    check_windows(config, read);
+  } else {
+    config.harmless({"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"});
   }
-  const auto size = std::filesystem::file_size(path, failed);
-  if (failed || size > bytes_max) {
-    return Error{ErrorCode::kInvalidArgument,
-                 path.string() + " is larger than " + std::to_string(bytes_max) + " bytes"};
+  if (auto all = config.end(); !all) {
+    return all.error();
   }
-  std::string text(size, '\0');
-  stream.read(text.data(), static_cast<std::streamsize>(size));
-  if (stream.gcount() != static_cast<std::streamsize>(size)) {
-    return Error{ErrorCode::kInvalidArgument, path.string() + " ended early"};
-  }
-  return text;
-}
-
-Result<ModelConfig> read_model_config(const std::filesystem::path& model_dir) {
-  auto text = read_small_file(model_dir / "config.json", kModelConfigBytesMax);
-  if (!text) {
-    return text.error();
-  }
-  auto config = parse_model_config(*text);
-  if (!config) {
-    return Error{config.error().code, model_dir.string() + "/" + config.error().message};
-  }
-  if (auto pooling = check_pooling(model_dir / "1_Pooling" / "config.json"); !pooling) {
-    return pooling.error();
-  }
-  return config;
+  return read;
 }
 
 }  // namespace tessera

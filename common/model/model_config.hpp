@@ -1,7 +1,7 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <string>
 #include <string_view>
 
@@ -23,7 +23,8 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6;
   double rope_theta = 1e6;
   bool tie_word_embeddings = false;
-  std::string torch_dtype;  // of the file's weights, as the file says; informative
+  std::string torch_dtype;   // of the file's weights, as the file says; informative
+  std::string architecture;  // the first that the file names, such as "Qwen3ForCausalLM", or empty
 
   std::int64_t q_width() const { return num_attention_heads * head_dim; }
   std::int64_t kv_width() const { return num_key_value_heads * head_dim; }
@@ -35,15 +36,12 @@ struct ModelConfig {
 
 inline constexpr std::size_t kModelConfigBytesMax = 1 << 20;
 
-// Refuses what the encoder would compute wrongly: another architecture, activation, attention bias,
-// RoPE scaling, sliding windows, heads that do not divide, values out of range.
-Result<ModelConfig> parse_model_config(std::string_view json);
-
-// Reads DIR/config.json and, where it exists, DIR/1_Pooling/config.json, which must ask for the
-// last token.
-Result<ModelConfig> read_model_config(const std::filesystem::path& model_dir);
-
-// The whole file, or an error when it cannot be read or is larger than `bytes_max`.
-Result<std::string> read_small_file(const std::filesystem::path& path, std::size_t bytes_max);
+// Reads by an allow-list, with the defaults of transformers' Qwen3Config: each key is used, or is
+// known to leave vectors as they are, or is refused with its value. Refused is thereby what the
+// encoder would compute wrongly: another architecture, activation, attention bias, scaled RoPE,
+// sliding windows, attention that is not causal, quantised weights, custom code, heads that do not
+// divide, values out of range. `file` is how complaints name the text.
+Result<ModelConfig> parse_model_config(std::string_view json,
+                                       const std::string& file = "config.json");
 
 }  // namespace tessera

@@ -7,13 +7,14 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
-#include "common/model/model_config.hpp"
+#include "common/model/small_file.hpp"
 
 namespace tessera {
 namespace {
@@ -102,7 +103,8 @@ Result<void> check_coverage(const std::vector<TensorEntry>& entries, std::uint64
   }
   if (expected != data_bytes) {
     return invalid("the header describes " + std::to_string(expected) +
-                   " bytes of data, the file holds " + std::to_string(data_bytes));
+                   " bytes of data, the file holds " + std::to_string(data_bytes) +
+                   "; fetch it again");
   }
   return {};
 }
@@ -181,11 +183,12 @@ Result<std::map<std::string, std::string>> parse_safetensors_index(std::string_v
 Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   struct stat status {};
-  if (fd < 0 || ::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
-    if (fd >= 0) {
-      ::close(fd);
-    }
-    return Error{ErrorCode::kNotFound, path.string() + " cannot be read"};
+  if (fd < 0) {
+    return cannot_open(path, errno);
+  }
+  if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+    ::close(fd);
+    return Error{ErrorCode::kNotFound, path.string() + " is not a regular file"};
   }
   MappedFile file;
   file.size_ = static_cast<std::size_t>(status.st_size);
@@ -225,14 +228,20 @@ Result<void> SafetensorsFolder::add_file(const std::filesystem::path& path) {
   }
   File file{.name = path.filename().string(), .mapping = std::move(mapped).value(), .header = {}};
   const std::span<const std::byte> bytes = file.mapping.bytes();
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (auto pointer = lfs_pointer(path, text)) {
+    return *pointer;
+  }
   std::uint64_t header_bytes = 0;
   if (bytes.size() < sizeof(header_bytes)) {
-    return complain("too short for a safetensors file");
+    return complain("too short for a safetensors file; fetch it again");
   }
   std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes));
   if (header_bytes > kSafetensorsHeaderBytesMax ||
       header_bytes > bytes.size() - sizeof(header_bytes)) {
-    return complain("the header's length is larger than the file or the limit");
+    return complain(
+        "the header's length is larger than the file or the limit, so this is no whole safetensors "
+        "file; fetch it again");
   }
   const auto data = bytes.subspan(sizeof(header_bytes) + header_bytes);
   file.header = std::string_view(reinterpret_cast<const char*>(bytes.data()) + sizeof(header_bytes),
@@ -264,15 +273,47 @@ Result<void> SafetensorsFolder::check_index(
   return {};
 }
 
+namespace {
+
+// Why a folder without safetensors files has no weights for us.
+Error without_weights(const std::filesystem::path& dir) {
+  std::error_code failed;
+  for (std::filesystem::directory_iterator it(dir, failed), end; !failed && it != end;
+       it.increment(failed)) {
+    std::string suffix = it->path().extension().string();
+    std::ranges::transform(suffix, suffix.begin(),
+                           [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 'a' - 'A') : c; });
+    const std::string name = it->path().filename().string();
+    if (suffix == ".bin" || suffix == ".pt" || suffix == ".pth") {
+      return invalid(dir.string() + " has its weights only in " + name +
+                     ", which can run code when it is read; save the model as safetensors "
+                     "(save_pretrained with safe_serialization) and give that folder");
+    }
+    if (suffix == ".gguf") {
+      return invalid(dir.string() + " has its weights only in the GGUF file " + name +
+                     "; give the folder of the model that it was converted from");
+    }
+  }
+  return {ErrorCode::kNotFound, dir.string() +
+                                    " holds no weights: model.safetensors and "
+                                    "model.safetensors.index.json are not there; download them"};
+}
+
+}  // namespace
+
 Result<SafetensorsFolder> SafetensorsFolder::open(const std::filesystem::path& model_dir) {
   SafetensorsFolder folder;
+  const auto whole = model_dir / "model.safetensors";
   const auto index_path = model_dir / "model.safetensors.index.json";
-  std::error_code ignored;
-  if (!std::filesystem::exists(index_path, ignored)) {
-    if (auto added = folder.add_file(model_dir / "model.safetensors"); !added) {
+  folder.ignored_index_ = is_there(whole) && is_there(index_path);
+  if (is_there(whole)) {  // As transformers has it: a whole file goes before an index.
+    if (auto added = folder.add_file(whole); !added) {
       return added.error();
     }
     return folder;
+  }
+  if (!is_there(index_path)) {
+    return without_weights(model_dir);
   }
   auto text = read_small_file(index_path, kIndexBytesMax);
   if (!text) {
@@ -287,6 +328,11 @@ Result<SafetensorsFolder> SafetensorsFolder::open(const std::filesystem::path& m
     names.insert(file);
   }
   for (const std::string& name : names) {
+    if (!is_there(model_dir / name)) {
+      return Error{ErrorCode::kNotFound, index_path.string() + " names the file " + name +
+                                             ", which is not there; download the rest of the "
+                                             "model"};
+    }
     if (auto added = folder.add_file(model_dir / name); !added) {
       return added.error();
     }

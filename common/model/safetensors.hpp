@@ -58,7 +58,7 @@ struct TensorView {
   std::span<const std::byte> bytes;
 };
 
-// The weights of a Hugging Face folder: model.safetensors, or the shards that
+// The weights of a Hugging Face folder: model.safetensors, or without it the shards that
 // model.safetensors.index.json names. All headers are checked on opening. Immutable after that;
 // any thread may read.
 class SafetensorsFolder {
@@ -75,12 +75,15 @@ class SafetensorsFolder {
     std::string_view header;  // the JSON text, inside the mapping
   };
   std::span<const File> files() const { return files_; }
+  // There is an index beside a whole file, which was not read.
+  bool ignored_index() const { return ignored_index_; }
 
  private:
   Result<void> add_file(const std::filesystem::path& path);
   Result<void> check_index(const std::map<std::string, std::string>& weight_map) const;
 
   std::vector<File> files_;
+  bool ignored_index_ = false;
   std::map<std::string, TensorView, std::less<>> tensors_;
 };
 

@@ -202,6 +202,17 @@ std::string_view Tokenizer::piece(std::int32_t id) const {
   return impl_->spec.vocabulary.piece(id);
 }
 
+std::optional<std::int32_t> Tokenizer::added_token(std::string_view content) const {
+  for (const tokenizer::AddedToken& token : impl_->spec.added_tokens) {
+    if (token.content == content) {
+      return token.id;
+    }
+  }
+  return std::nullopt;
+}
+
+std::size_t Tokenizer::truncation_length() const { return impl_->spec.truncation_length; }
+
 const std::array<std::uint8_t, 32>& Tokenizer::file_hash() const { return impl_->file_hash; }
 
 Result<void> Tokenizer::self_test() const {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -80,6 +81,11 @@ class Tokenizer {
   std::span<const std::int32_t> suffix_ids() const;
   // The bytes or the added string of one id; empty for an id that no token has.
   std::string_view piece(std::int32_t id) const;
+  // The id of a string that is looked for in texts before anything else; none for any other.
+  std::optional<std::int32_t> added_token(std::string_view content) const;
+  // Tokens of a text, template included, to which the file's own truncation cuts; 0: it does not.
+  // encode() leaves it to its caller.
+  std::size_t truncation_length() const;
   // SHA-256 of the file's bytes.
   const std::array<std::uint8_t, 32>& file_hash() const;
 

@@ -298,6 +298,33 @@ bool check_template_ids(JsonReader& reader, const TokenizerSpec& spec) {
   return true;
 }
 
+// Training leaves padding and truncation behind. A text is never padded here, and truncation only
+// says how long it may be.
+bool read_truncation(JsonReader& reader, const JsonObject& root, TokenizerSpec& spec) {
+  const std::string where = "truncation";
+  JsonElement element;
+  JsonElement length;
+  JsonObject truncation;
+  if (root.at_key("padding").get(element) == simdjson::SUCCESS && !element.is_null() &&
+      !element.is_object()) {
+    return reader.refuse("padding is neither null nor an object");
+  }
+  if (root.at_key(where).get(element) != simdjson::SUCCESS || element.is_null()) {
+    return true;
+  }
+  if (!reader.object(element, where, truncation) ||
+      !reader.only_keys(truncation, where, {"direction", "max_length", "strategy", "stride"}) ||
+      !reader.field(truncation, where, "max_length", length)) {
+    return false;
+  }
+  std::uint64_t tokens = 0;
+  if (length.get(tokens) != simdjson::SUCCESS || tokens < 2) {
+    return reader.refuse("truncation.max_length is not a whole number of at least 2");
+  }
+  spec.truncation_length = tokens;
+  return true;
+}
+
 bool read_file(JsonReader& reader, JsonElement element, TokenizerSpec& spec) {
   const std::string where = "the file";
   JsonObject root;
@@ -308,8 +335,7 @@ bool read_file(JsonReader& reader, JsonElement element, TokenizerSpec& spec) {
                           {"version", "truncation", "padding", "added_tokens", "normalizer",
                            "pre_tokenizer", "post_processor", "decoder", "model"}) &&
          reader.require_string(root, where, "version", "1.0") &&
-         reader.require_null(root, where, "truncation") &&
-         reader.require_null(root, where, "padding") && read_normalizer(reader, root, spec) &&
+         read_truncation(reader, root, spec) && read_normalizer(reader, root, spec) &&
          check_pre_tokenizer(reader, root) && check_decoder(reader, root) &&
          reader.field(root, where, "model", model_element) &&
          reader.object(model_element, "model", model) && read_bpe_model(reader, model, spec) &&

@@ -33,11 +33,13 @@ struct TokenizerSpec {
   bool normalize_nfc = false;
   std::vector<std::int32_t> prefix_ids;  // What the template puts before the text's ids,
   std::vector<std::int32_t> suffix_ids;  // and after them.
+  std::size_t truncation_length = 0;     // Of whole texts, template included; 0: none.
 };
 
 // Reads the text of a tokenizer.json (Hugging Face tokenizers, version 1.0) of the Qwen2/Qwen3
-// kind. The file is not trusted. Whatever in it would change ids and is not supported is refused
-// with kInvalidArgument and a sentence that names it; so is any key that is not known.
+// kind. The file is not trusted. Padding and the other settings of truncation change no ids of a
+// text that is short enough, and are not read. Whatever in it would change ids and is not supported
+// is refused with kInvalidArgument and a sentence that names it; so is any key that is not known.
 Result<TokenizerSpec> parse_tokenizer_json(std::string_view json);
 
 }  // namespace tessera::tokenizer

@@ -51,6 +51,13 @@ char32_t decode_short(std::string_view text, std::size_t at, std::size_t& length
              : 0xFFFFU;
 }
 
+std::uint32_t choose_dimensions(const protocol::EmbedSpec& spec, const ServedModel& model) {
+  if (spec.dimensions != 0) {
+    return spec.dimensions;
+  }
+  return model.default_dimensions != 0 ? model.default_dimensions : model.hidden_size;
+}
+
 // "it has: document, query", for whoever asked for another.
 std::string list_prompts(const ServedModel& model) {
   std::string names;
@@ -73,6 +80,9 @@ Result<std::string> choose_prefix(const protocol::EmbedSpec& spec, const ServedM
     return refuse("an instruction is only for queries");
   }
   if (spec.prompt_name.empty()) {
+    if (!spec.query && !model.plain_refusal.empty()) {
+      return refuse("model " + model.name + " cannot embed plain texts: " + model.plain_refusal);
+    }
     return !spec.query                ? model.document_prefix
            : spec.instruction.empty() ? model.query_prefix
                                       : query_prefix(spec.instruction);
@@ -128,7 +138,7 @@ Result<ResolvedSpec> resolve(const protocol::EmbedSpec& spec, std::span<const Se
   }
   return ResolvedSpec{.model = static_cast<ModelId>(model - models.begin()),
                       .prefix = std::move(*prefix),
-                      .dimensions = spec.dimensions == 0 ? model->hidden_size : spec.dimensions,
+                      .dimensions = choose_dimensions(spec, *model),
                       .vector_type = spec.vector_type,
                       .truncate = spec.truncate,
                       .max_tokens = spec.max_tokens};

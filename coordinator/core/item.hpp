@@ -59,7 +59,11 @@ struct ServedModel {
   std::int32_t final_token = 0;
   std::string query_prefix;       // The folder's own prompt for queries without an instruction.
   std::string document_prefix{};  // Before texts that are no queries.
-  std::map<std::string, std::string, std::less<>> prompts{};  // The folder's, by name.
+  // The folder's prompts by name.
+  std::map<std::string, std::string, std::less<>> prompts{};
+  // Why texts that are no queries must name a prompt; empty: they need not.
+  std::string plain_refusal{};
+  std::uint32_t default_dimensions = 0;  // Of answers, unless a width is asked for; 0: all.
 };
 
 // An EmbedSpec that has been checked against its model.

@@ -63,8 +63,8 @@ class CpuBackend final : public Backend {
   void swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
                          const RowNorm& norm) override;
   void host_task(std::function<void()> task) override;
-  void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
-            float eps) override;
+  void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden, float eps,
+            Length length) override;
 
  private:
   struct Range {

@@ -58,6 +58,15 @@ float from_bf16(std::uint16_t value) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(value) << 16);
 }
 
+// What nothing can be computed with is refused where each element is looked at anyway.
+float from_float16(std::uint16_t value, const MatrixSlice& slice) {
+  if (!is_finite_float16(value)) {
+    throw FatalError("weights: " + std::string(slice.name) +
+                     " holds NaN or infinity; download the model again");
+  }
+  return float16_value(value);
+}
+
 // Mapped tensors may lie at any address, so elements are read by memcpy.
 template <typename To, typename From, typename Convert>
 void convert_row(std::byte* to, const std::byte* from, std::int64_t cols, Convert convert) {
@@ -79,6 +88,12 @@ void copy_rows(std::byte* to, DType type, const MatrixSlice& from, std::int64_t 
         from.data + static_cast<std::size_t>(row * from.row_stride) * size_of(from.type);
     if (from.type == type) {
       std::memcpy(to, source, row_bytes);
+    } else if (from.type == DType::kFloat16 && type == DType::kBFloat16) {
+      convert_row<std::uint16_t, std::uint16_t>(
+          to, source, from.cols, [&](std::uint16_t v) { return to_bf16(from_float16(v, from)); });
+    } else if (from.type == DType::kFloat16) {
+      convert_row<float, std::uint16_t>(to, source, from.cols,
+                                        [&](std::uint16_t v) { return from_float16(v, from); });
     } else if (type == DType::kBFloat16) {
       convert_row<std::uint16_t, float>(to, source, from.cols, to_bf16);
     } else {

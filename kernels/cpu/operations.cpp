@@ -348,15 +348,15 @@ void CpuBackend::host_task(std::function<void()> task) {
 }
 
 void CpuBackend::pool(BatchSlot&, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
-                      float eps) {
+                      float eps, Length length) {
   CpuBatchSlot& slot = recording();
-  slot.record(
-      [this, &slot, from = floats_of(x_last), w = floats_of(norm_weight), hidden, eps](int member) {
-        const Share& share = slot.share(member);
-        for (std::int64_t i = share.sequence_begin; i < share.sequence_end; ++i) {
-          slot.finite_flag(i) = rows_.pool(slot.vector(i), from + i * hidden, w, hidden, eps);
-        }
-      });
+  slot.record([this, &slot, from = floats_of(x_last), w = floats_of(norm_weight), hidden, eps,
+               unit = length == Length::kUnit](int member) {
+    const Share& share = slot.share(member);
+    for (std::int64_t i = share.sequence_begin; i < share.sequence_end; ++i) {
+      slot.finite_flag(i) = rows_.pool(slot.vector(i), from + i * hidden, w, hidden, eps, unit);
+    }
+  });
 }
 
 }  // namespace tessera::kernels::cpu

@@ -54,9 +54,9 @@ struct RowKernels {
   void (*add)(float* x, const float* in, std::int64_t width);     // x += in
   // out = gate / (1 + exp(-gate)) * up                                     out: activation
   void (*swiglu)(void* out, const float* gate, const float* up, std::int64_t width);
-  // out = unit vector of RMSNorm(x); returns 0 where a value is NaN or Inf or all are 0.
+  // out = RMSNorm(x), or its unit vector; returns 0 where a value is NaN or Inf or all are 0.
   std::uint8_t (*pool)(float* out, const float* x, const float* weight, std::int64_t width,
-                       float eps);
+                       float eps, bool unit);
 
   // k, v: [seqlen] rows of activations, `stride` elements apart.
   void (*pack_head)(const PackedHead& out, const void* k, const void* v, std::int64_t stride,

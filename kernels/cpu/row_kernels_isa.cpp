@@ -80,16 +80,17 @@ void swiglu(void* out, const float* gate, const float* up, std::int64_t width) {
   }
 }
 
-std::uint8_t pool(float* out, const float* x, const float* weight, std::int64_t width, float eps) {
+std::uint8_t pool(float* out, const float* x, const float* weight, std::int64_t width, float eps,
+                  bool unit) {
   const Floats scale =
       broadcast(reciprocal_sqrt(sum_of_squares(x, width) / static_cast<float>(width) + eps));
   for (std::int64_t i = 0; i < width; i += kLanes) {
     store(out + i, load(x + i) * scale * load(weight + i));
   }
   const float squares = sum_of_squares(out, width);
-  const Floats unit = broadcast(reciprocal_sqrt(squares));
-  for (std::int64_t i = 0; i < width; i += kLanes) {
-    store(out + i, load(out + i) * unit);
+  const Floats inverse = broadcast(reciprocal_sqrt(squares));
+  for (std::int64_t i = 0; unit && i < width; i += kLanes) {
+    store(out + i, load(out + i) * inverse);
   }
   // NaN and Inf in any element reach the sum; neither compares as inside the range.
   return squares > 0.0F && squares < 3.0e38F ? 1 : 0;

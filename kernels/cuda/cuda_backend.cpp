@@ -182,11 +182,17 @@ std::unique_ptr<Buffer> CudaBackend::load_vector(const MatrixSlice& source) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (source.type == DType::kFloat32) {
       std::memcpy(&values[i], source.data + i * sizeof(float), sizeof(float));
-    } else {
-      std::uint16_t bits = 0;
-      std::memcpy(&bits, source.data + i * sizeof bits, sizeof bits);
-      values[i] = std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+      continue;
     }
+    std::uint16_t bits = 0;
+    std::memcpy(&bits, source.data + i * sizeof bits, sizeof bits);
+    if (source.type == DType::kFloat16 && !is_finite_float16(bits)) {
+      throw FatalError("weights: " + std::string(source.name) +
+                       " holds NaN or infinity; download the model again");
+    }
+    values[i] = source.type == DType::kFloat16
+                    ? float16_value(bits)
+                    : std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
   }
   auto buffer = std::make_unique<DeviceBuffer>(values.size() * sizeof(float), "norm weights");
   copy_to_device(buffer->data(), values.data(), buffer->bytes());

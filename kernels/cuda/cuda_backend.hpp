@@ -89,8 +89,8 @@ class CudaBackend final : public Backend {
   void swiglu_projection(Buffer& out, Buffer& x, LinearWeight& weight, std::int64_t rows,
                          const RowNorm& norm) override;
   bool run_layers(const LayersRun& run, BatchSlot& slot) override;
-  void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
-            float eps) override;
+  void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden, float eps,
+            Length length) override;
 
   // For what runs between the operations (collectives): the stream they are queued on, whether
   // launches are skipped because a recorded graph stands for them, and how many rows a launch over

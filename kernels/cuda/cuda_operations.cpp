@@ -294,11 +294,11 @@ void CudaBackend::set_layers(std::span<const LayerOperands> layers) {
 }
 
 void CudaBackend::pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
-                       float eps) {
+                       float eps, Length length) {
   if (!replaying()) {
     CudaSlot& s = cuda_slot(slot);
     launch_pool(s.device_vectors(), s.device_finite(), bf16(x_last), f32(norm_weight),
-                s.size().sequences, hidden, eps, stream());
+                s.size().sequences, hidden, eps, length == Length::kUnit, stream());
   }
 }
 

@@ -84,9 +84,9 @@ struct LastAttentionArguments {
 };
 void launch_last_attention(const LastAttentionArguments& arguments, cudaStream_t stream);
 
-// vectors[i] = unit vector of RMSNorm(x[i]) * weight in float32; finite[i] = 0 where a value is NaN
-// or Inf or the norm is 0 (the vector is then unspecified).
+// vectors[i] = RMSNorm(x[i]) * weight in float32, or its unit vector; finite[i] = 0 where a value
+// is NaN or Inf or the norm is 0 (the vector is then unspecified).
 void launch_pool(float* vectors, std::uint8_t* finite, const Bf16* x, const float* weight,
-                 std::int64_t rows, std::int64_t hidden, float eps, cudaStream_t stream);
+                 std::int64_t rows, std::int64_t hidden, float eps, bool unit, cudaStream_t stream);
 
 }  // namespace tessera::kernels::cuda

@@ -28,7 +28,7 @@ __device__ float block_sum(float value) {
 }
 
 __global__ void pool_kernel(float* vectors, std::uint8_t* finite, const Bf16* x,
-                            const float* weight, int hidden, float eps) {
+                            const float* weight, int hidden, float eps, bool unit) {
   wait_for_previous_kernel();
   const std::int64_t row = blockIdx.x;
   const Bf16* source = x + row * hidden;
@@ -48,7 +48,7 @@ __global__ void pool_kernel(float* vectors, std::uint8_t* finite, const Bf16* x,
   // A NaN or Inf in any element makes the sum NaN or Inf, so one test covers the row.
   squares = block_sum(squares);
   const float inverse = rsqrtf(squares);
-  for (int i = static_cast<int>(threadIdx.x); i < hidden; i += kThreads) {
+  for (int i = static_cast<int>(threadIdx.x); unit && i < hidden; i += kThreads) {
     target[i] *= inverse;
   }
   if (threadIdx.x == 0) {
@@ -59,12 +59,13 @@ __global__ void pool_kernel(float* vectors, std::uint8_t* finite, const Bf16* x,
 }  // namespace
 
 void launch_pool(float* vectors, std::uint8_t* finite, const Bf16* x, const float* weight,
-                 std::int64_t rows, std::int64_t hidden, float eps, cudaStream_t stream) {
+                 std::int64_t rows, std::int64_t hidden, float eps, bool unit,
+                 cudaStream_t stream) {
   if (rows == 0) {
     return;
   }
   launch_dependent(pool_kernel, dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0, stream,
-                   vectors, finite, x, weight, static_cast<int>(hidden), eps);
+                   vectors, finite, x, weight, static_cast<int>(hidden), eps, unit);
 }
 
 }  // namespace tessera::kernels::cuda

@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <string>
 
 #include "common/check.hpp"
 #include "kernels/cuda/cuda_check.hpp"
@@ -25,16 +26,31 @@ std::uint16_t to_bf16(float value) {
   return static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
 }
 
-void copy_row(std::byte* target, const std::byte* source, DType type, std::int64_t cols) {
-  const auto count = static_cast<std::size_t>(cols);
-  if (type == DType::kBFloat16) {
-    std::memcpy(target, source, count * kBf16Bytes);
+// Element `i` of a row in float32 or float16. What nothing can be computed with is refused where
+// each element is looked at anyway.
+float element(const MatrixSlice& from, const std::byte* row, std::size_t i) {
+  if (from.type == DType::kFloat32) {
+    float value = 0;
+    std::memcpy(&value, row + i * sizeof value, sizeof value);
+    return value;
+  }
+  std::uint16_t bits = 0;
+  std::memcpy(&bits, row + i * sizeof bits, sizeof bits);
+  if (!is_finite_float16(bits)) {
+    throw FatalError("weights: " + std::string(from.name) +
+                     " holds NaN or infinity; download the model again");
+  }
+  return float16_value(bits);
+}
+
+void copy_row(std::byte* target, const MatrixSlice& from, const std::byte* row) {
+  const auto count = static_cast<std::size_t>(from.cols);
+  if (from.type == DType::kBFloat16) {
+    std::memcpy(target, row, count * kBf16Bytes);
     return;
   }
   for (std::size_t i = 0; i < count; ++i) {
-    float value = 0;
-    std::memcpy(&value, source + i * sizeof value, sizeof value);
-    const std::uint16_t rounded = to_bf16(value);
+    const std::uint16_t rounded = to_bf16(element(from, row, i));
     std::memcpy(target + i * kBf16Bytes, &rounded, kBf16Bytes);
   }
 }
@@ -47,8 +63,7 @@ void copy_rows(std::byte* target, const MatrixSlice& source) {
   }
   const auto stride = static_cast<std::int64_t>(size_of(source.type)) * source.row_stride;
   for (std::int64_t row = 0; row < source.rows; ++row) {
-    copy_row(target + row * source.cols * kBf16Bytes, source.data + row * stride, source.type,
-             source.cols);
+    copy_row(target + row * source.cols * kBf16Bytes, source, source.data + row * stride);
   }
 }
 

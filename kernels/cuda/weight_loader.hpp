@@ -21,10 +21,10 @@ struct RowPlacement {
 };
 
 // Copies weight slices from mapped files into device memory as bf16. Several threads each copy
-// pieces (page cache to page-locked memory, rounding float32 to bf16 on the way), and the GPU's
-// copy engine takes them from there, placing rows as asked, while the thread fills its other
-// buffer. One thread reading a mapping gives 1-5 GB/s, so a fast start needs many. Owned by the
-// device's thread. Sources must stay mapped until `finish` returned.
+// pieces (page cache to page-locked memory, rounding float32 and float16 to bf16 on the way), and
+// the GPU's copy engine takes them from there, placing rows as asked, while the thread fills its
+// other buffer. One thread reading a mapping gives 1-5 GB/s, so a fast start needs many. Owned by
+// the device's thread. Sources must stay mapped until `finish` returned.
 class WeightLoader {
  public:
   explicit WeightLoader(int device);

@@ -187,8 +187,8 @@ class HostBackend : public kernels::Backend {
       }
     }
   }
-  void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden,
-            float eps) override {
+  void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden, float eps,
+            Length length) override {
     Slot& s = of(slot);
     s.vectors.resize(s.last_rows.size() * static_cast<std::size_t>(hidden));
     for (std::int64_t i = 0; i < s.num_sequences(); ++i) {
@@ -196,7 +196,9 @@ class HostBackend : public kernels::Backend {
       norm(row, data(x_last) + i * hidden, data(norm_weight), hidden, eps);
       double sum = 0;
       for (std::int64_t c = 0; c < hidden; ++c) sum += static_cast<double>(row[c]) * row[c];
-      for (std::int64_t c = 0; c < hidden; ++c) row[c] /= static_cast<float>(std::sqrt(sum));
+      for (std::int64_t c = 0; length == Length::kUnit && c < hidden; ++c) {
+        row[c] /= static_cast<float>(std::sqrt(sum));
+      }
       s.finite.push_back(std::isfinite(sum) && sum > 0 ? 1 : 0);
     }
   }
@@ -233,6 +235,10 @@ class HostBackend : public kernels::Backend {
     float value = 0;
     if (m.type == DType::kFloat32) {
       std::memcpy(&value, m.data + at * 4, 4);
+    } else if (m.type == DType::kFloat16) {
+      std::uint16_t bits = 0;
+      std::memcpy(&bits, m.data + at * 2, 2);
+      value = kernels::float16_value(bits);
     } else {
       std::memcpy(reinterpret_cast<char*>(&value) + 2, m.data + at * 2, 2);
     }

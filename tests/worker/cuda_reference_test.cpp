@@ -3,6 +3,7 @@
 
 #include <ostream>
 
+#include "common/model/small_file.hpp"
 #include "tests/support/gpu_test.hpp"
 #include "tests/worker/reference_case.hpp"
 

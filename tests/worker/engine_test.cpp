@@ -143,7 +143,7 @@ TEST(Engine, RefusesToStart) {
     }
     return "";
   };
-  EXPECT_NE(refusal({.model_dir = "/nonexistent"}).find("config.json"), std::string::npos);
+  EXPECT_NE(refusal({.model_dir = "/nonexistent"}).find("no such folder"), std::string::npos);
   EXPECT_NE(refusal({.model_dir = kDemo, .device = "tpu"}).find("tpu"), std::string::npos);
   EXPECT_NE(refusal({.model_dir = kDemo, .max_seqlen = 8193}).find("max-seqlen"),
             std::string::npos);

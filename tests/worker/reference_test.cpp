@@ -5,6 +5,7 @@
 
 #include <ostream>
 
+#include "common/model/small_file.hpp"
 #include "tests/worker/reference_case.hpp"
 
 namespace tessera {

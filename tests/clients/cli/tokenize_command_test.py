@@ -94,12 +94,20 @@ def test_length():
     assert as_json("a", text, flags=["--max-tokens", "3"], code=1)[0] == ids[:1] + [END]
 
 
+def test_prompt_name():
+    prompt = json.loads(pathlib.Path("deploy/data/demo-model/config_sentence_transformers.json")
+                        .read_text())["prompts"]["query"]
+    assert ids_of(run("--prompt-name", "query", "a")[0]) == ids_of(run(prompt + "a")[0])
+    assert ids_of(run("--prompt-name", "document", "a")[0]) == ids_of(run("a")[0])
+
+
 def test_bad_arguments():
-    assert "cannot read" in run("a", model="no/such/model", code=1)[1]
+    assert "there is no such folder" in run("a", model="no/such/model", code=1)[1]
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "tokenizer.json"
         path.write_text("{}")
         assert "tokenizer.json" in run("a", model=folder, code=1)[1]
+    assert "it has: document, query" in run("--prompt-name", "title", "a", code=1)[1]
     run("--truncate", "middle", "a", code=2)
     run("--no-such-flag", code=2)
 

@@ -10,10 +10,16 @@
 #include "common/data_dir.hpp"
 #include "common/model/fingerprint.hpp"
 #include "common/model/memory_estimate.hpp"
+#include "common/model/small_file.hpp"
 #include "tests/common/model/scratch_folder.hpp"
 
 namespace tessera {
 namespace {
+
+Result<ModelConfig> demo_config() {
+  return parse_model_config(
+      read_small_file(data_dir() / "demo-model/config.json", 1 << 20).value());
+}
 
 std::string fingerprint_of(const std::filesystem::path& dir) {
   const auto weights = SafetensorsFolder::open(dir);
@@ -45,7 +51,7 @@ TEST(MakeModel, RefusesAnotherShapeAndAFolderInUse) {
 
 TEST(SyntheticWeights, HaveTheStatedMeanAndDeviation) {
   const ScratchFolder folder;
-  const auto config = read_model_config(data_dir() / "demo-model");
+  const auto config = demo_config();
   write_synthetic_weights(folder.path(), *config, {.seed = 3, .type = TensorType::kFloat32});
   const auto weights = SafetensorsFolder::open(folder.path());
   ASSERT_TRUE(weights.ok()) << weights.error().message;
@@ -74,7 +80,7 @@ TEST(SyntheticWeights, HaveTheStatedMeanAndDeviation) {
 
 TEST(SyntheticWeights, ShardsHoldTheSameTensors) {
   const ScratchFolder whole, cut;
-  const auto config = read_model_config(data_dir() / "demo-model");
+  const auto config = demo_config();
   write_synthetic_weights(whole.path(), *config, {.seed = 3});
   write_synthetic_weights(cut.path(), *config, {.seed = 3, .shard_bytes_max = 1'000'000});
   const auto a = SafetensorsFolder::open(whole.path());
@@ -91,7 +97,8 @@ TEST(SyntheticWeights, ShardsHoldTheSameTensors) {
 }
 
 TEST(MemoryEstimate, CountsEveryParameterOnceOnOneDevice) {
-  const auto config = read_model_config(data_dir() / "Qwen3-Embedding-8B");
+  const auto config = parse_model_config(
+      read_small_file(data_dir() / "Qwen3-Embedding-8B/config.json", 1 << 20).value());
   ASSERT_TRUE(config.ok());
   const auto items = estimate_memory(*config, {.max_batch_tokens = 256, .max_sequences = 256});
   const std::uint64_t matrices = items[0].bytes + items[1].bytes, norms = items[2].bytes;

@@ -33,8 +33,12 @@ TEST(TokenizerJsonTest, RefusesByName) {
   };
   const Case cases[] = {
       {R"("version":"1.0")", R"("version":"2.0")", "version"},
-      {R"("truncation":null)", R"("truncation":{"max_length":5})", "truncation"},
-      {R"("padding":null)", R"("padding":{})", "padding"},
+      {R"("truncation":null)", R"("truncation":{"max_length":1})", "truncation.max_length"},
+      {R"("truncation":null)", R"("truncation":{"max_length":-5})", "truncation.max_length"},
+      {R"("truncation":null)", R"("truncation":{"max_length":5,"left":1})", "left"},
+      {R"("truncation":null)", R"("truncation":{})", "max_length"},
+      {R"("truncation":null)", R"("truncation":5)", "truncation"},
+      {R"("padding":null)", R"("padding":5)", "padding"},
       {R"({"type":"NFC"})", R"({"type":"NFKC"})", "NFKC"},
       {R"({"type":"NFC"})", R"("NFC")", "normalizer"},
       {R"("type":"Split")", R"("type":"Whitespace")", "Whitespace"},
@@ -81,6 +85,23 @@ TEST(TokenizerJsonTest, RefusesByName) {
     EXPECT_EQ(tokenizer.error().code, ErrorCode::kInvalidArgument);
     EXPECT_THAT(tokenizer.error().message, HasSubstr(one.named));
   }
+}
+
+// What training leaves behind changes no ids; the length is told to whoever limits texts.
+TEST(TokenizerJsonTest, PaddingAndTruncationChangeNoIds) {
+  const std::string good = tiny_tokenizer_json();
+  const auto plain = Tokenizer::parse(good);
+  EXPECT_EQ(plain->truncation_length(), 0U);
+  const auto left = Tokenizer::parse(replaced(
+      replaced(good, R"("truncation":null)",
+               R"("truncation":{"direction":"Left","max_length":5,"strategy":"LongestFirst",)"
+               R"("stride":0})"),
+      R"("padding":null)", R"("padding":{"strategy":{"Fixed":8},"pad_id":1})"));
+  ASSERT_TRUE(left.ok()) << left.error().message;
+  EXPECT_EQ(left->truncation_length(), 5U);
+  EXPECT_EQ(left->encode("abc abc abc")->ids, plain->encode("abc abc abc")->ids);
+  EXPECT_EQ(plain->added_token("<|end|>"), 260);
+  EXPECT_EQ(plain->added_token("abc"), std::nullopt) << "in the vocabulary, but not looked for";
 }
 
 TEST(TokenizerJsonTest, AChatModelsFileLoadsAndFailsTheSelfTest) {

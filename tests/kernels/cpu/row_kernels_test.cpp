@@ -151,20 +151,20 @@ TEST_P(RowKernelsTest, PoolGivesUnitVectorsAndSeesWhatIsNotFinite) {
   auto x = random(128);
   const auto weight = random(128);
   std::vector<float> out(128);
-  EXPECT_EQ(kernels().pool(out.data(), x.data(), weight.data(), 128, 1e-6F), 1);
+  EXPECT_EQ(kernels().pool(out.data(), x.data(), weight.data(), 128, 1e-6F, true), 1);
   double squares = 0;
   for (const float v : out) squares += double{v} * v;
   EXPECT_NEAR(squares, 1, 1e-5);
   const auto with = [&](float value) {
     auto changed = x;
     changed[77] = value;
-    return kernels().pool(out.data(), changed.data(), weight.data(), 128, 1e-6F);
+    return kernels().pool(out.data(), changed.data(), weight.data(), 128, 1e-6F, true);
   };
   EXPECT_EQ(with(std::numeric_limits<float>::quiet_NaN()), 0);
   EXPECT_EQ(with(std::numeric_limits<float>::infinity()), 0);
   EXPECT_EQ(with(-std::numeric_limits<float>::infinity()), 0);
   const std::vector<float> zero(128);
-  EXPECT_EQ(kernels().pool(out.data(), zero.data(), weight.data(), 128, 1e-6F), 0);
+  EXPECT_EQ(kernels().pool(out.data(), zero.data(), weight.data(), 128, 1e-6F, true), 0);
 }
 
 // One query head over one kv head, positions [first, last) of a sequence, in double.
