@@ -14,7 +14,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "payloads are little-endian");
 
-constexpr std::uint32_t kDepthMax = 6;
+constexpr std::uint32_t kDepthMax = 7;
 constexpr std::uint64_t kElementsMax = 1U << 17;  // Of all arrays and maps of one header.
 constexpr std::uint64_t kVectorBytesMax = kPayloadBytesMax;
 
@@ -241,6 +241,8 @@ Bytes* payload_of(BatchResult& m) { return &m.payload; }
 Bytes* payload_of(Batch& m) { return &m.payload; }
 Bytes* payload_of(RecordPut& m) { return &m.payload; }
 Bytes* payload_of(RecordsReply& m) { return &m.payload; }
+Bytes* payload_of(EmbedRequests& m) { return &m.payload; }
+Bytes* payload_of(EmbedReplies& m) { return &m.payload; }
 template <typename T>
 Bytes* payload_of(T&) {
   return nullptr;
@@ -280,7 +282,7 @@ std::string_view name_of(const Message& message) {
       "ChunkResult",   "JobUpdate",     "StatusReply", "WorkerHello",   "BatchResult",
       "WorkerGoodbye", "WorkerWelcome", "Batch",       "WorkerMetrics", "MetricsRequest",
       "MetricsReply",  "RecordPut",     "RecordQuery", "RecordClaim",   "RecordDelete",
-      "RecordsReply"};
+      "RecordsReply",  "EmbedRequests", "EmbedReplies"};
   static_assert(std::size(kNames) == std::variant_size_v<Message>);
   return kNames[message.index()];
 }

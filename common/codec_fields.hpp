@@ -83,6 +83,7 @@ void fields(F& f, ModelInfo& m) {
   f(5, m.vocab_size);
   f(6, m.workers);
   f(7, m.prompt_names);
+  f(8, m.tokenizer_hash);
 }
 template <typename F>
 void fields(F& f, JobProgress& m) {
@@ -134,6 +135,10 @@ void fields(F& f, EmbedRequest& m) {
   f(11, m.weight);
 }
 template <typename F>
+void fields(F& f, EmbedRequests& m) {
+  f(1, m.requests);
+}
+template <typename F>
 void fields(F& f, OpenJob& m) {
   f(1, m.request_id);
   f(2, m.job_key);
@@ -181,6 +186,10 @@ void fields(F& f, EmbedReply& m) {
   f(1, m.request_id);
   f(2, m.results);
   f(6, m.quota);
+}
+template <typename F>
+void fields(F& f, EmbedReplies& m) {
+  f(1, m.replies);
 }
 template <typename F>
 void fields(F& f, JobOpened& m) {

@@ -22,7 +22,8 @@ inline constexpr std::uint32_t kVersionMajor = 1;
 inline constexpr std::uint32_t kVersionMinor = 2;
 // Coordinators below it would not see EmbedSpec::prompt_name, so clients do not send them one.
 inline constexpr std::uint32_t kMinorWithPromptNames = 1;
-// Coordinators below it refuse MetricsRequest and records, and see no quota and no cache control.
+// Coordinators below it refuse MetricsRequest, records and EmbedRequests, and see no quota and no
+// cache control.
 inline constexpr std::uint32_t kMinorWithMetrics = 2;
 
 // Limits that the receiver checks before it allocates.
@@ -30,6 +31,7 @@ inline constexpr std::size_t kHeaderBytesMax = 1U << 20;
 inline constexpr std::size_t kPayloadBytesMax = 64U << 20;
 inline constexpr std::size_t kChunkItemsMax = 4096;
 inline constexpr std::size_t kTextBytesMax = 4U << 20;
+inline constexpr std::size_t kBatchRequestsMax = 256;
 inline constexpr std::size_t kNameBytesMax = 256;
 inline constexpr std::size_t kInstructionBytesMax = 8U << 10;
 inline constexpr std::uint32_t kDimensionsMin = 32;
@@ -119,6 +121,7 @@ struct ModelInfo {
   std::uint32_t vocab_size = 0;
   std::uint32_t workers = 0;
   std::vector<std::string> prompt_names;  // What EmbedSpec::prompt_name may say, sorted.
+  std::string tokenizer_hash;  // 64 hex digits of tokenizer.json: whose token ids it takes.
 };
 
 struct JobProgress {
@@ -200,6 +203,14 @@ struct EmbedRequest {
   std::uint32_t weight = 1;  // Of its share among the tenant's requests and jobs, 1..100.
 };
 
+// Requests that travel together, each answered by itself, at its own time: what reaches a gateway
+// in one turn of its loop. The payloads lie one behind the other in `payload` and the requests'
+// own are empty (common/embed_batch.hpp packs and unpacks). kBatchRequestsMax at most.
+struct EmbedRequests {
+  std::vector<EmbedRequest> requests;
+  Bytes payload;
+};
+
 // Opens a job, or takes up again the job with this key: same key and spec give the same job,
 // another spec is kConflict. Until then the connection gets none of that job's results.
 struct OpenJob {
@@ -254,6 +265,12 @@ struct EmbedReply {
   std::uint64_t request_id = 0;
   ResultBlock results;
   Quota quota = {};
+};
+
+// Answers to requests of EmbedRequests that were ready in one turn, payloads as there.
+struct EmbedReplies {
+  std::vector<EmbedReply> replies;
+  Bytes payload;
 };
 
 struct JobOpened {
@@ -367,7 +384,7 @@ using Message =
                  ResultAck, CancelJob, StatusRequest, ServerHello, EmbedReply, JobOpened, ChunkAck,
                  ChunkResult, JobUpdate, StatusReply, WorkerHello, BatchResult, WorkerGoodbye,
                  WorkerWelcome, Batch, WorkerMetrics, MetricsRequest, MetricsReply, RecordPut,
-                 RecordQuery, RecordClaim, RecordDelete, RecordsReply>;
+                 RecordQuery, RecordClaim, RecordDelete, RecordsReply, EmbedRequests, EmbedReplies>;
 
 // The name of the message's type, for logs: "SubmitChunk".
 std::string_view name_of(const Message& message);

@@ -160,6 +160,8 @@ Socket::~Socket() = default;
 Socket::Socket(Socket&&) noexcept = default;
 Socket& Socket::operator=(Socket&&) noexcept = default;
 
+int Socket::fd() const { return impl_->socket.get(zmq::sockopt::fd); }
+
 void Socket::bind(const std::string& endpoint) {
   try {
     impl_->socket.bind(endpoint);

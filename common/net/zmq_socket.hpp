@@ -58,6 +58,11 @@ class Socket {
   // Takes the next message that has arrived; false when there is none.
   bool receive(Incoming& message);
 
+  // For other loops than PollSet: readable when something may have happened, and only once for each
+  // time (edge-triggered). Whoever waits for it calls receive() until it says false, after each
+  // wake-up and after each send.
+  int fd() const;
+
   // The bound address, with the port that `tcp://host:*` got. Empty for connecting sockets.
   const std::string& endpoint() const { return endpoint_; }
 

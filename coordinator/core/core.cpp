@@ -3,8 +3,10 @@
 #include <algorithm>
 
 #include "common/check.hpp"
+#include "common/embed_batch.hpp"
 #include "common/log.hpp"
 #include "coordinator/core/replies.hpp"
+#include "coordinator/core/reply_batch.hpp"
 
 namespace tessera::coordinator {
 namespace {
@@ -46,6 +48,10 @@ Actions Core::step(Event event, Micros now) {
   Actions actions;
   std::visit([&](auto& e) { on(e, now, actions); }, event);
   settle(now, actions);
+  pack_replies(actions, [this](const std::string& peer) {
+    const auto found = clients_.find(peer);
+    return found != clients_.end() && found->second.takes_batches;
+  });
   return actions;
 }
 
@@ -95,11 +101,18 @@ void Core::on(FromClient& event, Micros now, Actions& actions) {
   } else if (const auto* ping = std::get_if<protocol::Ping>(&event.message)) {
     actions.push_back(SendClient{peer, protocol::Pong{ping->nonce}});
   } else if (auto* embed = std::get_if<protocol::EmbedRequest>(&event.message)) {
-    if (stopping_) {
-      reply_error(peer, embed->request_id, {ErrorCode::kUnavailable, "the coordinator is stopping"},
-                  actions);
+    std::vector<protocol::EmbedRequest> requests;
+    requests.push_back(std::move(*embed));
+    on_requests(peer, tenant, std::move(requests), now, actions);
+  } else if (auto* batch = std::get_if<protocol::EmbedRequests>(&event.message)) {
+    auto requests = protocol::unpack(std::move(*batch));
+    if (!requests) {
+      reply_error(peer, 0, requests.error(), actions);
     } else {
-      queries_.on_request(peer, tenant, std::move(*embed), retry_after_ms(), now, actions);
+      if (known != clients_.end()) {
+        known->second.takes_batches = true;
+      }
+      on_requests(peer, tenant, std::move(*requests), now, actions);
     }
   } else if (auto* chunk = std::get_if<protocol::SubmitChunk>(&event.message)) {
     jobs_.on_chunk(peer, std::move(*chunk), retry_after_ms(), actions);
@@ -118,6 +131,18 @@ void Core::on(FromClient& event, Micros now, Actions& actions) {
                 {ErrorCode::kInvalidArgument,
                  std::string(protocol::name_of(event.message)) + " is not a client's message"},
                 actions);
+  }
+}
+
+void Core::on_requests(const std::string& peer, const std::string& tenant,
+                       std::vector<protocol::EmbedRequest> requests, Micros now, Actions& actions) {
+  for (protocol::EmbedRequest& request : requests) {
+    if (stopping_) {
+      reply_error(peer, request.request_id,
+                  {ErrorCode::kUnavailable, "the coordinator is stopping"}, actions);
+    } else {
+      queries_.on_request(peer, tenant, std::move(request), retry_after_ms(), now, actions);
+    }
   }
 }
 
@@ -208,7 +233,8 @@ std::vector<protocol::ModelInfo> Core::model_infos() const {
                      .max_seqlen = dispatcher_.seqlen_limit(id),
                      .vocab_size = model.vocab_size,
                      .workers = dispatcher_.workers().count(id),
-                     .prompt_names = prompt_names(model)});
+                     .prompt_names = prompt_names(model),
+                     .tokenizer_hash = model.tokenizer_hash});
   }
   return infos;
 }

@@ -53,6 +53,7 @@ class Core {
   struct Client {
     std::string tenant;
     Micros heard_at = 0;
+    bool takes_batches = false;  // It has sent EmbedRequests, so it reads EmbedReplies.
   };
 
   void on(FromClient& event, Micros now, Actions& actions);
@@ -68,6 +69,8 @@ class Core {
   void on(Tick& event, Micros now, Actions& actions);
   void on(StopRequested& event, Micros now, Actions& actions);
 
+  void on_requests(const std::string& peer, const std::string& tenant,
+                   std::vector<protocol::EmbedRequest> requests, Micros now, Actions& actions);
   void on_hello(const std::string& peer, const protocol::ClientHello& hello, Actions& actions);
   void on_status(const std::string& peer, const protocol::StatusRequest& request, Micros now,
                  Actions& actions) const;
