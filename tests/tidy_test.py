@@ -29,6 +29,7 @@ PLACES = {
     r"<(cuda|cublas|cudnn|nvrtc)": ("kernels/cuda/", "tests/kernels/", "bench/"),
     r"<nccl": ("kernels/cuda/nccl_", "bench/tp/nccl_"),
     r"<msgpack": ("common/codec",),
+    r"<boost/": ("clients/gateway/http/", "bench/gateway/"),
     r"<(dnnl|oneapi)": ("kernels/cpu/", "bench/"),
 }
 FILE_LINES_MAX = 500

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "clients/gateway/http/router.hpp"
+#include "clients/gateway/link/link.hpp"
+
+namespace tessera::gateway {
+
+// What the handlers of one loop share; on that loop's thread, and living as long as its server.
+struct Services {
+  http::Loop& loop;
+  http::SideThread& side;  // For bodies that take long to read.
+  Link& link;
+  std::chrono::milliseconds request_time{600'000};  // For an answer of the coordinator.
+  std::size_t items_max = 2048;                     // Of one request.
+  bool accept_token_ids = false;                    // Without naming the vocabulary.
+  std::function<bool()> draining;                   // The process is about to end.
+  std::string version;
+};
+
+// Each adds the routes of one family.
+void add_openai_routes(http::Router& router, Services& services);
+void add_model_routes(http::Router& router, Services& services);
+void add_health_routes(http::Router& router, Services& services);
+
+}  // namespace tessera::gateway

@@ -1,0 +1,257 @@
+#include "clients/gateway/gateway.hpp"
+
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+
+#include "clients/gateway/api/errors.hpp"
+#include "clients/gateway/api/services.hpp"
+#include "clients/gateway/encoding/json_text.hpp"
+#include "common/check.hpp"
+#include "common/log.hpp"
+#include "common/replace_file.hpp"
+#include "common/stop_signal.hpp"
+
+namespace tessera::gateway {
+
+using std::chrono::milliseconds;
+
+namespace {
+
+constexpr milliseconds kDrainLook{20};
+constexpr std::size_t kOtherDescriptors = 256;  // Sockets to the coordinator, files, libraries.
+
+milliseconds ms(double seconds) { return milliseconds(static_cast<std::int64_t>(seconds * 1000)); }
+
+http::Limits limits_of(const Options& options) {
+  return {.head_bytes = static_cast<std::size_t>(options.head_kb) << 10U,
+          .body_bytes = static_cast<std::size_t>(options.body_mb) << 20U,
+          .head_time = ms(options.head_s),
+          .body_time = ms(options.body_s),
+          .idle_time = ms(options.idle_s)};
+}
+
+// Each connection is a descriptor: what the system does not give is not promised.
+std::size_t connections_within_limits(std::size_t wanted) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    return wanted;
+  }
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, wanted + kOtherDescriptors);
+  (void)setrlimit(RLIMIT_NOFILE, &limit);
+  (void)getrlimit(RLIMIT_NOFILE, &limit);
+  const std::size_t possible =
+      limit.rlim_cur > kOtherDescriptors ? limit.rlim_cur - kOtherDescriptors : 16;
+  if (possible < wanted) {
+    log::warn("the system gives descriptors for {} connections, not for {}", possible, wanted);
+  }
+  return std::min(possible, wanted);
+}
+
+int hangup_descriptor() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGHUP);
+  const int fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
+  if (fd < 0) {
+    throw FatalError("cannot make a signalfd: too many open files?");
+  }
+  return fd;
+}
+
+}  // namespace
+
+struct Gateway::Worker {
+  Worker(Gateway& gateway, AccessRules rules)
+      : access(std::move(rules)),
+        link(loop, gateway.context_, {.coordinator = gateway.options_.coordinator}),
+        services{.loop = loop,
+                 .side = gateway.side_,
+                 .link = link,
+                 .request_time = ms(gateway.options_.request_s),
+                 .accept_token_ids = gateway.options_.accept_token_ids,
+                 .draining = [&gateway] { return gateway.draining_.load(); },
+                 .version = TESSERA_VERSION},
+        server(loop, routes(), hooks(), limits_of(gateway.options_), gateway.tls_.get()) {}
+
+  http::Router routes() {
+    http::Router router;
+    add_openai_routes(router, services);
+    add_model_routes(router, services);
+    add_health_routes(router, services);
+    return router;
+  }
+  http::Hooks hooks() {
+    return {.admit = [this](http::Request& r,
+                            const http::Route& route) { return access.admit(r, route); },
+            .screen = [this](const http::Request& r) { return access.screen(r); },
+            .respond_to_problem = respond_to_problem,
+            .finished = [](const http::Finished& f) { log_request(f); }};
+  }
+  static void log_request(const http::Finished& f) {
+    const auto level = f.status >= 500 ? spdlog::level::warn : spdlog::level::debug;
+    spdlog::log(level, "{} {} {} {} in {} out {} us {}{}", f.request->id,
+                to_string(f.request->method), f.request->path.substr(0, 200), f.status, f.bytes_in,
+                f.bytes_out, f.took.count(), f.complete ? "" : " cut off");
+  }
+
+  http::Loop loop;
+  Access access;
+  Link link;
+  Services services;
+  http::Server server;
+};
+
+Gateway::Gateway(const Options& options)
+    : options_(options), address_(http::parse_listen_address(options.listen)) {
+  const bool loopback = http::is_loopback(address_);
+  if (options_.keys.empty() && !loopback && !options_.insecure) {
+    throw FatalError(options_.listen +
+                     " is not on the loopback interface, so --keys FILE is needed; --insecure "
+                     "lets everybody in");
+  }
+  if (!options_.tls_cert.empty()) {
+    tls_ = std::make_unique<http::TlsContext>(options_.tls_cert, options_.tls_key);
+  }
+  AccessRules rules;
+  if (options_.keys.empty() && loopback) {
+    rules.hosts = loopback_hosts(options_.allow_hosts);
+  }
+  for (int i = 0; i < options_.io_threads; ++i) {
+    workers_.push_back(std::make_unique<Worker>(*this, rules));
+  }
+  if (!options_.keys.empty()) {
+    auto keys = KeyRing::load(options_.keys);
+    if (!keys) {
+      throw FatalError(keys.error().message);
+    }
+    for (const auto& worker : workers_) {
+      worker->access.set_keys(std::make_shared<const KeyRing>(*keys));
+    }
+  }
+  listen();
+}
+
+Gateway::~Gateway() = default;
+
+void Gateway::listen() {
+  const http::ListenLimits limits{
+      .connections = connections_within_limits(static_cast<std::size_t>(options_.connections)),
+      .per_client = static_cast<std::size_t>(options_.client_connections)};
+  listener_ = std::make_unique<http::Listener>(
+      workers_.front()->loop, address_, limits,
+      [this](int fd, std::string peer) { accepted(fd, std::move(peer)); });
+  address_.port = listener_->port();
+  log::info("serving at {}, coordinator {}", url(), options_.coordinator);
+  if (!options_.port_file.empty()) {
+    write_port_file();
+  }
+}
+
+std::string Gateway::url() const {
+  const bool v6 = address_.host.find(':') != std::string::npos;
+  return std::string(tls_ ? "https" : "http") + "://" +
+         (v6 ? "[" + address_.host + "]" : address_.host) + ":" + std::to_string(address_.port);
+}
+
+void Gateway::write_port_file() const {
+  replace_file(options_.port_file,
+               R"({"url":)" + json_string(url()) + R"(,"pid":)" + std::to_string(getpid()) + "}\n");
+}
+
+void Gateway::accepted(int fd, std::string peer) {
+  Worker& worker = *workers_[next_worker_++ % workers_.size()];
+  http::Loop& first = workers_.front()->loop;
+  worker.loop.post([this, &worker, &first, fd, peer = std::move(peer)] {
+    worker.server.adopt(fd, peer, [this, &first, peer] {
+      first.post([this, peer] { listener_->on_closed(peer); });
+    });
+  });
+}
+
+void Gateway::reload_keys() {
+  if (options_.keys.empty()) {
+    return;
+  }
+  auto keys = KeyRing::load(options_.keys);
+  if (!keys) {
+    log::error("{}; the former keys stay", keys.error().message);
+    return;
+  }
+  log::info("{} keys read from {}", keys->size(), options_.keys);
+  const auto shared = std::make_shared<const KeyRing>(std::move(*keys));
+  for (const auto& worker : workers_) {
+    worker->loop.post([&access = worker->access, shared] { access.set_keys(shared); });
+  }
+}
+
+bool Gateway::run(const StopSignal& stop) {
+  http::Loop& first = workers_.front()->loop;
+  const int hangup = hangup_descriptor();
+  const auto watch_stop = first.watch_readable(stop.fd(), [this, &stop] {
+    while (stop.take()) {
+      on_stop_signal();
+    }
+  });
+  const auto watch_hangup = first.watch_readable(hangup, [this, hangup] {
+    signalfd_siginfo info;
+    while (read(hangup, &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
+      reload_keys();
+    }
+  });
+  for (std::size_t i = 1; i < workers_.size(); ++i) {
+    threads_.emplace_back([&loop = workers_[i]->loop] { loop.run(); });
+  }
+  first.run();
+  threads_.clear();  // They have been told to stop.
+  close(hangup);
+  return finished_all_;
+}
+
+void Gateway::on_stop_signal() {
+  if (draining_) {
+    log::warn("a second signal: ending at once");
+    finished_all_ = false;
+    return end();
+  }
+  log::info("stopping: finishing open requests");
+  draining_ = true;
+  drain_began_ = http::Clock::now();
+  check_drained();
+}
+
+void Gateway::begin_drain() {
+  listening_ended_ = true;
+  listener_->stop();
+  for (const auto& worker : workers_) {
+    worker->loop.post([&server = worker->server] { server.drain(); });
+  }
+}
+
+// Connections, not requests: an answer is out when its connection is closed.
+void Gateway::check_drained() {
+  const auto passed = http::Clock::now() - drain_began_;
+  if (!listening_ended_ && passed >= ms(options_.drain_notice_s)) {
+    begin_drain();
+  }
+  if (listening_ended_ && listener_->open() == 0) {
+    return end();
+  }
+  if (passed > ms(options_.drain_s)) {
+    log::warn("{} connections were not finished in time", listener_->open());
+    finished_all_ = false;
+    return end();
+  }
+  workers_.front()->loop.after(kDrainLook, [this] { check_drained(); });
+}
+
+void Gateway::end() {
+  for (const auto& worker : workers_) {
+    worker->loop.stop();
+  }
+}
+
+}  // namespace tessera::gateway

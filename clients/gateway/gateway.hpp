@@ -1,0 +1,61 @@
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "clients/gateway/auth/access.hpp"
+#include "clients/gateway/http/listener.hpp"
+#include "clients/gateway/http/server.hpp"
+#include "clients/gateway/link/link.hpp"
+#include "clients/gateway/options.hpp"
+
+namespace tessera {
+class StopSignal;
+}
+
+namespace tessera::gateway {
+
+// The process: I/O threads, each with its connections, its link to the coordinator and its
+// handlers; the main thread runs the first of them, which also listens and takes signals.
+class Gateway {
+ public:
+  explicit Gateway(const Options& options);  // Throws FatalError. Listens when it returns.
+  ~Gateway();
+  Gateway(const Gateway&) = delete;
+  Gateway& operator=(const Gateway&) = delete;
+
+  // Serves until a stop signal, then finishes what is open. False when it was not all finished.
+  bool run(const StopSignal& stop);
+
+ private:
+  struct Worker;  // One I/O thread.
+
+  void listen();
+  void accepted(int fd, std::string peer);
+  void reload_keys();
+  void on_stop_signal();
+  void begin_drain();
+  void check_drained();
+  void end();
+  void write_port_file() const;
+  std::string url() const;
+
+  const Options options_;
+  http::ListenAddress address_;
+  net::Context context_;
+  std::unique_ptr<http::TlsContext> tls_;
+  http::SideThread side_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::unique_ptr<http::Listener> listener_;
+  std::size_t next_worker_ = 0;
+  std::atomic<bool> draining_ = false;
+  bool listening_ended_ = false;
+  http::Clock::time_point drain_began_;
+  bool finished_all_ = true;
+  std::vector<std::jthread> threads_;
+};
+
+}  // namespace tessera::gateway
