@@ -67,8 +67,9 @@ Coordinator::Coordinator(const Options& options)
       RedisOptions{.url = cache_url, .scripts = {}, .resend = false, .timeout = kCachePatience});
   const RedisServerInfo server = check_ledger_server();
   epoch_ = become_leader();
-  const std::vector<ledger::StoredJob> stored = load_ledger();
-  core_ = std::make_unique<Core>(core_options(options_, models_, epoch_, server), stored, now());
+  const std::vector<ledger::StoredJob> stored = load_jobs();
+  core_ = std::make_unique<Core>(core_options(options_, models_, epoch_, server), stored, now(),
+                                 load_records());
   tokenisers_ = std::make_unique<TokenizePool>(models_, options_.threads, wake_);
   clients_ = std::make_unique<net::RouterSocket>(
       context_, options_.listen,
@@ -124,17 +125,31 @@ std::uint64_t Coordinator::become_leader() {
   return static_cast<std::uint64_t>(answer->integer);
 }
 
-std::vector<ledger::StoredJob> Coordinator::load_ledger() {
-  const auto call = [&](RedisCommand command) {
-    auto answer = ledger_->call(std::move(command), 30s);
-    if (!answer) {
-      throw FatalError("cannot read the ledger: " + answer.error().message);
+RedisValue Coordinator::read_ledger(RedisCommand command) {
+  auto answer = ledger_->call(std::move(command), 30s);
+  if (!answer) {
+    throw FatalError("cannot read the ledger: " + answer.error().message);
+  }
+  return std::move(answer).value();
+}
+
+std::vector<ledger::StoredRecord> Coordinator::load_records() {
+  std::vector<ledger::StoredRecord> records;
+  for (const RedisValue& id : read_ledger(list_records_command()).items) {
+    auto record = to_stored_record(id.text, read_ledger(load_record_command(id.text)));
+    if (record) {
+      records.push_back(std::move(record).value());
+    } else {
+      log::error("{}", record.error().message);
     }
-    return std::move(answer).value();
-  };
+  }
+  return records;
+}
+
+std::vector<ledger::StoredJob> Coordinator::load_jobs() {
   std::vector<ledger::StoredJob> jobs;
-  for (const RedisValue& id : call(list_jobs_command()).items) {
-    auto job = to_stored_job(id.text, call(load_job_command(id.text)));
+  for (const RedisValue& id : read_ledger(list_jobs_command()).items) {
+    auto job = to_stored_job(id.text, read_ledger(load_job_command(id.text)));
     if (job) {
       jobs.push_back(std::move(job).value());
     } else {
@@ -298,15 +313,19 @@ void Coordinator::perform(SendWorker& action) {
 }
 
 void Coordinator::perform(RunLedger& action) {
+  const std::size_t operation = action.operation.index();
   ledger_->run(to_command(std::move(action.operation), epoch_),
-               [this, id = action.id](RedisValue value) {
-                 inbox_.emplace_back(LedgerReply{id, to_reply(std::move(value))});
+               [this, id = action.id, operation, asked_at = now()](RedisValue value) {
+                 inbox_.emplace_back(LedgerReply{.id = id,
+                                                 .reply = to_reply(std::move(value)),
+                                                 .operation = operation,
+                                                 .took_us = now() - asked_at});
                });
 }
 
 void Coordinator::perform(CacheGet& action) {
-  cache_->run(cache_get_command(action.keys), [this, id = action.id](RedisValue value) {
-    CacheReply reply{.id = id, .values = {}};
+  const auto reply_to = [this, id = action.id, asked_at = now()](RedisValue value) {
+    CacheReply reply{.id = id, .values = {}, .took_us = now() - asked_at};
     for (const RedisValue& item : value.items) {
       const auto* data = reinterpret_cast<const std::byte*>(item.text.data());
       reply.values.emplace_back();
@@ -315,7 +334,8 @@ void Coordinator::perform(CacheGet& action) {
       }
     }
     inbox_.emplace_back(std::move(reply));
-  });
+  };
+  cache_->run(cache_get_command(action.keys), reply_to);
 }
 
 void Coordinator::perform(CachePut& action) {

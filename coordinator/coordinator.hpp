@@ -35,7 +35,9 @@ class Coordinator {
  private:
   using Clock = std::chrono::steady_clock;
 
-  std::vector<ledger::StoredJob> load_ledger();
+  RedisValue read_ledger(RedisCommand command);
+  std::vector<ledger::StoredJob> load_jobs();
+  std::vector<ledger::StoredRecord> load_records();
   Result<RedisValue> ask_ledger_server(RedisCommand command);
   [[noreturn]] void refuse_redis(const std::string& why) const;
   // Throws when it would lose jobs by itself.

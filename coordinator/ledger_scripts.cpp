@@ -12,7 +12,21 @@ const std::string kPrefix = "tessera:";
 const std::string kEpochKey = kPrefix + "epoch";
 const std::string kJobsKey = kPrefix + "jobs";
 
-enum Script : int { kCreate, kSet, kAccept, kStore, kAck, kEnd, kForget, kLoad, kLead };
+const std::string kRecordsKey = kPrefix + "records";
+
+enum Script : int {
+  kCreate,
+  kSet,
+  kAccept,
+  kStore,
+  kAck,
+  kEnd,
+  kForget,
+  kLoad,
+  kLead,
+  kPutRecord,
+  kDropRecord
+};
 
 // KEYS[1] is the epoch key and ARGV[1] the caller's epoch in every script that changes anything.
 constexpr const char* kFence =
@@ -22,6 +36,7 @@ std::string fenced(const char* body) { return std::string(kFence) + body; }
 
 std::string job_key(const JobId& job) { return kPrefix + "job:" + job; }
 std::string part_key(const JobId& job, const char* part) { return job_key(job) + ":" + part; }
+std::string record_key(const std::string& id) { return kPrefix + "record:" + id; }
 std::string in_key(const JobId& job, std::uint32_t chunk) {
   return part_key(job, "in:") + std::to_string(chunk);
 }
@@ -98,12 +113,46 @@ struct ToCommand {
   RedisCommand operator()(ledger::FetchResult& op) const {
     return {.script = -1, .args = {"GET", out_key(op.job, op.chunk)}, .tail = {}};
   }
+  RedisCommand operator()(ledger::PutRecord& op) const {
+    RedisCommand command = make(kPutRecord, {kEpochKey, kRecordsKey, record_key(op.id)},
+                                {std::to_string(epoch), op.id, std::to_string(op.version - 1),
+                                 std::to_string(op.version), op.tenant, std::to_string(op.order),
+                                 op.open ? "1" : "0", op.owner, std::to_string(op.lease_ms)});
+    command.tail = std::move(op.content);
+    command.has_tail = true;
+    return command;
+  }
+  RedisCommand operator()(ledger::DropRecord& op) const {
+    return make(kDropRecord, {kEpochKey, kRecordsKey, record_key(op.id)},
+                {std::to_string(epoch), op.id, std::to_string(op.version - 1)});
+  }
 };
 
 protocol::Bytes to_bytes(const std::string& text) {
   const auto* data = reinterpret_cast<const std::byte*>(text.data());
   return {data, data + text.size()};
 }
+
+// A hash's answer to HGETALL: names and values by turns.
+class HashFields {
+ public:
+  explicit HashFields(const RedisValue& value) {
+    for (std::size_t i = 0; i + 1 < value.items.size(); i += 2) {
+      fields_[value.items[i].text] = value.items[i + 1].text;
+    }
+  }
+  bool contains(const char* name) const { return fields_.contains(name); }
+  const std::string& operator[](const char* name) { return fields_[name]; }
+  std::uint64_t number(const char* name) {
+    std::uint64_t result = 0;
+    const std::string& text = fields_[name];
+    std::from_chars(text.data(), text.data() + text.size(), result);
+    return result;
+  }
+
+ private:
+  std::map<std::string, std::string> fields_;
+};
 
 std::string cache_key(const CacheKey& key) {
   std::string name = kPrefix + "c:";
@@ -166,7 +215,27 @@ const std::vector<std::string>& ledger_scripts() {
       "        redis.call('GET', KEYS[3]), redis.call('GET', KEYS[4])}",
       // kLead. Nothing is there to be deleted; see kStore.
       "redis.call('DEL', KEYS[2])\n"
-      "return redis.call('INCR', KEYS[1])"};
+      "return redis.call('INCR', KEYS[1])",
+      // kPutRecord. One that is there is changed on a full server, too; see kStore.
+      fenced("local version = redis.call('HGET', KEYS[3], 'version')\n"
+             "if version == ARGV[4] then return 'OK' end\n"
+             "if (version or '0') ~= ARGV[3] then\n"
+             "  return redis.error_reply('CONFLICT the record has another version')\n"
+             "end\n"
+             "if version then redis.call('HDEL', KEYS[3], 'content') end\n"
+             "redis.call('HSET', KEYS[3], 'version', ARGV[4], 'tenant', ARGV[5],\n"
+             "           'order', ARGV[6], 'open', ARGV[7], 'owner', ARGV[8],\n"
+             "           'lease_ms', ARGV[9], 'content', ARGV[10])\n"
+             "redis.call('SADD', KEYS[2], ARGV[2])\n"
+             "return 'OK'"),
+      // kDropRecord
+      fenced("local version = redis.call('HGET', KEYS[3], 'version')\n"
+             "if version and version ~= ARGV[3] then\n"
+             "  return redis.error_reply('CONFLICT the record has another version')\n"
+             "end\n"
+             "redis.call('DEL', KEYS[3])\n"
+             "redis.call('SREM', KEYS[2], ARGV[2])\n"
+             "return 'OK'")};
   return scripts;
 }
 
@@ -206,20 +275,11 @@ Result<ledger::StoredJob> to_stored_job(const JobId& job, const RedisValue& valu
   if (value.kind != RedisValue::Kind::kArray || value.items.size() != 4) {
     return Error{ErrorCode::kInternal, "the ledger's entry of job " + job + " has another form"};
   }
-  std::map<std::string, std::string> fields;
-  const std::vector<RedisValue>& pairs = value.items[0].items;
-  for (std::size_t i = 0; i + 1 < pairs.size(); i += 2) {
-    fields[pairs[i].text] = pairs[i + 1].text;
-  }
+  HashFields fields(value.items[0]);
   if (!fields.contains("spec")) {
     return Error{ErrorCode::kInternal, "the ledger has no specification of job " + job};
   }
-  const auto number = [&](const char* name) {
-    std::uint64_t result = 0;
-    const std::string& text = fields[name];
-    std::from_chars(text.data(), text.data() + text.size(), result);
-    return result;
-  };
+  const auto number = [&](const char* name) { return fields.number(name); };
   const std::uint64_t state = number("state");
   if (state > static_cast<std::uint64_t>(protocol::JobState::kCancelled)) {
     return Error{ErrorCode::kInternal, "job " + job + " is in no known state"};
@@ -244,6 +304,29 @@ Result<ledger::StoredJob> to_stored_job(const JobId& job, const RedisValue& valu
       .accepted = to_bytes(value.items[1].text),
       .done = to_bytes(value.items[2].text),
       .delivered = to_bytes(value.items[3].text)};
+}
+
+RedisCommand list_records_command() {
+  return {.script = -1, .args = {"SMEMBERS", kRecordsKey}, .tail = {}};
+}
+
+RedisCommand load_record_command(const std::string& id) {
+  return {.script = -1, .args = {"HGETALL", record_key(id)}, .tail = {}};
+}
+
+Result<ledger::StoredRecord> to_stored_record(const std::string& id, const RedisValue& value) {
+  HashFields fields(value);
+  if (fields.number("version") == 0) {
+    return Error{ErrorCode::kInternal, "the ledger has no version of record " + id};
+  }
+  return ledger::StoredRecord{.id = id,
+                              .tenant = fields["tenant"],
+                              .version = fields.number("version"),
+                              .order = fields.number("order"),
+                              .open = fields.number("open") != 0,
+                              .owner = fields["owner"],
+                              .lease_ms = static_cast<std::uint32_t>(fields.number("lease_ms")),
+                              .content = to_bytes(fields["content"])};
 }
 
 RedisCommand cache_get_command(const std::vector<CacheKey>& keys) {

@@ -16,6 +16,8 @@
 //   job:ID:delivered
 //   job:ID:in:N        items of chunk N, from its acceptance until its result is stored
 //   job:ID:out:N       result of chunk N, until the client has acknowledged it
+//   records            set of record ids
+//   record:ID          hash: tenant version order open owner lease_ms content
 //   c:KEY              cache values; the only keys with a time to live, so the only ones that
 //                      volatile-lru may evict
 namespace tessera::coordinator {
@@ -32,6 +34,10 @@ RedisCommand list_jobs_command();
 // Answered by an array that `to_stored_job` reads.
 RedisCommand load_job_command(const JobId& job);
 Result<ledger::StoredJob> to_stored_job(const JobId& job, const RedisValue& value);
+RedisCommand list_records_command();
+// Answered by an array that `to_stored_record` reads.
+RedisCommand load_record_command(const std::string& id);
+Result<ledger::StoredRecord> to_stored_record(const std::string& id, const RedisValue& value);
 
 RedisCommand cache_get_command(const std::vector<CacheKey>& keys);
 RedisCommand cache_put_command(const CacheKey& key, const Embedding& embedding,

@@ -15,7 +15,8 @@ int main(int argc, char** argv) {
     if (!coordinator::parse_options(argc, argv, options)) {
       return EXIT_SUCCESS;
     }
-    log::init("coordinator", options.log_level);
+    log::init("coordinator", options.log_level,
+              options.log_json ? log::Form::kJson : log::Form::kText);
     log::info("options\n{}", options.printed);
     const StopSignal stop;
     coordinator::Coordinator process(options);

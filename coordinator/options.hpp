@@ -14,6 +14,7 @@ struct Options {
   std::string data_dir = "tessera-data";
   std::string port_file;
   std::string log_level = "info";
+  bool log_json = false;
   int redis_mb = 4096;  // Of the private server.
   int cache_mb = 256;
   int cache_ttl_h = 24 * 7;

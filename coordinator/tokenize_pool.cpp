@@ -1,5 +1,6 @@
 #include "coordinator/tokenize_pool.hpp"
 
+#include <chrono>
 #include <utility>
 
 namespace tessera::coordinator {
@@ -74,6 +75,7 @@ TokensReady TokenizePool::tokenise(Tokenise work, std::vector<EncodeScratch>& sc
   const CatalogEntry& entry = models_[work.model];
   const EncodeOptions options{.truncate = to_tokenizer(work.truncate),
                               .max_tokens = work.max_tokens};
+  const auto began_at = std::chrono::steady_clock::now();
   TokensReady ready;
   ready.items.reserve(work.texts.size());
   for (const TextToTokenise& text : work.texts) {
@@ -87,6 +89,9 @@ TokensReady TokenizePool::tokenise(Tokenise work, std::vector<EncodeScratch>& sc
       item.ids = encoding.error();
     }
   }
+  ready.busy_us = std::chrono::duration_cast<std::chrono::microseconds>(
+                      std::chrono::steady_clock::now() - began_at)
+                      .count();
   return ready;
 }
 

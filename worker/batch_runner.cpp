@@ -188,7 +188,8 @@ void BatchRunner::finish(Engine& engine, Running running) {
     retry_alone(engine, running, not_finite, result);
   }
   last_end_ = Clock::now();
-  deliver({std::move(result), running.task.tag});
+  deliver({std::move(result), running.task.tag, std::move(running.task.batch.lengths),
+           std::move(running.task.batch.traces)});
 }
 
 // Vector `from` of the slot as the result's row `to`, unless it is not finite.

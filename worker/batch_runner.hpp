@@ -46,6 +46,8 @@ class BatchRunner {
   struct Outcome {
     protocol::BatchResult result;
     std::uint64_t tag = 0;
+    std::vector<std::uint32_t> lengths = {};  // Of its sequences; empty: it was not computed.
+    std::vector<protocol::RequestTrace> traces = {};
   };
   std::optional<Outcome> take_result();
 

@@ -142,6 +142,9 @@ EngineInfo describe_engine(const ModelFolder& model, const SafetensorsFolder& we
       value_or_fatal(model_fingerprint(model.transformer_dir(), weights, numeric_type));
   info.tokenizer_hash = value_or_fatal(tokenizer_hash(model.transformer_dir()));
   info.device = backend.name();
+  if (std::string bus_id = backend.pci_bus_id(); !bus_id.empty()) {
+    info.pci_bus_ids.push_back(std::move(bus_id));
+  }
   info.hidden_size = model.config.hidden_size;
   info.vocab_size = model.config.vocab_size;
   info.max_seqlen = limits.max_seqlen;

@@ -51,6 +51,9 @@ class GroupEngine final : public Engine {
     settle();
     info_ = describe_engine(s.model, s.folder, *s.backends[0], s.limits);
     info_.group_size = group_.size();
+    for (std::size_t i = 1; i < s.backends.size() && !info_.pci_bus_ids.empty(); ++i) {
+      info_.pci_bus_ids.push_back(s.backends[i]->pci_bus_id());
+    }
     info_.device = std::to_string(group_.size()) + " x " + s.backends[0]->name() + ", " +
                    (s.plan.split == GroupSplit::kTensor ? "weights" : "tokens") + " split over " +
                    std::string(s.parts.communicators->transport());

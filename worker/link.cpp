@@ -56,7 +56,9 @@ Link::Link(const WorkerOptions& options, const EngineInfo& info, BatchRunner& ru
       hello_(make_hello(options, info, runner.slots())),
       runner_(runner),
       results_ready_(results_ready),
-      hang_after_s_(hang_after_s(options, info)) {}
+      hang_after_s_(hang_after_s(options, info)),
+      metrics_(info.max_batch_tokens, Clock::now()),
+      thermometer_(info.pci_bus_ids) {}
 
 bool Link::run(const StopSignal& stop) {
   connect();
@@ -70,6 +72,7 @@ bool Link::run(const StopSignal& stop) {
     begin_anew_if_lost();
     send_results();
     check_engine();
+    send_metrics();
     keep_alive();
   }
   return drain(poll, stop);
@@ -151,6 +154,8 @@ void Link::on_welcome(const protocol::WorkerWelcome& welcome) {
   epoch_ = welcome.epoch;
   heartbeat_ = std::chrono::milliseconds(std::clamp(welcome.heartbeat_ms, 10U, 60'000U));
   patience_ = kMissedHeartbeatsMax * heartbeat_;
+  metrics_every_ = std::chrono::milliseconds(
+      welcome.metrics_ms == 0 ? 0 : std::clamp(welcome.metrics_ms, 100U, 60'000U));
   welcomed_ = true;
   log::info("registered, leader term {}", epoch_);
 }
@@ -177,10 +182,29 @@ void Link::on_error(const protocol::ErrorReply& error) {
 void Link::send_results() {
   results_ready_.clear();
   while (auto outcome = runner_.take_result()) {
+    if (!outcome->lengths.empty()) {
+      metrics_.on_batch(outcome->lengths, outcome->result);
+    }
+    for (const protocol::RequestTrace& trace : outcome->traces) {
+      log::about(log::level::debug, trace, "batch {} of {} sequences computed in {} us",
+                 outcome->result.batch_id, outcome->lengths.size(), outcome->result.compute_us);
+    }
     if (outcome->tag == connection_) {
       send(std::move(outcome->result));
     }
   }
+}
+
+void Link::send_metrics() {
+  const auto now = Clock::now();
+  if (!welcomed_ || metrics_every_.count() == 0 || now - metrics_sent_ < metrics_every_) {
+    return;
+  }
+  metrics_sent_ = now;
+  protocol::WorkerMetrics metrics = metrics_.report(now);
+  metrics.temperature_c = thermometer_.celsius();
+  metrics.batches_held = static_cast<std::uint32_t>(runner_.held());
+  send(std::move(metrics));
 }
 
 // A connection that broke took with it what was under way, results among it. The coordinator gives

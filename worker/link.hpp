@@ -10,6 +10,8 @@
 #include "common/stop_signal.hpp"
 #include "worker/batch_runner.hpp"
 #include "worker/options.hpp"
+#include "worker/run_metrics.hpp"
+#include "worker/thermometer.hpp"
 
 namespace tessera {
 
@@ -40,6 +42,7 @@ class Link {
   void on_error(const protocol::ErrorReply& error);
   void begin_anew_if_lost();
   void send_results();
+  void send_metrics();
   void keep_alive();
   void check_engine() const;
   bool drain(net::PollSet& poll, const StopSignal& stop);
@@ -49,13 +52,17 @@ class Link {
   BatchRunner& runner_;
   const net::WakeUp& results_ready_;
   const double hang_after_s_;  // of computing on one batch
+  RunMetrics metrics_;
+  const Thermometer thermometer_;
   net::Context context_;
   std::unique_ptr<net::DealerSocket> socket_;
   std::uint64_t connection_ = 0;  // Counts up; the tag of batches.
   std::uint64_t epoch_ = 0;       // The highest leader term seen.
   bool welcomed_ = false;
   std::chrono::milliseconds heartbeat_{1000};
-  std::chrono::milliseconds patience_{3000};  // Doubles while nobody answers.
+  std::chrono::milliseconds patience_{3000};    // Doubles while nobody answers.
+  std::chrono::milliseconds metrics_every_{0};  // 0: the coordinator wants none.
+  Clock::time_point metrics_sent_;
   Clock::time_point last_received_;
   Clock::time_point last_sent_;
 };

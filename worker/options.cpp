@@ -114,12 +114,13 @@ WorkerOptions parse_worker_options(int argc, char** argv) {
                "Load the model, run the self-tests, print them and end; no coordinator is needed");
   app.add_option("--log-level", options.log_level, "trace, debug, info, warn, error or off")
       ->capture_default_str();
+  app.add_flag("--log-json", options.log_json, "Logs as JSON, one object a line");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     std::exit(app.exit(e));
   }
-  log::init("worker", options.log_level);
+  log::init("worker", options.log_level, options.log_json ? log::Form::kJson : log::Form::kText);
   log::info("options\n{}", app.config_to_str(true, false));
   if (options.name.empty()) {
     const EngineOptions& engine = options.engine;

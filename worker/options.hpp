@@ -16,6 +16,7 @@ struct WorkerOptions {
   double drain_s = 30;
   double batch_timeout_s = 120;
   std::string log_level = "info";
+  bool log_json = false;
   bool verify = false;  // Load, run the self-tests, print them and end.
 };
 

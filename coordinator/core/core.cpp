@@ -5,6 +5,7 @@
 #include "common/check.hpp"
 #include "common/embed_batch.hpp"
 #include "common/log.hpp"
+#include "coordinator/core/core_metrics.hpp"
 #include "coordinator/core/replies.hpp"
 #include "coordinator/core/reply_batch.hpp"
 
@@ -33,15 +34,18 @@ std::vector<std::string> prompt_names(const ServedModel& model) {
 
 }  // namespace
 
-Core::Core(CoreOptions options, const std::vector<ledger::StoredJob>& stored, Micros now)
+Core::Core(CoreOptions options, const std::vector<ledger::StoredJob>& stored, Micros now,
+           std::vector<ledger::StoredRecord> records)
     : options_(std::move(options)),
       started_at_(now),
       dispatcher_(options_.models, options_.epoch, options_.dispatcher),
       flow_(options_.models, dispatcher_, options_.cache_bytes),
       queries_(options_.models, flow_, options_.queries),
-      jobs_(options_.models, dispatcher_, flow_, options_.jobs) {
+      jobs_(options_.models, dispatcher_, flow_, options_.jobs),
+      records_(options_.records) {
   CHECK(!options_.models.empty());
   jobs_.restore(stored, now);
+  records_.restore(std::move(records), now);
 }
 
 Actions Core::step(Event event, Micros now) {
@@ -60,19 +64,22 @@ void Core::settle(Micros now, Actions& actions) {
   queries_.pump(now, actions);
   bool more = true;
   while (more) {
-    for (FinishedUnit& finished : flow_.take_finished()) {
-      CHECK(queries_.on_finished(finished, actions) || jobs_.on_finished(finished, actions));
-    }
+    finish_units(now, actions);
     more = jobs_.pump(now, actions) > 0 && !jobs_.has_backlog();
   }
-  for (FinishedUnit& finished : flow_.take_finished()) {
-    CHECK(queries_.on_finished(finished, actions) || jobs_.on_finished(finished, actions));
-  }
+  finish_units(now, actions);
   dispatcher_.dispatch(now, actions);
   if (stopping_ && !stopped_ && queries_.open_requests() == 0 &&
-      dispatcher_.batches_in_flight() == 0 && jobs_.ledger_operations() == 0) {
+      dispatcher_.batches_in_flight() == 0 && jobs_.ledger_operations() == 0 &&
+      records_.ledger_operations() == 0) {
     stopped_ = true;
     actions.push_back(Stop{});
+  }
+}
+
+void Core::finish_units(Micros now, Actions& actions) {
+  for (FinishedUnit& finished : flow_.take_finished()) {
+    CHECK(queries_.on_finished(finished, now, actions) || jobs_.on_finished(finished, actions));
   }
 }
 
@@ -100,7 +107,33 @@ void Core::on(FromClient& event, Micros now, Actions& actions) {
     }
   } else if (const auto* ping = std::get_if<protocol::Ping>(&event.message)) {
     actions.push_back(SendClient{peer, protocol::Pong{ping->nonce}});
-  } else if (auto* embed = std::get_if<protocol::EmbedRequest>(&event.message)) {
+  } else if (const auto* metrics = std::get_if<protocol::MetricsRequest>(&event.message)) {
+    on_metrics(peer, metrics->request_id, now, actions);
+  } else if (const auto* status = std::get_if<protocol::StatusRequest>(&event.message)) {
+    on_status(peer, *status, now, actions);
+  } else if (!on_record(event, now, actions)) {
+    on_work(event, tenant, now, actions);
+  }
+}
+
+bool Core::on_record(FromClient& event, Micros now, Actions& actions) {
+  if (auto* put = std::get_if<protocol::RecordPut>(&event.message)) {
+    records_.on_put(event.peer, std::move(*put), now, actions);
+  } else if (const auto* query = std::get_if<protocol::RecordQuery>(&event.message)) {
+    records_.on_query(event.peer, *query, now, actions);
+  } else if (const auto* claim = std::get_if<protocol::RecordClaim>(&event.message)) {
+    records_.on_claim(event.peer, *claim, now, actions);
+  } else if (const auto* deletion = std::get_if<protocol::RecordDelete>(&event.message)) {
+    records_.on_delete(event.peer, *deletion, now, actions);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+void Core::on_work(FromClient& event, const std::string& tenant, Micros now, Actions& actions) {
+  const std::string& peer = event.peer;
+  if (auto* embed = std::get_if<protocol::EmbedRequest>(&event.message)) {
     std::vector<protocol::EmbedRequest> requests;
     requests.push_back(std::move(*embed));
     on_requests(peer, tenant, std::move(requests), now, actions);
@@ -109,7 +142,7 @@ void Core::on(FromClient& event, Micros now, Actions& actions) {
     if (!requests) {
       reply_error(peer, 0, requests.error(), actions);
     } else {
-      if (known != clients_.end()) {
+      if (const auto known = clients_.find(peer); known != clients_.end()) {
         known->second.takes_batches = true;
       }
       on_requests(peer, tenant, std::move(*requests), now, actions);
@@ -119,13 +152,11 @@ void Core::on(FromClient& event, Micros now, Actions& actions) {
   } else if (const auto* ack = std::get_if<protocol::ResultAck>(&event.message)) {
     jobs_.on_ack(*ack, actions);
   } else if (const auto* open = std::get_if<protocol::OpenJob>(&event.message)) {
-    jobs_.on_open(peer, tenant, *open, actions);
+    jobs_.on_open(peer, open->tenant.empty() ? tenant : open->tenant, *open, actions);
   } else if (const auto* close = std::get_if<protocol::CloseJob>(&event.message)) {
     jobs_.on_close(peer, *close, actions);
   } else if (const auto* cancel = std::get_if<protocol::CancelJob>(&event.message)) {
     jobs_.on_cancel(peer, *cancel, actions);
-  } else if (const auto* status = std::get_if<protocol::StatusRequest>(&event.message)) {
-    on_status(peer, *status, now, actions);
   } else if (!std::holds_alternative<protocol::Pong>(event.message)) {
     reply_error(peer, 0,
                 {ErrorCode::kInvalidArgument,
@@ -173,8 +204,8 @@ void Core::on(BadFromWorker& event, Micros now, Actions& actions) {
   dispatcher_.on_bad_message(event.peer, event.error, now, actions);
 }
 
-void Core::on(ClientGone& event, Micros /*now*/, Actions& /*actions*/) {
-  queries_.on_client_gone(event.peer);
+void Core::on(ClientGone& event, Micros now, Actions& /*actions*/) {
+  queries_.on_client_gone(event.peer, now);
   jobs_.on_client_gone(event.peer);
   clients_.erase(event.peer);
 }
@@ -184,19 +215,28 @@ void Core::on(WorkerGone& event, Micros now, Actions& /*actions*/) {
 }
 
 void Core::on(LedgerReply& event, Micros now, Actions& actions) {
-  jobs_.on_ledger_reply(std::move(event), now, actions);
+  plumbing_.count(event);
+  if (RecordDesk::is_own(event.id)) {
+    records_.on_ledger_reply(std::move(event), now, actions);
+  } else {
+    jobs_.on_ledger_reply(std::move(event), now, actions);
+  }
 }
 
 void Core::on(LedgerState& event, Micros /*now*/, Actions& /*actions*/) {
   log::info("the ledger's server is {}", event.up ? "there" : "not reachable");
   jobs_.on_ledger_state(event.up);
+  records_.on_ledger_state(event.up);
+  plumbing_.ledger_up = event.up;
 }
 
 void Core::on(CacheReply& event, Micros now, Actions& actions) {
+  plumbing_.count(event);
   flow_.on_cache_reply(std::move(event), now, actions);
 }
 
 void Core::on(TokensReady& event, Micros now, Actions& /*actions*/) {
+  plumbing_.count(event);
   flow_.on_tokens(std::move(event), now);
 }
 
@@ -204,9 +244,7 @@ void Core::on(Tick& /*event*/, Micros now, Actions& actions) {
   dispatcher_.tick(now, actions);
   flow_.tick(now, actions);
   flow_.collect(now, actions);
-  for (FinishedUnit& finished : flow_.take_finished()) {
-    CHECK(queries_.on_finished(finished, actions) || jobs_.on_finished(finished, actions));
-  }
+  finish_units(now, actions);
   queries_.tick(now, actions);
   jobs_.tick(now, actions);
   if (now - clients_swept_at_ >= kClientSweepUs) {
@@ -251,10 +289,32 @@ std::vector<protocol::WorkerStatus> Core::worker_statuses() const {
                           .batches_in_flight = static_cast<std::uint32_t>(worker.batches.size()),
                           .batches_done = worker.batches_done,
                           .tokens_done = worker.tokens_done,
-                          .tokens_per_second = worker.tokens_per_second});
+                          .tokens_per_second = worker.tokens_per_second,
+                          .max_batch_tokens = worker.hello.max_batch_tokens,
+                          .peak_tokens_per_second = peak_tokens_per_second(worker),
+                          .busy_share = worker.metrics ? worker.metrics->busy_share : 0,
+                          .batch_fill = worker.metrics ? mean(worker.metrics->batch_fill) : 0,
+                          .temperature_c = worker.metrics ? worker.metrics->temperature_c : 0});
     }
   }
   return statuses;
+}
+
+void Core::on_metrics(const std::string& peer, std::uint64_t request_id, Micros now,
+                      Actions& actions) const {
+  protocol::MetricsReply reply{.request_id = request_id, .families = {}};
+  reply.families = core_metrics({.models = options_.models,
+                                 .epoch = options_.epoch,
+                                 .uptime_us = now - started_at_,
+                                 .clients = clients_.size(),
+                                 .dispatcher = dispatcher_,
+                                 .flow = flow_,
+                                 .queries = queries_,
+                                 .jobs = jobs_,
+                                 .records = records_,
+                                 .plumbing = plumbing_},
+                                now);
+  actions.push_back(SendClient{peer, std::move(reply)});
 }
 
 void Core::on_status(const std::string& peer, const protocol::StatusRequest& request, Micros now,

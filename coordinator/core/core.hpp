@@ -9,7 +9,9 @@
 #include "coordinator/core/events.hpp"
 #include "coordinator/core/item_flow.hpp"
 #include "coordinator/core/job_desk.hpp"
+#include "coordinator/core/plumbing_metrics.hpp"
 #include "coordinator/core/query_desk.hpp"
+#include "coordinator/core/record_desk.hpp"
 
 namespace tessera::coordinator {
 
@@ -20,6 +22,7 @@ struct CoreOptions {
   DispatcherOptions dispatcher;
   JobLimits jobs;
   QueryLimits queries;
+  RecordLimits records;
 };
 
 // The coordinator's state machine: `step(event, now)` gives actions, and nothing in here knows a
@@ -31,7 +34,8 @@ struct CoreOptions {
 // answer comes back as finished units.
 class Core {
  public:
-  Core(CoreOptions options, const std::vector<ledger::StoredJob>& stored, Micros now);
+  Core(CoreOptions options, const std::vector<ledger::StoredJob>& stored, Micros now,
+       std::vector<ledger::StoredRecord> records = {});
   Core(const Core&) = delete;
   Core& operator=(const Core&) = delete;
 
@@ -72,6 +76,13 @@ class Core {
   void on_requests(const std::string& peer, const std::string& tenant,
                    std::vector<protocol::EmbedRequest> requests, Micros now, Actions& actions);
   void on_hello(const std::string& peer, const protocol::ClientHello& hello, Actions& actions);
+  void on_work(FromClient& event, const std::string& tenant, Micros now, Actions& actions);
+  // False when it is none of the messages about records.
+  bool on_record(FromClient& event, Micros now, Actions& actions);
+  void on_metrics(const std::string& peer, std::uint64_t request_id, Micros now,
+                  Actions& actions) const;
+  // Hands on what units have ended.
+  void finish_units(Micros now, Actions& actions);
   void on_status(const std::string& peer, const protocol::StatusRequest& request, Micros now,
                  Actions& actions) const;
   // Brings forward whatever the event made possible.
@@ -87,6 +98,8 @@ class Core {
   ItemFlow flow_;
   QueryDesk queries_;
   JobDesk jobs_;
+  RecordDesk records_;
+  PlumbingMetrics plumbing_;
   std::unordered_map<std::string, Client> clients_;  // By peer.
   Micros clients_swept_at_ = 0;
   bool stopping_ = false;

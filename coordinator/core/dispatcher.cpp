@@ -12,7 +12,9 @@ namespace {
 constexpr std::uint32_t kDeathsMax = 3;
 constexpr std::size_t kLossesMax = 12;  // Of connections and workers together.
 constexpr double kLateFactor = 10;
-constexpr double kExpectedMaxS = 3600;  // Whatever a worker says that its batches cost.
+constexpr double kExpectedMaxS = 3600;      // Whatever a worker says that its batches cost.
+constexpr std::uint32_t kMetricsMs = 1000;  // Between two reports of a worker.
+constexpr std::size_t kTracesMax = 16;      // Named with a batch.
 
 // NaN and infinity have all exponent bits set.
 bool all_finite(std::span<const std::uint16_t> values) {
@@ -21,6 +23,20 @@ bool all_finite(std::span<const std::uint16_t> values) {
     special |= static_cast<unsigned>((value & 0x7C00U) == 0x7C00U);
   }
   return special == 0;
+}
+
+// The requests that the batch has sequences of; a batch of thousands names the first.
+std::vector<protocol::RequestTrace> traces_of(std::span<Flight* const> flights) {
+  std::vector<const protocol::RequestTrace*> seen;
+  std::vector<protocol::RequestTrace> traces;
+  for (const Flight* flight : flights) {
+    const protocol::RequestTrace* trace = flight->trace.get();
+    if (trace != nullptr && traces.size() < kTracesMax && !std::ranges::count(seen, trace)) {
+      seen.push_back(trace);
+      traces.push_back(*trace);
+    }
+  }
+  return traces;
 }
 
 }  // namespace
@@ -68,6 +84,8 @@ void Dispatcher::on_message(const std::string& peer, protocol::Message message, 
   registry_.heard(peer, now);
   if (auto* result = std::get_if<protocol::BatchResult>(&message)) {
     on_result(peer, std::move(*result), now, actions);
+  } else if (auto* metrics = std::get_if<protocol::WorkerMetrics>(&message)) {
+    registry_.on_metrics(*worker, std::move(*metrics));
   } else if (const auto* ping = std::get_if<protocol::Ping>(&message)) {
     actions.push_back(SendWorker{peer, protocol::Pong{ping->nonce}});
   } else if (const auto* goodbye = std::get_if<protocol::WorkerGoodbye>(&message)) {
@@ -97,7 +115,8 @@ void Dispatcher::on_hello(const std::string& peer, protocol::WorkerHello hello, 
   };
   const protocol::WorkerWelcome welcome{
       .epoch = epoch_,
-      .heartbeat_ms = static_cast<std::uint32_t>(options_.registry.heartbeat_us / 1000)};
+      .heartbeat_ms = static_cast<std::uint32_t>(options_.registry.heartbeat_us / 1000),
+      .metrics_ms = kMetricsMs};
   if (registry_.find(peer) != nullptr) {
     registry_.heard(peer, now);
     actions.push_back(SendWorker{peer, welcome});
@@ -180,9 +199,24 @@ void Dispatcher::on_result(const std::string& peer, protocol::BatchResult result
   if (result.compute_us > 0) {
     worker->cost_correction.on_batch(batch.stated_s, static_cast<double>(result.compute_us) / 1e6);
   }
+  count_batch(batch, *worker, result.compute_us, now);
   end_batch(batch, result);
   if (worker->leaving && worker->batches.empty()) {
     registry_.remove(peer);
+  }
+}
+
+void Dispatcher::count_batch(const BatchInFlight& batch, const Worker& worker,
+                             std::uint64_t compute_us, Micros now) {
+  ++metrics_.batches;
+  const auto tokens = static_cast<double>(batch.tokens);
+  observe(metrics_.fill, tokens / worker.hello.max_batch_tokens);
+  observe(metrics_.queue, seconds_of(batch.queued_us));
+  observe(metrics_.compute, static_cast<double>(compute_us) / 1e6);
+  observe(metrics_.total, seconds_of(batch.queued_us + now - batch.sent_at));
+  for (Flight* flight : batch.flights) {
+    flight->compute_us =
+        static_cast<Micros>(static_cast<double>(compute_us) * flight->length() / tokens);
   }
 }
 
@@ -226,6 +260,8 @@ void Dispatcher::lose_worker(const std::string& peer, Loss loss, std::string_vie
   }
   log::warn("worker {} is lost with {} batches: {}", worker->hello.name, worker->batches.size(),
             why);
+  ++metrics_.workers_lost;
+  metrics_.batches_lost += worker->batches.size();
   const std::shared_ptr<const WorkerLoss> record = record_loss(*worker, loss);
   for (const std::uint64_t id : worker->batches) {
     const auto found = batches_.find(id);
@@ -256,6 +292,7 @@ void Dispatcher::lose_flight(Flight* flight, const std::shared_ptr<const WorkerL
       std::ranges::count_if(flight->losses, [](const auto& l) { return !l->survived; }));
   if (flight->deaths < kDeathsMax && flight->losses.size() < kLossesMax) {
     states_[flight->model].scheduler.add_again(flight, now);
+    ++metrics_.items_retried;
     return;
   }
   const char* why = flight->deaths >= kDeathsMax
@@ -326,13 +363,17 @@ void Dispatcher::send_batch(Worker& worker, std::vector<Flight*> flights, Micros
       .epoch = epoch_, .batch_id = next_batch_++, .attempt = 1, .lengths = {}, .payload = {}};
   std::uint64_t tokens = 0;
   double squares = 0;
-  for (const Flight* flight : flights) {
+  Micros queued_us = 0;
+  for (Flight* flight : flights) {
+    flight->queued_us += now - flight->waiting_since;
+    queued_us = std::max(queued_us, flight->queued_us);
     message.attempt =
         std::max(message.attempt, static_cast<std::uint32_t>(flight->losses.size()) + 1);
     message.lengths.push_back(flight->length());
     tokens += flight->length();
     squares += static_cast<double>(flight->length()) * flight->length();
   }
+  message.traces = traces_of(flights);
   message.payload.resize(tokens * sizeof(std::int32_t));
   std::byte* out = message.payload.data();
   for (const Flight* flight : flights) {
@@ -350,6 +391,8 @@ void Dispatcher::send_batch(Worker& worker, std::vector<Flight*> flights, Micros
                                 .stated_s = expected_s / worker.cost_correction.factor(),
                                 .give_up_at = now + options_.batch_us_max +
                                               static_cast<Micros>(kLateFactor * expected_s * 1e6),
+                                .sent_at = now,
+                                .queued_us = queued_us,
                                 .flights = std::move(flights)};
   actions.push_back(SendWorker{worker.peer, std::move(message)});
 }

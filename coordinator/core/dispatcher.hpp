@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "coordinator/core/events.hpp"
+#include "coordinator/core/part_metrics.hpp"
 #include "coordinator/core/scheduler.hpp"
 #include "coordinator/core/worker_registry.hpp"
 
@@ -65,6 +66,9 @@ class Dispatcher {
   // Smoothed tokens per second of all workers when they are busy; 0 before any was measured.
   double drain_rate() const;
   const WorkerRegistry& workers() const { return registry_; }
+  // Of what waits for the model's workers.
+  const WaitingCensus& waiting(ModelId model) const { return states_[model].scheduler.census(); }
+  const DispatchMetrics& metrics() const { return metrics_; }
 
  private:
   struct ModelState {
@@ -79,6 +83,8 @@ class Dispatcher {
     std::uint64_t tokens = 0;
     double stated_s = 0;  // By the worker's own cost model.
     Micros give_up_at = 0;
+    Micros sent_at = 0;
+    Micros queued_us = 0;  // The longest wait of its items.
     std::vector<Flight*> flights;
   };
 
@@ -88,6 +94,8 @@ class Dispatcher {
                  Actions& actions);
   Result<void> check_result(const BatchInFlight& batch, const protocol::BatchResult& result) const;
   void end_batch(const BatchInFlight& batch, const protocol::BatchResult& result);
+  void count_batch(const BatchInFlight& batch, const Worker& worker, std::uint64_t compute_us,
+                   Micros now);
   void send_batch(Worker& worker, std::vector<Flight*> flights, Micros now, Actions& actions);
   enum class Loss : std::uint8_t {
     kConnection,  // Broken or silent: the process may live.
@@ -109,6 +117,7 @@ class Dispatcher {
   std::unordered_map<std::uint64_t, std::shared_ptr<WorkerLoss>> presumed_dead_;
   std::uint64_t next_batch_ = 1;
   std::uint64_t tokens_done_ = 0;
+  DispatchMetrics metrics_;
   std::vector<Ended> ended_;
 };
 

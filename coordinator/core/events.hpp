@@ -43,6 +43,8 @@ struct WorkerGone {
 struct LedgerReply {
   std::uint64_t id = 0;
   ledger::Reply reply;
+  std::size_t operation = 0;  // Index in ledger::Operation,
+  Micros took_us = 0;         // and how long it took: both for the metrics.
 };
 // Whether the ledger's server can be reached. While it cannot, operations wait and nothing new is
 // taken in.
@@ -54,6 +56,7 @@ struct LedgerState {
 struct CacheReply {
   std::uint64_t id = 0;
   std::vector<std::optional<protocol::Bytes>> values;
+  Micros took_us = 0;  // For the metrics.
 };
 struct TokenisedItem {
   CacheKey key{};
@@ -61,6 +64,7 @@ struct TokenisedItem {
 };
 struct TokensReady {
   std::vector<TokenisedItem> items;
+  Micros busy_us = 0;  // That a thread worked on them; for the metrics.
 };
 // About every 50 ms, and at once when Core::has_backlog().
 struct Tick {};

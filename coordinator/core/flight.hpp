@@ -50,6 +50,23 @@ struct Flight {
   std::uint64_t age_class = 0;                            // Likewise.
   Micros waiting_since = 0;
   std::vector<Waiter> waiters;
+  bool is_fresh = false;  // Somebody wants it computed, whatever is cached.
+  bool store = false;     // Somebody allows it to be cached.
+  std::shared_ptr<const protocol::RequestTrace> trace;  // Of its first waiter, where it has one.
+
+  // When it was, and how long it took; for the metrics.
+  Micros tokenize_began_at = 0;  // 0: came as token ids.
+  Micros tokenized_us = 0;
+  Micros queued_us = 0;  // Waiting for a worker, all tries together.
+  Micros compute_us = 0;
+
+  // Its place in the WaitingCensus, while it waits.
+  struct Census {
+    Micros since = 0;
+    Flight* older = nullptr;
+    Flight* younger = nullptr;
+  };
+  Census census;
 
   std::uint32_t length() const { return static_cast<std::uint32_t>(ids.size()); }
 };

@@ -46,6 +46,7 @@ using EmbeddingPtr = std::shared_ptr<const Embedding>;
 struct Outcome {
   EmbeddingPtr embedding;
   std::unique_ptr<Error> error;
+  protocol::ItemSource source = protocol::ItemSource::kUnsaid;
   bool ended() const { return embedding != nullptr || error != nullptr; }
 };
 

@@ -10,10 +10,6 @@ namespace {
 // Only for bounds and fair shares until the true count is known.
 constexpr std::size_t kBytesPerTokenGuess = 4;
 
-Outcome failed(ErrorCode code, std::string message) {
-  return {.embedding = nullptr, .error = std::make_unique<Error>(Error{code, std::move(message)})};
-}
-
 }  // namespace
 
 // A unit whose items are being looked at for the first time.
@@ -34,6 +30,8 @@ UnitId ItemFlow::start(Unit unit, Micros now, Actions& actions) {
   state.spec = unit.spec;
   state.outcomes.resize(unit.items.sizes.size());
   state.open = unit.items.sizes.size();
+  state.lane = unit.lane;
+  state.started_at = now;
   const std::uint32_t limit = dispatcher_.seqlen_limit(spec.model);
   const std::uint32_t max_tokens = spec.max_tokens == 0 ? limit : std::min(limit, spec.max_tokens);
   // Without truncation a limit only decides between a vector and an error, so a limit that comes
@@ -54,22 +52,33 @@ UnitId ItemFlow::start(Unit unit, Micros now, Actions& actions) {
         !unit.items.kinds.empty() &&
         unit.items.kinds[i] == static_cast<std::uint8_t>(protocol::ItemKind::kTokenIds);
     if (is_ids) {
-      start_ids(starting, i, bytes, now);
+      start_ids(starting, i, bytes);
     } else {
-      start_text(starting, i, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, now);
+      start_text(starting, i, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
     }
   }
-  look_up(std::move(starting.lookups), now, actions);
+  go_on(starting, now, actions);
   if (state.open == 0) {
     finish(id, state);
   }
   return id;
 }
 
+void ItemFlow::go_on(Starting& starting, Micros now, Actions& actions) {
+  if (starting.unit.no_cache) {
+    tokenise_or_queue(starting.lookups, now, actions);
+  } else {
+    look_up(std::move(starting.lookups), now, actions);
+  }
+}
+
 bool ItemFlow::answer_or_join(Starting& starting, std::uint32_t index, const CacheKey& key) {
   UnitInFlight& state = starting.state;
-  if (EmbeddingPtr hit = cache_.find(key, starting.unit.lane)) {
+  EmbeddingPtr hit = starting.unit.no_cache ? nullptr : cache_.find(key, starting.unit.lane);
+  if (hit != nullptr) {
     state.outcomes[index].embedding = std::move(hit);
+    state.outcomes[index].source = protocol::ItemSource::kMemoryHit;
+    metrics_.total.count(starting.unit.lane, 0);  // Within this step.
     --state.open;
     ++state.counts.hits;
     return true;
@@ -80,6 +89,9 @@ bool ItemFlow::answer_or_join(Starting& starting, std::uint32_t index, const Cac
   }
   Flight& flight = *found->second;
   flight.waiters.push_back({.unit = starting.id, .index = index});
+  // What is being looked up must not be answered from the cache any more.
+  flight.is_fresh |= starting.unit.no_cache;
+  flight.store |= !starting.unit.no_store;
   state.keys.push_back(key);
   ++state.counts.joins;
   if (starting.unit.lane == protocol::Lane::kInteractive && flight.lane == protocol::Lane::kBulk) {
@@ -99,6 +111,9 @@ Flight* ItemFlow::new_flight(Starting& starting, std::uint32_t index, const Cach
   flight->truncate = starting.unit.spec->truncate;
   flight->max_tokens = starting.max_tokens;
   flight->tokens_estimate = tokens_estimate;
+  flight->is_fresh = starting.unit.no_cache;
+  flight->store = !starting.unit.no_store;
+  flight->trace = starting.unit.trace;
   flight->waiters.push_back({.unit = starting.id, .index = index, .is_first = true});
   pending_tokens_[flight->model] += tokens_estimate;
   starting.state.keys.push_back(key);
@@ -108,13 +123,15 @@ Flight* ItemFlow::new_flight(Starting& starting, std::uint32_t index, const Cach
   return raw;
 }
 
-void ItemFlow::start_text(Starting& starting, std::uint32_t index, std::string_view text,
-                          Micros /*now*/) {
+void ItemFlow::refuse_item(Starting& starting, std::uint32_t index, Error error) {
+  starting.state.outcomes[index].error = std::make_unique<Error>(std::move(error));
+  --starting.state.open;
+}
+
+void ItemFlow::start_text(Starting& starting, std::uint32_t index, std::string_view text) {
   if (is_blank(text)) {
-    starting.state.outcomes[index] =
-        failed(ErrorCode::kEmptyText, "the text is empty or only white space");
-    --starting.state.open;
-    return;
+    return refuse_item(starting, index,
+                       {ErrorCode::kEmptyText, "the text is empty or only white space"});
   }
   const CacheKey key = starting.hasher.text_key(text);
   if (answer_or_join(starting, index, key)) {
@@ -126,14 +143,12 @@ void ItemFlow::start_text(Starting& starting, std::uint32_t index, std::string_v
   flight->text.append(starting.unit.spec->prefix).append(text);
 }
 
-void ItemFlow::start_ids(Starting& starting, std::uint32_t index, std::span<const std::byte> bytes,
-                         Micros /*now*/) {
+void ItemFlow::start_ids(Starting& starting, std::uint32_t index,
+                         std::span<const std::byte> bytes) {
   auto prepared = prepare_ids(bytes, models_[starting.unit.spec->model],
                               starting.unit.spec->truncate, starting.max_tokens);
   if (!prepared) {
-    starting.state.outcomes[index] = failed(prepared.error().code, prepared.error().message);
-    --starting.state.open;
-    return;
+    return refuse_item(starting, index, prepared.error());
   }
   // Hashed as sent: the same ids cut by another rule are told apart by the rule.
   std::vector<std::int32_t> sent(bytes.size() / sizeof(std::int32_t));
@@ -192,7 +207,7 @@ void ItemFlow::go_on_without_hit(const std::vector<Flight*>& flights, Micros now
   std::vector<Flight*> wanted;
   for (Flight* flight : flights) {
     if (flight->waiters.empty()) {
-      end_flight(flight, nullptr, {}, false);  // Abandoned meanwhile.
+      end_flight(flight, nullptr, {}, false, now);  // Abandoned meanwhile.
     } else {
       wanted.push_back(flight);
     }
@@ -212,13 +227,15 @@ void ItemFlow::on_cache_reply(CacheReply reply, Micros now, Actions& actions) {
   for (std::size_t i = 0; i < asked.size(); ++i) {
     Flight* flight = asked[i];
     std::optional<Embedding> hit;
-    if (i < reply.values.size() && reply.values[i]) {
+    if (i < reply.values.size() && reply.values[i] && !flight->is_fresh) {
       hit = decode_cache_value(flight->key, models_[flight->model].hidden_size, *reply.values[i]);
     }
     if (hit) {
       const auto embedding = std::make_shared<const Embedding>(std::move(*hit));
-      cache_.insert(flight->key, flight->lane, embedding);
-      end_flight(flight, embedding, {}, true);
+      if (flight->store) {
+        cache_.insert(flight->key, flight->lane, embedding);
+      }
+      end_flight(flight, embedding, {}, true, now);
     } else {
       missing.push_back(flight);
     }
@@ -243,6 +260,7 @@ void ItemFlow::tokenise_or_queue(const std::vector<Flight*>& flights, Micros now
     }
     work->texts.push_back({.key = flight->key, .text = std::exchange(flight->text, {})});
     flight->stage = Flight::Stage::kTokenising;
+    flight->tokenize_began_at = now;
   }
 }
 
@@ -254,35 +272,49 @@ void ItemFlow::on_tokens(TokensReady ready, Micros now) {
     }
     Flight* flight = found->second.get();
     if (!item.ids) {
-      end_flight(flight, nullptr, item.ids.error(), false);
+      end_flight(flight, nullptr, item.ids.error(), false, now);
       continue;
     }
     if (flight->waiters.empty()) {
-      end_flight(flight, nullptr, {}, false);
+      end_flight(flight, nullptr, {}, false, now);
       continue;
     }
     flight->ids = std::move(item.ids->ids);
     flight->tokens_cut = item.ids->tokens_cut;
+    flight->tokenized_us = now - flight->tokenize_began_at;
     dispatcher_.enqueue(flight, now);
   }
 }
 
-void ItemFlow::collect(Micros /*now*/, Actions& actions) {
+void ItemFlow::collect(Micros now, Actions& actions) {
   CachePut put;
   for (Dispatcher::Ended& ended : dispatcher_.take_ended()) {
     if (ended.embedding != nullptr) {
+      count_computed(*ended.flight);
+    }
+    if (ended.embedding != nullptr && ended.flight->store) {
       cache_.insert(ended.flight->key, ended.flight->lane, ended.embedding);
       put.entries.emplace_back(ended.flight->key, ended.embedding);
     }
-    end_flight(ended.flight, ended.embedding, ended.error, false);
+    end_flight(ended.flight, ended.embedding, ended.error, false, now);
   }
   if (!put.entries.empty() && gate_.is_open()) {
     actions.push_back(std::move(put));
   }
 }
 
+void ItemFlow::count_computed(const Flight& flight) {
+  if (flight.tokenize_began_at != 0) {
+    metrics_.tokenize.count(flight.lane, flight.tokenized_us);
+  }
+  metrics_.queue.count(flight.lane, flight.queued_us);
+  metrics_.compute.count(flight.lane, flight.compute_us);
+}
+
 void ItemFlow::end_flight(Flight* flight, const EmbeddingPtr& embedding, const Error& error,
-                          bool from_cache) {
+                          bool from_cache, Micros now) {
+  using protocol::ItemSource;
+  const ItemSource first = from_cache ? ItemSource::kStorageHit : ItemSource::kComputed;
   for (const Flight::Waiter& waiter : flight->waiters) {
     const auto found = units_.find(waiter.unit);
     CHECK(found != units_.end());
@@ -291,12 +323,14 @@ void ItemFlow::end_flight(Flight* flight, const EmbeddingPtr& embedding, const E
     CHECK(!outcome.ended());
     if (embedding != nullptr) {
       outcome.embedding = embedding;
+      outcome.source = waiter.is_first ? first : ItemSource::kJoined;
     } else {
       outcome.error = std::make_unique<Error>(error);
     }
     if (waiter.is_first) {
       ++(from_cache ? unit.counts.hits : unit.counts.misses);
     }
+    metrics_.total.count(unit.lane, now - unit.started_at);
     if (--unit.open == 0) {
       finish(waiter.unit, unit);
     }
@@ -311,11 +345,25 @@ void ItemFlow::finish(UnitId id, UnitInFlight& unit) {
     finished.items_failed += outcome.error != nullptr ? 1 : 0;
     finished.tokens += outcome.embedding != nullptr ? outcome.embedding->tokens : 0;
   }
+  count_items(unit);
   totals_.hits += unit.counts.hits;
   totals_.joins += unit.counts.joins;
   totals_.misses += unit.counts.misses;
   finished_.push_back(std::move(finished));
   units_.erase(id);
+}
+
+void ItemFlow::count_items(const UnitInFlight& unit) {
+  auto& items = metrics_.items[index_of(unit.lane)];
+  auto& tokens = metrics_.tokens[index_of(unit.lane)];
+  for (const Outcome& outcome : unit.outcomes) {
+    ++items[index_of(outcome.source)];
+    if (outcome.error != nullptr) {
+      ++metrics_.errors[index_of(outcome.error->code)];
+    } else {
+      tokens[index_of(outcome.source)] += outcome.embedding->tokens;
+    }
+  }
 }
 
 void ItemFlow::abandon(UnitId id) {

@@ -11,6 +11,7 @@
 #include "coordinator/core/dispatcher.hpp"
 #include "coordinator/core/events.hpp"
 #include "coordinator/core/flight.hpp"
+#include "coordinator/core/part_metrics.hpp"
 #include "coordinator/core/results.hpp"
 
 namespace tessera::coordinator {
@@ -21,7 +22,10 @@ struct Unit {
   protocol::Lane lane = protocol::Lane::kBulk;
   StreamKey stream;
   double weight = 1;
-  protocol::ItemBlock items;  // Valid: protocol::validate.
+  protocol::ItemBlock items;                                 // Valid: protocol::validate.
+  bool no_cache = false;                                     // Nothing is taken from the cache,
+  bool no_store = false;                                     // nothing put into it.
+  std::shared_ptr<const protocol::RequestTrace> trace = {};  // May be null.
 };
 
 struct FinishedUnit {
@@ -69,6 +73,7 @@ class ItemFlow {
   std::size_t units() const { return units_.size(); }
   const FlowTotals& totals() const { return totals_; }
   std::size_t cache_bytes() const { return cache_.bytes(); }
+  const FlowMetrics& metrics() const { return metrics_; }
 
  private:
   struct UnitInFlight {
@@ -77,6 +82,8 @@ class ItemFlow {
     std::size_t open = 0;  // Items without an outcome.
     CacheCounts counts;
     std::vector<CacheKey> keys;  // Of flights that it waits for, or has.
+    protocol::Lane lane = protocol::Lane::kBulk;
+    Micros started_at = 0;
   };
   // A CacheGet that has no answer yet.
   struct Lookup {
@@ -85,9 +92,11 @@ class ItemFlow {
   };
   struct Starting;
 
-  void start_text(Starting& starting, std::uint32_t index, std::string_view text, Micros now);
-  void start_ids(Starting& starting, std::uint32_t index, std::span<const std::byte> bytes,
-                 Micros now);
+  void start_text(Starting& starting, std::uint32_t index, std::string_view text);
+  void start_ids(Starting& starting, std::uint32_t index, std::span<const std::byte> bytes);
+  static void refuse_item(Starting& starting, std::uint32_t index, Error error);
+  // With fresh items: they are not looked up.
+  void go_on(Starting& starting, Micros now, Actions& actions);
   // Answers from the first level or joins a flight; true when that was possible.
   bool answer_or_join(Starting& starting, std::uint32_t index, const CacheKey& key);
   Flight* new_flight(Starting& starting, std::uint32_t index, const CacheKey& key,
@@ -96,8 +105,11 @@ class ItemFlow {
   void go_on_without_hit(const std::vector<Flight*>& flights, Micros now, Actions& actions);
   void tokenise_or_queue(const std::vector<Flight*>& flights, Micros now, Actions& actions);
   void end_flight(Flight* flight, const EmbeddingPtr& embedding, const Error& error,
-                  bool from_cache);
+                  bool from_cache, Micros now);
+  // The metrics of an item that was computed.
+  void count_computed(const Flight& flight);
   void finish(UnitId id, UnitInFlight& unit);
+  void count_items(const UnitInFlight& unit);
 
   const std::span<const ServedModel> models_;
   Dispatcher& dispatcher_;
@@ -108,6 +120,7 @@ class ItemFlow {
   CacheGate gate_;
   std::vector<FinishedUnit> finished_;
   FlowTotals totals_;
+  FlowMetrics metrics_;
   UnitId next_unit_ = 1;
   std::uint64_t next_lookup_ = 1;
   std::vector<std::uint64_t> pending_tokens_;  // By ModelId.

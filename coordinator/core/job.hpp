@@ -52,6 +52,7 @@ struct Job {
   protocol::EmbedSpec spec;
   std::shared_ptr<const ResolvedSpec> resolved;
   std::uint32_t priority = 1;
+  std::shared_ptr<const protocol::RequestTrace> trace;  // Of who opened it last; may be null.
   protocol::JobState state = protocol::JobState::kOpen;
   std::string fingerprint;               // Empty until its first items went into work.
   bool created = false;                  // In the ledger.

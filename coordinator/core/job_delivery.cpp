@@ -98,7 +98,8 @@ void JobDesk::activate(Job& job, std::uint32_t number, Chunk& chunk, Micros now,
             .lane = protocol::Lane::kBulk,
             .stream = {.tenant = job.tenant, .job = job.id},
             .weight = static_cast<double>(job.priority),
-            .items = {}};
+            .items = {},
+            .trace = job.trace};
   resident_bytes_ -= chunk.resident_bytes();
   unit.items = std::move(*chunk.items);
   chunk.items.reset();

@@ -119,6 +119,11 @@ void JobDesk::on_open(const std::string& peer, const std::string& tenant,
   if (open.job_key.empty() || open.job_key.size() > protocol::kNameBytesMax) {
     return refuse(ErrorCode::kInvalidArgument, "a job key has 1 to 256 bytes");
   }
+  if (tenant.size() > protocol::kNameBytesMax || open.trace.id.size() > protocol::kNameBytesMax ||
+      open.trace.traceparent.size() > protocol::kNameBytesMax) {
+    return refuse(ErrorCode::kInvalidArgument,
+                  "a tenant, a job's name in logs and a traceparent have at most 256 bytes");
+  }
   if (open.priority < 1 || open.priority > kPriorityMax) {
     return refuse(ErrorCode::kInvalidArgument, "a priority is 1 to 100");
   }
@@ -132,7 +137,11 @@ void JobDesk::on_open(const std::string& peer, const std::string& tenant,
     return refuse(ErrorCode::kConflict,
                   "the job with this key has another specification: choose another key");
   }
+  const auto trace = open.trace == protocol::RequestTrace{}
+                         ? nullptr
+                         : std::make_shared<const protocol::RequestTrace>(open.trace);
   if (known != nullptr && (known->created || !ledger_is_busy())) {
+    known->trace = trace;
     return answer_open(peer, open.request_id, *known, actions);
   }
   if (unserved_.contains(id)) {
@@ -153,6 +162,7 @@ void JobDesk::on_open(const std::string& peer, const std::string& tenant,
   job.spec = open.spec;
   job.resolved = std::make_shared<const ResolvedSpec>(std::move(*resolved));
   job.priority = open.priority;
+  job.trace = trace;
   answer_open(peer, open.request_id, job, actions);
 }
 

@@ -75,6 +75,8 @@ class JobDesk {
   // See JobLimits::owed_bytes_max.
   std::uint64_t owed_bytes() const { return owed_bytes_; }
   const Job* find(const JobId& id) const;
+  const std::map<JobId, Job*>& running() const { return running_; }
+  std::size_t ended_jobs() const { return ended_.size(); }
   // Open jobs first, at most `count_max`.
   std::vector<protocol::JobProgress> progress(std::size_t count_max) const;
 

@@ -111,7 +111,8 @@ protocol::Bytes journal_result(const protocol::ChunkResult& result) {
                   .cache_hits = result.results.cache_hits,
                   .cache_joins = result.results.cache_joins,
                   .cache_misses = result.results.cache_misses,
-                  .payload = {}};
+                  .payload = {},
+                  .sources = result.results.sources};
   return join(protocol::encode(std::move(head)), result.results.payload);
 }
 

@@ -80,13 +80,31 @@ struct FetchResult {
   std::uint32_t chunk = 0;
 };
 
+// Makes or changes the record whose version before was one less; kConflict where that is not so.
+struct PutRecord {
+  std::string id;
+  std::string tenant;
+  std::uint64_t version = 1;
+  std::uint64_t order = 0;
+  bool open = false;
+  std::string owner;
+  std::uint32_t lease_ms = 0;
+  protocol::Bytes content;
+};
+
+// `version` is the one after the last, as in PutRecord. No conflict where the record is gone.
+struct DropRecord {
+  std::string id;
+  std::uint64_t version = 1;
+};
+
 using Operation = std::variant<CreateJob, AcceptChunk, StoreResult, AckResult, CloseJob, EndJob,
-                               ForgetJob, FetchChunk, FetchResult>;
+                               ForgetJob, FetchChunk, FetchResult, PutRecord, DropRecord>;
 
 enum class Status : std::uint8_t {
   kDone,      // Durable; for the fetches, `content` is what was found (empty: nothing).
   kFenced,    // Another coordinator has taken over.
-  kConflict,  // CreateJob: another job has the id.
+  kConflict,  // CreateJob: another job has the id. PutRecord, DropRecord: another version.
   kFailed,    // The server refused (out of memory, disk full); `message` says why.
 };
 
@@ -117,6 +135,15 @@ struct StoredJob {
   protocol::Bytes accepted;  // bitmaps, as RangeSet::from_bitmap reads them
   protocol::Bytes done;
   protocol::Bytes delivered;
+};
+
+// A record as found in the ledger at start.
+using StoredRecord = PutRecord;
+
+// What a coordinator finds when it starts.
+struct Stored {
+  std::vector<StoredJob> jobs;
+  std::vector<StoredRecord> records;
 };
 
 // Same tenant and key give the same id, in every term: 32 hex digits of a hash over both.

@@ -6,6 +6,7 @@
 
 #include "coordinator/core/events.hpp"
 #include "coordinator/core/item_flow.hpp"
+#include "coordinator/core/quota_book.hpp"
 
 namespace tessera::coordinator {
 
@@ -27,14 +28,16 @@ class QueryDesk {
   void on_request(const std::string& peer, const std::string& tenant,
                   protocol::EmbedRequest request, std::uint32_t retry_after_ms, Micros now,
                   Actions& actions);
-  void on_client_gone(const std::string& peer);
+  void on_client_gone(const std::string& peer, Micros now);
   // False when the unit is not of an embed request.
-  bool on_finished(FinishedUnit& finished, Actions& actions);
+  bool on_finished(FinishedUnit& finished, Micros now, Actions& actions);
   void tick(Micros now, Actions& actions);
   // Starts requests that waited for the first worker of their model.
   void pump(Micros now, Actions& actions);
 
   std::size_t open_requests() const { return queries_.size(); }
+  std::uint64_t open_items() const { return items_; }
+  const QueryMetrics& metrics() const { return metrics_; }
 
  private:
   struct Query {
@@ -45,10 +48,25 @@ class QueryDesk {
     std::size_t bytes = 0;
     UnitId unit = 0;  // 0 until it could start.
     Unit waiting;     // Until then.
+    protocol::Lane lane = protocol::Lane::kInteractive;
+    Micros arrived_at = 0;
+    std::shared_ptr<const protocol::RequestTrace> trace;  // May be null.
+    std::string tenant;
+    std::uint64_t quota = 0;            // Tokens per minute; 0 = none.
+    std::uint64_t tokens_estimate = 0;  // What is reserved of it.
   };
   using QueryId = std::uint64_t;
 
+  // A request that can be taken in, or why not.
+  Result<ResolvedSpec> check(const protocol::EmbedRequest& request) const;
+  bool is_full(const std::string& peer, std::size_t items, std::size_t bytes) const;
+  void refuse(const std::string& peer, const protocol::EmbedRequest& request, Error error,
+              Actions& actions, std::uint32_t retry_after_ms = 0, protocol::Quota quota = {});
   void start(QueryId id, Query& query, Micros now, Actions& actions);
+  // What the quota counts of a request that ends with so many tokens.
+  protocol::Quota settle(const Query& query, std::uint64_t tokens, Micros now);
+  void end_with_error(QueryId id, Error error, std::uint32_t retry_after_ms, Micros now,
+                      Actions& actions);
   void forget(QueryId id);
 
   const std::span<const ServedModel> models_;
@@ -61,6 +79,9 @@ class QueryDesk {
   QueryId next_query_ = 1;
   std::uint64_t items_ = 0;
   std::size_t bytes_ = 0;
+  QuotaBook quotas_;
+  Micros quotas_swept_at_ = 0;
+  QueryMetrics metrics_;
 };
 
 }  // namespace tessera::coordinator

@@ -62,6 +62,7 @@ protocol::ResultBlock assemble(std::span<const Outcome> outcomes, const Resolved
                               .payload = {}};
   block.codes.resize(outcomes.size());
   block.token_counts.resize(outcomes.size());
+  block.sources.resize(outcomes.size());
   const auto has_vector = [](const Outcome& outcome) { return outcome.embedding != nullptr; };
   const auto vectors = static_cast<std::size_t>(std::ranges::count_if(outcomes, has_vector));
   const bool any_cut = std::ranges::any_of(
@@ -83,6 +84,7 @@ protocol::ResultBlock assemble(std::span<const Outcome> outcomes, const Resolved
       continue;
     }
     block.token_counts[i] = outcome.embedding->tokens;
+    block.sources[i] = static_cast<std::uint8_t>(outcome.source);
     if (any_cut) {
       block.tokens_cut[i] = outcome.embedding->tokens_cut;
     }

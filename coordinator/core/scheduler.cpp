@@ -5,14 +5,13 @@
 #include <limits>
 
 #include "common/check.hpp"
+#include "coordinator/core/part_metrics.hpp"
 
 namespace tessera::coordinator {
 namespace {
 
 constexpr double kFixedCostShareInverse = 4;  // fixed : variable = 1 : 4
 constexpr std::uint32_t kEfficientTokensMin = 256;
-
-std::size_t index_of(protocol::Lane lane) { return static_cast<std::size_t>(lane); }
 
 }  // namespace
 
@@ -50,7 +49,6 @@ struct Scheduler::Filling {
   void take(Flight* flight) {
     tokens += flight->length();
     sum_of_squares += static_cast<double>(flight->length()) * flight->length();
-    flight->stage = Flight::Stage::kInBatch;
     flights.push_back(flight);
   }
 };
@@ -67,12 +65,26 @@ void Scheduler::add(Flight* flight, Micros now) {
   if (flight->lane == protocol::Lane::kBulk && bulk_.empty()) {
     bulk_served_at_ = now;
   }
+  latest_ = now;
   lane_of(*flight).add(flight);
+  census_.add(flight, now);
+}
+
+void Scheduler::leave(Flight* flight) {
+  flight->stage = Flight::Stage::kInBatch;
+  census_.remove(flight);
+}
+
+void Scheduler::take(Filling& batch, Flight* flight) {
+  leave(flight);
+  batch.take(flight);
 }
 
 void Scheduler::add_again(Flight* flight, Micros now) {
   flight->stage = Flight::Stage::kWaiting;
   flight->waiting_since = now;
+  latest_ = std::max(latest_, now);
+  census_.add(flight, latest_);
   if (runs_alone(*flight)) {
     alone_.push_back(flight);
   } else {
@@ -82,6 +94,7 @@ void Scheduler::add_again(Flight* flight, Micros now) {
 
 void Scheduler::remove(Flight* flight) {
   CHECK(flight->stage == Flight::Stage::kWaiting);
+  census_.remove(flight);
   if (flight->losses.empty()) {
     lane_of(*flight).remove(flight);
   } else if (runs_alone(*flight)) {
@@ -104,6 +117,7 @@ void Scheduler::make_interactive(Flight* flight, const StreamKey& stream) {
   }
   if (flight->losses.empty()) {
     interactive_.add(flight);
+    census_.add(flight, latest_);
   } else {
     add_again(flight, flight->waiting_since);
   }
@@ -133,7 +147,7 @@ void Scheduler::fill_fair(Filling& batch, protocol::Lane lane, const LengthWindo
     if (flight == nullptr) {
       return;
     }
-    batch.take(flight);
+    take(batch, flight);
   }
 }
 
@@ -142,7 +156,7 @@ void Scheduler::fill(Filling& batch, protocol::Lane lane) {
     return;
   }
   while (Flight* flight = take_again(batch, lane)) {
-    batch.take(flight);
+    take(batch, flight);
   }
   const LengthWindow any{.min = 0, .max = std::numeric_limits<std::uint32_t>::max()};
   if (batch.worker.preferred.max == 0) {
@@ -176,11 +190,12 @@ std::uint32_t Scheduler::bulk_tokens_for(const WorkerCapacity& worker) const {
 }
 
 std::vector<Flight*> Scheduler::pick(const WorkerCapacity& worker, Micros now) {
+  latest_ = now;
   if (!alone_.empty() && worker.batches_in_flight == 0 &&
       alone_.front()->length() <= std::min(worker.max_seqlen, worker.max_batch_tokens)) {
     Flight* flight = alone_.front();
     alone_.pop_front();
-    flight->stage = Flight::Stage::kInBatch;
+    leave(flight);
     return {flight};
   }
   const bool bulk_first = bulk_is_due(now);
@@ -230,9 +245,7 @@ std::vector<Flight*> Scheduler::take_unservable(std::uint32_t max_seqlen, Micros
   for (Flight* flight : young) {
     lane_of(*flight).add(flight);
   }
-  for (Flight* flight : taken) {
-    flight->stage = Flight::Stage::kInBatch;  // It waits here no longer.
-  }
+  std::ranges::for_each(taken, [this](Flight* flight) { leave(flight); });
   return taken;
 }
 

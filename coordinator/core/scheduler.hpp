@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "coordinator/core/fair_lane.hpp"
+#include "coordinator/core/waiting_census.hpp"
 
 namespace tessera::coordinator {
 
@@ -72,10 +73,14 @@ class Scheduler {
 
   std::uint64_t waiting_tokens() const;
   std::size_t waiting_items() const;
+  const WaitingCensus& census() const { return census_; }
 
  private:
   struct Filling;
   FairLane& lane_of(const Flight& flight);
+  // It waits no longer: goes into a batch, or out.
+  void leave(Flight* flight);
+  void take(Filling& batch, Flight* flight);
   Flight* take_again(Filling& batch, protocol::Lane lane);
   void fill(Filling& batch, protocol::Lane lane);
   void fill_fair(Filling& batch, protocol::Lane lane, const LengthWindow& window);
@@ -84,6 +89,7 @@ class Scheduler {
   std::uint32_t bulk_tokens_for(const WorkerCapacity& worker) const;
 
   const SchedulerOptions options_;
+  WaitingCensus census_;
   FairLane interactive_{true};
   FairLane bulk_{false};
   std::array<std::deque<Flight*>, 2> again_;  // By lane.
@@ -92,6 +98,7 @@ class Scheduler {
   bool bulk_stopped_ = false;
   Micros bulk_served_at_ = 0;  // Or when bulk began to wait.
   std::optional<Micros> query_served_at_;
+  Micros latest_ = 0;  // The last moment that it was told.
 };
 
 }  // namespace tessera::coordinator

@@ -1,8 +1,10 @@
 #include "coordinator/core/worker_registry.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "common/check.hpp"
+#include "common/histogram.hpp"
 
 namespace tessera::coordinator {
 namespace {
@@ -74,6 +76,16 @@ const Worker* WorkerRegistry::find_process(std::uint64_t process) const {
 void WorkerRegistry::heard(const std::string& peer, Micros now) {
   if (Worker* worker = find(peer)) {
     worker->heard_at = now;
+  }
+}
+
+void WorkerRegistry::on_metrics(Worker& worker, protocol::WorkerMetrics metrics) {
+  const bool finite = std::isfinite(metrics.tokens_per_second) &&
+                      std::isfinite(metrics.peak_tokens_per_second) &&
+                      std::isfinite(metrics.busy_share) && std::isfinite(metrics.temperature_c);
+  if (finite && is_valid(metrics.batch_seconds) && is_valid(metrics.item_seconds) &&
+      is_valid(metrics.batch_fill)) {
+    worker.metrics = std::move(metrics);
   }
 }
 

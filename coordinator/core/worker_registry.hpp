@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,7 @@ struct Worker {
   std::uint64_t tokens_at_sample = 0;
   Micros sampled_at = 0;
   CostCorrection cost_correction;
+  std::optional<protocol::WorkerMetrics> metrics;  // Its last report; older workers send none.
 
   bool takes_work() const {
     return !leaving && !exclusive && batches.size() < std::max(hello.slots, 1U);
@@ -56,6 +58,8 @@ class WorkerRegistry {
   const Worker* find_process(std::uint64_t process) const;  // Not 0.
   void remove(const std::string& peer) { workers_.erase(peer); }
   void heard(const std::string& peer, Micros now);
+  // Takes over a report, or drops one that makes no sense.
+  static void on_metrics(Worker& worker, protocol::WorkerMetrics metrics);
 
   struct Due {
     std::vector<std::string> to_ping;

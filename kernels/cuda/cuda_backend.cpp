@@ -1,7 +1,9 @@
 #include "kernels/cuda/cuda_backend.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -77,6 +79,14 @@ CudaBackend::CudaBackend(const CudaOptions& options)
 CudaBackend::~CudaBackend() { (void)cudaStreamSynchronize(compute_.get()); }
 
 std::string CudaBackend::name() const { return properties_.name; }
+
+std::string CudaBackend::pci_bus_id() const {
+  std::array<char, 32> id{};
+  std::snprintf(
+      id.data(), id.size(), "%08x:%02x:%02x.0", static_cast<unsigned>(properties_.pciDomainID),
+      static_cast<unsigned>(properties_.pciBusID), static_cast<unsigned>(properties_.pciDeviceID));
+  return id.data();
+}
 
 std::size_t CudaBackend::free_memory_bytes() const {
   std::size_t free = 0;

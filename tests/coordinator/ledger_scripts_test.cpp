@@ -264,5 +264,62 @@ TEST_F(LedgerScriptsTest, AWriteToAServerThatHasDiedIsNoSignal) {
   EXPECT_EQ(answers, 2) << "a command that was not answered is sent again";
 }
 
+TEST_F(LedgerScriptsTest, ARecordFromCreationToItsEnd) {
+  const auto put = [&](std::uint64_t version, std::string_view content, std::uint64_t as = 0) {
+    return run(ledger::PutRecord{.id = "r",
+                                 .tenant = "t",
+                                 .version = version,
+                                 .order = 7,
+                                 .open = version < 3,
+                                 .owner = "gateway",
+                                 .lease_ms = 500,
+                                 .content = bytes(content)},
+               as)
+        .status;
+  };
+  const auto load_record = [&] {
+    return to_stored_record("r", call(load_record_command("r"))).value();
+  };
+  EXPECT_EQ(put(2, "of nothing"), Status::kConflict);
+  for (int again = 0; again < 2; ++again) {  // As after a lost answer.
+    EXPECT_EQ(put(1, kContent), Status::kDone);
+  }
+  EXPECT_EQ(put(3, "skips one"), Status::kConflict);
+  EXPECT_EQ(put(2, "other", epoch + 1), Status::kFenced);
+  EXPECT_EQ(call(list_records_command()).items.at(0).text, "r");
+  ledger::StoredRecord record = load_record();
+  EXPECT_EQ(record.tenant, "t");
+  EXPECT_EQ(record.version, 1U);
+  EXPECT_EQ(record.order, 7U);
+  EXPECT_TRUE(record.open);
+  EXPECT_EQ(record.owner, "gateway");
+  EXPECT_EQ(record.lease_ms, 500U);
+  EXPECT_EQ(record.content, bytes(kContent));
+  EXPECT_EQ(put(2, "second"), Status::kDone);
+  EXPECT_EQ(put(3, "third"), Status::kDone);
+  EXPECT_EQ(put(2, "second, late"), Status::kConflict);
+  record = load_record();
+  EXPECT_FALSE(record.open);
+  EXPECT_EQ(record.content, bytes("third"));
+  EXPECT_EQ(run(ledger::DropRecord{"r", 3}).status, Status::kConflict);
+  EXPECT_EQ(run(ledger::DropRecord{"r", 4}, epoch + 1).status, Status::kFenced);
+  for (int again = 0; again < 2; ++again) {
+    EXPECT_EQ(run(ledger::DropRecord{"r", 4}).status, Status::kDone);
+  }
+  EXPECT_TRUE(call(list_records_command()).items.empty());
+  EXPECT_FALSE(to_stored_record("r", call(load_record_command("r"))).ok());
+}
+
+TEST_F(LedgerScriptsTest, AFullServerTakesChangesOfRecordsAndNoNewOnes) {
+  const auto put = [&](const std::string& id, std::uint64_t version) {
+    return run(ledger::PutRecord{.id = id, .version = version, .content = bytes("content")}).status;
+  };
+  EXPECT_EQ(put("r", 1), Status::kDone);
+  call({.script = -1, .args = {"CONFIG", "SET", "maxmemory", "1"}, .tail = {}});
+  EXPECT_EQ(put("s", 1), Status::kFailed);
+  EXPECT_EQ(put("r", 2), Status::kDone);
+  EXPECT_EQ(run(ledger::DropRecord{"r", 3}).status, Status::kDone);
+}
+
 }  // namespace
 }  // namespace tessera::coordinator

@@ -70,7 +70,7 @@ void FakeCluster::start_core() {
   options.jobs.window_chunks = scenario_.window_chunks;
   options.jobs.resident_bytes_max = scenario_.resident_bytes_max;
   options.jobs.owed_bytes_max = scenario_.owed_bytes_max;
-  core_ = std::make_unique<Core>(std::move(options), ledger_.load(), now_);
+  core_ = std::make_unique<Core>(std::move(options), ledger_.load(), now_, ledger_.load_records());
 }
 
 void FakeCluster::kill_core() {
@@ -155,7 +155,7 @@ void FakeCluster::perform_ledger(RunLedger action) {
     if (incarnation == incarnation_) {
       soon(0.2, [this, shared, incarnation, reply] {
         if (incarnation == incarnation_) {
-          feed(LedgerReply{shared->id, reply});
+          feed(LedgerReply{.id = shared->id, .reply = reply});
         }
       });
     }

@@ -37,11 +37,31 @@ ledger::Reply FakeLedger::run(const ledger::Operation& operation, std::uint64_t 
       return {.status = ledger::Status::kConflict};
     }
   }
+  if (conflicts(operation)) {
+    return {.status = ledger::Status::kConflict};
+  }
   if (refuses(operation)) {
     return {.status = ledger::Status::kFailed};
   }
   std::visit([&](const auto& op) { apply(op); }, operation);
   return {};
+}
+
+std::uint64_t FakeLedger::version_of(const std::string& record) const {
+  const auto found = records_.find(record);
+  return found == records_.end() ? 0 : found->second.version;
+}
+
+bool FakeLedger::conflicts(const ledger::Operation& operation) const {
+  if (const auto* put = std::get_if<ledger::PutRecord>(&operation)) {
+    const std::uint64_t version = version_of(put->id);
+    return version != put->version && version != put->version - 1;
+  }
+  if (const auto* drop = std::get_if<ledger::DropRecord>(&operation)) {
+    const std::uint64_t version = version_of(drop->id);
+    return version != 0 && version != drop->version - 1;
+  }
+  return false;
 }
 
 bool FakeLedger::refuses(const ledger::Operation& operation) const {
@@ -119,6 +139,14 @@ void FakeLedger::apply(const ledger::EndJob& op) {
     contents_.erase({"in:" + op.job, chunk});
     contents_.erase({"out:" + op.job, chunk});
   }
+}
+
+std::vector<ledger::StoredRecord> FakeLedger::load_records() const {
+  std::vector<ledger::StoredRecord> records;
+  for (const auto& [id, record] : records_) {
+    records.push_back(record);
+  }
+  return records;
 }
 
 std::vector<ledger::StoredJob> FakeLedger::load() const {

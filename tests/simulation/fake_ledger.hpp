@@ -15,6 +15,7 @@ class FakeLedger {
   std::uint64_t become_leader() { return ++epoch_; }
   ledger::Reply run(const ledger::Operation& operation, std::uint64_t epoch);
   std::vector<ledger::StoredJob> load() const;
+  std::vector<ledger::StoredRecord> load_records() const;
   // Contents of chunks and results that are kept; none are left when all jobs have ended.
   std::size_t contents() const { return contents_.size(); }
   // Accepted items of jobs that have not ended, without a result here.
@@ -34,12 +35,18 @@ class FakeLedger {
   void apply(const ledger::ForgetJob& op) { jobs_.erase(op.job); }
   void apply(const ledger::FetchChunk&) {}
   void apply(const ledger::FetchResult&) {}
+  void apply(const ledger::PutRecord& op) { records_[op.id] = op; }
+  void apply(const ledger::DropRecord& op) { records_.erase(op.id); }
 
   bool refuses(const ledger::Operation& operation) const;
+  // Of a record that is to be changed: is its version the one that the change is of?
+  bool conflicts(const ledger::Operation& operation) const;
+  std::uint64_t version_of(const std::string& record) const;
 
   using ContentKey = std::pair<std::string, std::uint32_t>;
   std::uint64_t epoch_ = 0;
   std::map<JobId, ledger::StoredJob> jobs_;
+  std::map<std::string, ledger::StoredRecord> records_;
   std::map<ContentKey, protocol::Bytes> contents_;  // "in:" or "out:" and the job; chunk
 };
 

@@ -174,6 +174,26 @@ std::vector<float> row(const protocol::BatchResult& result, std::size_t index) {
   return values;
 }
 
+TEST_F(LinkTest, ReportsWhatItCountedAsOftenAsItIsTold) {
+  std::get<protocol::WorkerHello>(next());
+  send(protocol::WorkerWelcome{.epoch = 5, .heartbeat_ms = 1000, .metrics_ms = 100});
+  send(batch_of(1, {{1, 2, 3}, {4}}));
+  bool answered = false;
+  for (int i = 0; i < 100; ++i) {
+    const protocol::Message message = next();
+    answered = answered || std::holds_alternative<protocol::BatchResult>(message);
+    const auto* metrics = std::get_if<protocol::WorkerMetrics>(&message);
+    if (metrics != nullptr && metrics->batches > 0) {
+      EXPECT_TRUE(answered);
+      EXPECT_EQ(metrics->batches, 1U);
+      EXPECT_EQ(metrics->sequences, 2U);
+      EXPECT_EQ(metrics->tokens, 4U);
+      return;
+    }
+  }
+  FAIL() << "no report came";
+}
+
 TEST_F(LinkTest, AnswersBatchesInOrderWithRoundedVectors) {
   register_worker();
   send(batch_of(1, {{1, 2, 3}, {10}}));

@@ -21,7 +21,7 @@ class CoreHarness {
   explicit CoreHarness(CoreOptions options = default_options(), simulation::FakeLedger stored = {})
       : ledger(std::move(stored)),
         epoch(ledger.become_leader()),
-        core(with_epoch(std::move(options), epoch), ledger.load(), now) {
+        core(with_epoch(std::move(options), epoch), ledger.load(), now, ledger.load_records()) {
     spdlog::set_level(spdlog::level::off);
   }
 
@@ -111,6 +111,7 @@ class CoreHarness {
   std::size_t cache_gets = 0;
   std::size_t cache_puts = 0;
   std::vector<std::uint64_t> unanswered_gets;
+  std::vector<CacheKey> keys_asked;   // By the last of them.
   std::vector<RunLedger> operations;  // All that were asked for.
   std::map<std::string, std::vector<protocol::Message>> to_client;
   std::deque<std::pair<std::string, protocol::Batch>> batches;
@@ -138,7 +139,10 @@ class CoreHarness {
     if (ledger_status == ledger::Status::kDone) {
       reply = ledger.run(action.operation, epoch);
     }
-    events_.push_back(LedgerReply{action.id, std::move(reply)});
+    events_.push_back(LedgerReply{.id = action.id,
+                                  .reply = std::move(reply),
+                                  .operation = action.operation.index(),
+                                  .took_us = 2000});
   }
   void perform(CacheGet& action) {
     ++cache_gets;
@@ -146,6 +150,7 @@ class CoreHarness {
       events_.push_back(CacheReply{.id = action.id, .values = {}});
     } else {
       unanswered_gets.push_back(action.id);
+      keys_asked = action.keys;
     }
   }
   void perform(CachePut& action) { cache_puts += action.entries.size(); }

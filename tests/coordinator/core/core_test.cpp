@@ -180,7 +180,7 @@ TEST(Core, AChunkIsAcknowledgedToTheConnectionThatSentItLast) {
   harness.open_job("c, on a new connection", "key");
   harness.submit("c, on a new connection", job, 0, {"text"});
   const RunLedger accept = harness.operations.back();
-  harness.step(LedgerReply{accept.id, harness.ledger.run(accept.operation, 1)});
+  harness.step(LedgerReply{.id = accept.id, .reply = harness.ledger.run(accept.operation, 1)});
   EXPECT_EQ(harness.got<protocol::ChunkAck>("c, on a new connection").size(), 1U);
   EXPECT_TRUE(harness.got<protocol::ChunkAck>("c").empty());
 }
