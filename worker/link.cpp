@@ -204,7 +204,10 @@ void Link::send_metrics() {
   protocol::WorkerMetrics metrics = metrics_.report(now);
   metrics.temperature_c = thermometer_.celsius();
   metrics.batches_held = static_cast<std::uint32_t>(runner_.held());
+  // It has no answer, so it stands for no ping: who only reports would hear nothing.
+  const auto asked_at = last_sent_;
   send(std::move(metrics));
+  last_sent_ = asked_at;
 }
 
 // A connection that broke took with it what was under way, results among it. The coordinator gives

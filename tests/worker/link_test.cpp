@@ -174,6 +174,26 @@ std::vector<float> row(const protocol::BatchResult& result, std::size_t index) {
   return values;
 }
 
+TEST_F(LinkTest, AnIdleWorkerThatReportsPingsAllTheSame) {
+  std::get<protocol::WorkerHello>(next());
+  send(protocol::WorkerWelcome{.epoch = 5, .heartbeat_ms = 300, .metrics_ms = 100});
+  net::Incoming incoming;
+  net::PollSet poll{.sockets = {&*server_}, .descriptors = {}};
+  for (int i = 0; i < 1000; ++i) {
+    if (!server_->receive(incoming)) {
+      poll.wait(10);
+      continue;
+    }
+    const auto message = protocol::decode(incoming.header, std::move(incoming.payload));
+    CHECK(message.ok());
+    EXPECT_FALSE(std::holds_alternative<protocol::WorkerHello>(*message)) << "it lost patience";
+    if (std::holds_alternative<protocol::Ping>(*message)) {
+      return;
+    }
+  }
+  FAIL() << "no ping came";
+}
+
 TEST_F(LinkTest, ReportsWhatItCountedAsOftenAsItIsTold) {
   std::get<protocol::WorkerHello>(next());
   send(protocol::WorkerWelcome{.epoch = 5, .heartbeat_ms = 1000, .metrics_ms = 100});
