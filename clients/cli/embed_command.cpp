@@ -8,6 +8,7 @@
 #include "clients/cli/command.hpp"
 #include "clients/cli/io/npy.hpp"
 #include "clients/cli/io/readers.hpp"
+#include "clients/cli/read_options.hpp"
 #include "common/check.hpp"
 #include "common/replace_file.hpp"
 
@@ -23,8 +24,9 @@ struct EmbedOptions {
   ConnectOptions connect;
   protocol::EmbedSpec spec;
   std::vector<std::string> texts;
-  std::string ids;    // '[[1,2,3]]'
-  std::string input;  // A jsonl file.
+  std::string ids;  // '[[1,2,3]]'
+  std::string input;
+  ReadOptions read{.stdin_format = "jsonl"};
   std::string format = "json";
   std::string out;
   double timeout_s = 60;
@@ -32,7 +34,8 @@ struct EmbedOptions {
 
 struct Question {
   std::vector<Item> items;
-  std::vector<Error> errors;  // kOk, or why the item cannot be asked; one per item.
+  std::vector<Error> errors;         // kOk, or why the item cannot be asked; one per item.
+  std::vector<std::uint64_t> lines;  // Of the input file; 0 for items that come from elsewhere.
 };
 
 void add_item(Question& question, Record record) {
@@ -41,6 +44,7 @@ void add_item(Question& question, Record record) {
   }
   question.items.push_back({.text = std::move(record.text), .ids = std::move(record.ids)});
   question.errors.push_back(std::move(record.error));
+  question.lines.push_back(record.place.line);
 }
 
 void add_token_ids(const std::string& text, Question& question) {
@@ -50,7 +54,7 @@ void add_token_ids(const std::string& text, Question& question) {
   }
   for (const Json& list : lists) {
     Record record;
-    parse_json_record(Json{{"ids", list}}.dump(), {}, record);
+    JsonRecords().parse(Json{{"ids", list}}.dump(), {}, record);
     if (!list.is_array()) {
       record.fail(ErrorCode::kInvalidArgument, "an item of --ids is not a list");
     }
@@ -61,14 +65,16 @@ void add_token_ids(const std::string& text, Question& question) {
 Question read_question(const EmbedOptions& options) {
   Question question;
   for (const std::string& text : options.texts) {
-    add_item(question, Record{.text = text});
+    Record record;
+    record.text = text;
+    add_item(question, std::move(record));
   }
   if (!options.ids.empty()) {
     add_token_ids(options.ids, question);
   }
   if (!options.input.empty()) {
     const std::atomic<bool> stop{false};
-    const auto reader = open_reader(options.input, {.format = "jsonl"}, stop);
+    const auto reader = open_readers({options.input}, options.read, stop);
     for (Record record; reader->next(record);) {
       add_item(question, std::move(record));
     }
@@ -80,7 +86,7 @@ Question read_question(const EmbedOptions& options) {
 }
 
 // Only what can be asked is asked; the rest takes its place among the answers.
-EmbedResult ask(client::Client& client, const EmbedOptions& options, Question question) {
+EmbedResult ask(client::Client& client, const EmbedOptions& options, Question& question) {
   std::vector<Item> askable;
   for (std::size_t i = 0; i < question.items.size(); ++i) {
     if (question.errors[i].code == ErrorCode::kOk) {
@@ -152,7 +158,8 @@ std::string as_npy(const EmbedResult& result) {
   return npy_header(protocol::VectorType::kFloat32, count, result.dimensions) + rows;
 }
 
-int write_answer(const EmbedOptions& options, const EmbedResult& result) {
+int write_answer(const EmbedOptions& options, const EmbedResult& result,
+                 const std::vector<std::uint64_t>& lines) {
   const std::string text = options.format == "npy"    ? as_npy(result)
                            : options.format == "text" ? as_text(result)
                                                       : as_json(result);
@@ -167,7 +174,9 @@ int write_answer(const EmbedOptions& options, const EmbedResult& result) {
     const ItemResult& item = result.items[i];
     if (!item.ok()) {
       exit_code = kExitItemErrors;
-      std::fprintf(stderr, "item %zu: %s: %s\n", i,
+      const std::string place =
+          lines[i] == 0 ? "" : fmt::format(" ({}, line {})", options.input, lines[i]);
+      std::fprintf(stderr, "item %zu%s: %s: %s\n", i, place.c_str(),
                    std::string(tessera::to_string(item.error.code)).c_str(),
                    item.error.message.c_str());
     } else if (item.tokens_cut > 0) {
@@ -181,7 +190,9 @@ void add_options(CLI::App& command, EmbedOptions& options) {
   command.add_option("TEXT", options.texts, "Texts, each embedded by itself");
   command.add_option("--ids", options.ids, "Token ids past the tokenizer: '[[1,2,3],[4,5]]'");
   command.add_option("--input", options.input,
-                     "File with {\"text\": ...} or {\"ids\": [...]} a line; - is stdin");
+                     "File of items, read as `tessera submit` reads it; where no name tells its "
+                     "format, as of stdin (-), it is jsonl");
+  add_read_options(command, options.read);
   command.add_option("--format", options.format, "json, npy or text (a vector a line)")
       ->check(CLI::IsMember({"json", "npy", "text"}))
       ->capture_default_str();
@@ -215,7 +226,7 @@ void add_embed(CLI::App& app, Selected& selected) {
       }
       Question question = read_question(*options);
       client::Client client = connect(options->connect);
-      return write_answer(*options, ask(client, *options, std::move(question)));
+      return write_answer(*options, ask(client, *options, question), question.lines);
     };
   });
 }

@@ -7,9 +7,11 @@
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "clients/cli/command.hpp"
 #include "clients/cli/io/npy.hpp"
+#include "clients/cli/submit/manifest.hpp"
 #include "common/check.hpp"
 
 namespace tessera::cli {
@@ -22,6 +24,7 @@ struct SearchOptions {
   std::vector<std::string> queries;
   std::size_t top = 5;
   bool plain = false;
+  bool any_model = false;
   bool json = false;
 };
 
@@ -30,6 +33,28 @@ struct Hit {
   std::size_t row = 0;
   bool operator<(const Hit& other) const { return score > other.score; }  // Best first.
 };
+
+// Vectors of different models have nothing to do with each other, however alike their widths.
+void compare_models(const SearchOptions& options, const std::optional<Manifest>& manifest,
+                    const std::vector<protocol::ModelInfo>& models) {
+  if (options.any_model) {
+    return;
+  }
+  const std::string insist = "; --any-model searches all the same";
+  if (!manifest || manifest->fingerprint.empty()) {
+    throw FatalError(options.index + " does not say which model made its vectors" + insist);
+  }
+  const protocol::ModelInfo* model = served_model(models, options.spec.model);
+  if (model == nullptr || model->fingerprint.empty()) {
+    throw FatalError("the coordinator does not say which model it serves" + insist);
+  }
+  if (model->fingerprint != manifest->fingerprint) {
+    throw FatalError(fmt::format(
+        "{} was made by another model (fingerprint {:.12}...) than {} as it is served now "
+        "({:.12}...), whose vectors cannot be compared{}",
+        options.index, manifest->fingerprint, model->name, model->fingerprint, insist));
+  }
+}
 
 std::vector<std::string> read_ids(const std::string& folder) {
   std::ifstream file(folder + "/ids.txt");
@@ -67,6 +92,8 @@ class Search {
     first_row_ += shard.rows;
     columns_ = shard.columns;
   }
+
+  std::uint64_t rows() const { return first_row_; }
 
   std::vector<Hit> best(std::size_t query) {
     std::sort(hits_[query].begin(), hits_[query].end());
@@ -109,7 +136,8 @@ std::vector<std::string> shards_of(const std::string& folder) {
   return paths;
 }
 
-std::vector<std::vector<float>> embed_queries(const SearchOptions& options) {
+std::vector<std::vector<float>> embed_queries(const SearchOptions& options,
+                                              const std::optional<Manifest>& manifest) {
   client::Client client = connect(options.connect);
   std::vector<client::Item> items;
   for (const std::string& query : options.queries) {
@@ -120,6 +148,9 @@ std::vector<std::vector<float>> embed_queries(const SearchOptions& options) {
     throw FatalError(std::string(tessera::to_string(answer.error().code)) + ": " +
                      answer.error().message);
   }
+  // Asked behind the answer: by then a model is known, even when its first worker has just come.
+  const auto status = client.status("", std::chrono::seconds(30));
+  compare_models(options, manifest, status ? status->models : std::vector<protocol::ModelInfo>{});
   std::vector<std::vector<float>> vectors;
   for (client::ItemResult& item : answer->items) {
     if (!item.ok()) {
@@ -138,10 +169,20 @@ int run_search(SearchOptions& options) {
   if (options.spec.dimensions == 0) {
     options.spec.dimensions = static_cast<std::uint32_t>(first.columns);
   }
-  Search search(embed_queries(options), options.top);
+  const auto manifest = Manifest::load(options.index);
+  if (manifest && !manifest->finished) {
+    std::fprintf(stderr, "note: the job of %s is not finished; %llu items are searched\n",
+                 options.index.c_str(), static_cast<unsigned long long>(manifest->output.rows));
+  }
+  Search search(embed_queries(options, manifest), options.top);
   search.add_shard(first);
   for (std::size_t i = 1; i < shards.size(); ++i) {
     search.add_shard(read_npy(shards[i]));
+  }
+  if (search.rows() > ids.size()) {
+    throw FatalError(
+        fmt::format("{} has {} vectors and {} ids; some of its files are of another job",
+                    options.index, search.rows(), ids.size()));
   }
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
   for (std::size_t q = 0; q < options.queries.size(); ++q) {
@@ -150,7 +191,7 @@ int run_search(SearchOptions& options) {
       std::printf("%s\n", options.queries[q].c_str());
     }
     for (const Hit& hit : search.best(q)) {
-      const std::string id = hit.row < ids.size() ? ids[hit.row] : std::to_string(hit.row);
+      const std::string& id = ids[hit.row];
       found.push_back({{"id", id}, {"row", hit.row}, {"score", hit.score}});
       if (!options.json) {
         std::printf("  %.3f  %s\n", static_cast<double>(hit.score), id.c_str());
@@ -180,6 +221,8 @@ void add_search(CLI::App& app, Selected& selected) {
                                   "Embed the queries without the query instruction");
   add_prompt_name(*command, options->spec)->excludes(plain);
   command->add_flag("--json", options->json, "The answer as JSON");
+  command->add_flag("--any-model", options->any_model,
+                    "Search although the index is of another model, or does not say of which");
   command->add_option("--model", options->spec.model, "Model's name; default: the only one served");
   add_connect_options(*command, options->connect);
   command->footer(std::string("Compares with every row: good for up to some millions of vectors.\n"

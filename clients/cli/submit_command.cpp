@@ -1,7 +1,9 @@
+#include <cstdio>
 #include <map>
 #include <memory>
 
 #include "clients/cli/command.hpp"
+#include "clients/cli/read_options.hpp"
 #include "clients/cli/submit/submit_run.hpp"
 #include "common/stop_signal.hpp"
 
@@ -13,22 +15,21 @@ void add_input_options(CLI::App& command, SubmitOptions& options) {
       .add_option(
           "INPUT", options.inputs,
           "Files: .txt (a line a text), .jsonl ({\"text\": ...} or {\"ids\": [...]} a line), "
-          ".csv, .tsv (with a header row); - is stdin")
+          ".csv, .tsv (with a header row); - is stdin, a line a text unless --input-format says "
+          "otherwise. What is found is said; what does not fit is refused before anything is done")
       ->required();
-  command
-      .add_option("--input-format", options.read.format,
-                  "txt, jsonl, csv or tsv, whatever the name; stdin is txt by itself")
-      ->check(CLI::IsMember({"txt", "jsonl", "csv", "tsv"}));
-  command.add_option("--field", options.read.field, "Field or column of the text")
+  add_read_options(command, options.read);
+  command.add_flag("--dry-run", options.dry_run.asked,
+                   "Say how the input is read and print its first items as they would be embedded; "
+                   "needs neither cluster nor --out");
+  command.add_option("--dry-run-items", options.dry_run.items, "How many items --dry-run prints")
       ->capture_default_str();
-  command.add_option("--id-field", options.read.id_field,
-                     "Field or column of the id; default: id or _id where there is one, else the "
-                     "item's number");
+  command.add_option("--model-dir", options.dry_run.model_dir,
+                     "Folder of the model, for --dry-run to show its prompts");
 }
 
 void add_output_options(CLI::App& command, SubmitOptions& options) {
-  command.add_option("--out", options.output.folder, "Folder of the vectors; made when missing")
-      ->required();
+  command.add_option("--out", options.output.folder, "Folder of the vectors; made when missing");
   command
       .add_option_function<std::string>(
           "--format",
@@ -58,6 +59,14 @@ void add_output_options(CLI::App& command, SubmitOptions& options) {
   command.add_flag("--quiet", options.quiet, "No progress on stderr");
 }
 
+int run_dry(const SubmitOptions& options) {
+  const std::atomic<bool> kNoStop{false};
+  const auto reader = open_readers(options.inputs, options.read, kNoStop);
+  std::fprintf(stderr, "%s\n", reader->description().c_str());
+  print_first_items(*reader, options.inputs, options.spec, options.dry_run);
+  return kExitOk;
+}
+
 }  // namespace
 
 void add_submit(CLI::App& app, Selected& selected) {
@@ -73,14 +82,22 @@ void add_submit(CLI::App& app, Selected& selected) {
           "vector are in errors.jsonl, shortened ones in truncated.jsonl. The same command again\n"
           "goes on where the last run ended, after Ctrl-C or a crash too, and embeds nothing "
           "twice.\n\nExamples:\n"
+          "  tessera submit packages.csv --dry-run\n"
           "  tessera submit packages.jsonl --out vectors\n"
           "  tessera submit a.csv b.csv --field body --id-field key --out vectors --dimensions "
           "256\n"
           "  zcat texts.gz | tessera submit - --out vectors --truncate right --format fvecs\n") +
       kExitCodes);
   command->callback([options, &selected] {
+    if (options->output.folder.empty() && !options->dry_run.asked) {
+      throw CLI::RequiredError("--out");
+    }
     selected.run = [options] {
       options->output.type = options->spec.vector_type;
+      options->output.inputs = options->inputs;
+      if (options->dry_run.asked) {
+        return run_dry(*options);
+      }
       const StopSignal stop;
       return SubmitRun(*options, stop).run();
     };

@@ -2,15 +2,15 @@
 
 #include <simdjson.h>
 
+#include <atomic>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
-#include <iterator>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "clients/cli/io/byte_source.hpp"
 #include "common/check.hpp"
 #include "common/model/model_folder.hpp"
 #include "common/tokenizer/tokenizer.hpp"
@@ -29,6 +29,7 @@ struct TokenizeArguments {
   bool counts_only = false;
   std::size_t max_tokens = 0;
   std::string truncate = "none";
+  std::string encoding;
   std::string prompt_name;
   std::string prompt;  // of that name, before each text
 };
@@ -152,8 +153,16 @@ bool run_json(const Tokenizer& tokenizer, const EncodeOptions& options, const st
   return all_served;
 }
 
-std::string read_all(std::istream& input) {
-  return {std::istreambuf_iterator<char>(input), std::istreambuf_iterator<char>()};
+// A file as one text, by the rules that `tessera submit` has for what is text.
+std::string read_all(const std::string& name, const TokenizeArguments& arguments) {
+  const std::atomic<bool> stop{false};
+  ByteSource source(name, arguments.replace_invalid ? "utf-8" : arguments.encoding, stop);
+  std::string text;
+  while (!source.rest().empty()) {
+    text.append(source.rest());
+    source.consume(source.rest().size());
+  }
+  return text;
 }
 
 // The texts to show, each with the name that its count is printed under. Without any, stdin.
@@ -163,14 +172,10 @@ std::vector<std::pair<std::string, std::string>> collect(const TokenizeArguments
     texts.emplace_back("text " + std::to_string(texts.size() + 1), text);
   }
   for (const std::string& name : arguments.files) {
-    std::ifstream file(name, std::ios::binary);
-    if (!file) {
-      throw FatalError("cannot read " + name);
-    }
-    texts.emplace_back(name, read_all(file));
+    texts.emplace_back(name, read_all(name, arguments));
   }
   if (texts.empty()) {
-    texts.emplace_back("stdin", read_all(std::cin));
+    texts.emplace_back("stdin", read_all("-", arguments));
   }
   return texts;
 }
@@ -211,12 +216,17 @@ void add_tokenize_command(CLI::App& app) {
   command->add_option("--file", arguments->files, "Read a text from this file");
   command->add_flag("--json", arguments->json,
                     "Read one JSON string a line from stdin, print one JSON list of ids a line");
+  auto* encoding =
+      command->add_option("--encoding", arguments->encoding,
+                          "Encoding of the files; default: UTF-8, or what a byte order mark says");
   command->add_flag("--no-template", arguments->no_template,
                     "Leave out what the model's template adds, such as the final token");
   command->add_flag("--plain-special", arguments->plain_special,
                     "Treat strings such as <|im_end|> inside the text as plain text");
-  command->add_flag("--replace-invalid", arguments->replace_invalid,
-                    "Replace invalid UTF-8 by U+FFFD instead of refusing the text");
+  command
+      ->add_flag("--replace-invalid", arguments->replace_invalid,
+                 "Replace invalid UTF-8 by U+FFFD instead of refusing the text")
+      ->excludes(encoding);
   command->add_flag("--count", arguments->counts_only, "Print only the counts");
   command->add_option("--max-tokens", arguments->max_tokens,
                       "The most tokens, those of the template included; 0 is no limit");

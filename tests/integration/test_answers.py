@@ -184,7 +184,8 @@ def test_bad_items_have_errors_and_the_others_vectors(cluster, client, tmp_path)
     lines += [b'{"text": "\xff\xfe"}', b'{"text": "\\ud800"}', b"{", b"\x00\x01", b"[" * 5000]
     codes = [code for _, code in cases] + ["INVALID_UTF8", "INVALID_UTF8"] + ["INVALID_ARGUMENT"] * 3
     path.write_bytes(b"\n".join(lines))
-    cluster.tessera("submit", path, "--out", tmp_path / "out", "--quiet", code=3)
+    cluster.tessera("submit", path, "--out", tmp_path / "out", "--quiet", "--encoding", "utf-8",
+                    code=3)
     ids, rows = read_folder(tmp_path / "out")
     assert ids == [str(i) for i, code in enumerate(codes) if code is None]
     assert np.array_equal(rows, client.embed(["good", "good too"]))
@@ -192,8 +193,14 @@ def test_bad_items_have_errors_and_the_others_vectors(cluster, client, tmp_path)
     assert [e["code"] for e in errors] == [code for code in codes if code]
     assert [e["index"] for e in errors] == [i for i, code in enumerate(codes) if code]
     assert all(e["message"] for e in errors)
+    # What is broken has a place and no id; the number of a line may be another one's id.
+    assert [(e["file"], e["line"]) for e in errors] == \
+        [(str(path), i + 1) for i, code in enumerate(codes) if code]
+    judged = {"EMPTY_TEXT", "TOO_LONG"}
+    assert [e["id"] for e in errors[:3]] == ["1", "2", "3"] and errors[0]["code"] in judged
+    assert all(e["id"] is None for e in errors if e["index"] >= len(cases))
     # The same through embed, and through Python.
-    cluster.tessera("embed", "--input", path, code=3)
+    cluster.tessera("embed", "--input", path, "--encoding", "utf-8", code=3)
     with pytest.raises(EmbedError) as error:
         client.embed(["good", "", b"\xff", "\ud800", [1, 16003]])
     assert [e.index for e in error.value.errors] == [1, 2, 3, 4]

@@ -1,122 +1,110 @@
 #include "clients/cli/io/csv_reader.hpp"
 
-#include <algorithm>
+#include <spdlog/fmt/fmt.h>
 
+#include "clients/cli/io/file_kind.hpp"
 #include "common/check.hpp"
 
 namespace tessera::cli {
+namespace {
 
-CsvReader::CsvReader(const std::string& path, const ReadOptions& options, char delimiter,
+std::string lines_of(const CsvRows& rows) {
+  return rows.last_line() == rows.line()
+             ? fmt::format("line {}", rows.line())
+             : fmt::format("lines {} to {}", rows.line(), rows.last_line());
+}
+
+// Where the first row is no header, it must be read again as a record.
+std::vector<std::string> first_row(std::string_view sample, const CsvDialect& dialect) {
+  const std::atomic<bool> kNoStop{false};
+  ByteSource source(sample, kNoStop);
+  CsvRows rows(source, dialect);
+  rows.next();
+  return rows.fields();
+}
+
+}  // namespace
+
+CsvReader::CsvReader(const std::string& path, const ReadOptions& options, CsvDialect dialect,
                      const std::atomic<bool>& stop)
-    : source_(path, stop), delimiter_(delimiter) {
-  if (read_row() != Row::kRow) {
-    if (stop || fields_.empty()) {
-      return;  // An empty file has no records.
+    : source_(path, options.encoding, stop),
+      dialect_(dialect),
+      options_(options),
+      rows_(source_, dialect) {
+  const std::vector<std::string> header = first_row(source_.sample(), dialect_);
+  if (header.empty()) {
+    return;  // An empty file has no records.
+  }
+  columns_ = choose_columns(path, header, dialect_, options_);
+  judge_rows(path, source_.sample(), source_.sample_is_all(), dialect_, options_);
+  quotes_seen_ = !dialect_.quote && source_.sample().find("\t\"") != std::string_view::npos;
+  if (!options_.no_header && rows_.next() != CsvRows::Row::kRow && !stop) {
+    throw FatalError(path + ": its first row, " + lines_of(rows_) + ", cannot be read as a header");
+  }
+}
+
+std::string CsvReader::description() const {
+  if (columns_.names.empty()) {
+    return "empty";
+  }
+  std::string list;
+  for (const std::string& name : columns_.names) {
+    list += (list.empty() ? "" : ", ") + shown(name);
+    if (list.size() > 400) {
+      list += ", ...";
+      break;
     }
-    throw FatalError(path + ": the header row cannot be read");
   }
-  columns_ = fields_.size();
-  const auto column = [&](const std::string& name) -> std::optional<std::size_t> {
-    const auto found = std::ranges::find(fields_, name);
-    return found == fields_.end() ? std::nullopt : std::optional(found - fields_.begin());
-  };
-  const auto text = column(options.field);
-  if (!text && columns_ != 1) {
-    throw FatalError(path + ": the header has no column " + options.field + "; say --field");
+  std::string text = fmt::format("{} column{}: {}; embedding {}", columns_.names.size(),
+                                 columns_.names.size() == 1 ? "" : "s", list,
+                                 shown(columns_.names[columns_.text]));
+  if (columns_.id) {
+    text += "; ids from " + shown(columns_.names[*columns_.id]);
+  } else if (const std::string similar = similar_id(columns_.names, options_); !similar.empty()) {
+    text += "; if " + shown(similar) + " is the id, say --id-field " + shell_word(similar);
   }
-  text_column_ = text.value_or(0);
-  if (!options.id_field.empty()) {
-    id_column_ = column(options.id_field);
-    if (!id_column_) {
-      throw FatalError(path + ": the header has no column " + options.id_field);
-    }
-  } else if (columns_ > 1) {
-    id_column_ = column("id");
+  if (quotes_seen_) {
+    text += "; quotes stand for themselves (--quote '\"' if they enclose fields)";
   }
+  return text + describe_source(source_);
 }
 
 bool CsvReader::next(Record& record) {
   record = {};
-  switch (read_row()) {
-    case Row::kEnd:
-      return false;
-    case Row::kOpenQuote:
-      record.fail(ErrorCode::kInvalidArgument, "a quote is never closed");
+  const CsvRows::Row row = rows_.next();
+  if (row == CsvRows::Row::kEnd) {
+    return false;
+  }
+  record.place.line = rows_.line();
+  std::vector<std::string>& fields = rows_.fields();
+  switch (row) {
+    case CsvRows::Row::kOpenQuote:
+      record.fail(ErrorCode::kInvalidArgument,
+                  fmt::format("a quote opens in line {} and is never closed: {} are lost to it",
+                              rows_.quote_line(), lines_of(rows_)));
       return true;
-    case Row::kTooLong:
+    case CsvRows::Row::kQuoteInside:
+      record.fail(ErrorCode::kInvalidArgument,
+                  lines_of(rows_) +
+                      ": something follows a closing quote; say --quote none if "
+                      "quotes stand for themselves");
+      return true;
+    case CsvRows::Row::kTooLong:
       record.fail(ErrorCode::kTooLong, "the row is longer than 32 MiB");
       return true;
-    case Row::kRow:
+    default:
       break;
   }
-  if (fields_.size() != columns_) {
-    record.fail(ErrorCode::kInvalidArgument, "the row has " + std::to_string(fields_.size()) +
-                                                 " fields, the header " + std::to_string(columns_));
+  if (fields.size() != columns_.names.size()) {
+    record.fail(ErrorCode::kInvalidArgument, "the row has " + std::to_string(fields.size()) +
+                                                 " fields, the header " +
+                                                 std::to_string(columns_.names.size()));
     return true;
   }
-  record.text = std::move(fields_[text_column_]);
-  if (id_column_) {
-    record.id = std::move(fields_[*id_column_]);
-  }
-  return true;
-}
-
-CsvReader::Row CsvReader::read_row() {
-  // Blank lines are no rows, except that a single column may be empty in quotes.
-  while (source_.peek() == '\n' || source_.peek() == '\r') {
-    source_.get();
-  }
-  fields_.clear();
-  row_bytes_ = 0;
-  if (source_.peek() == ByteSource::kEnd) {
-    return Row::kEnd;
-  }
-  bool row_ended = false;
-  while (!row_ended) {
-    if (!read_field(row_ended)) {
-      return Row::kOpenQuote;
-    }
-  }
-  return row_bytes_ > kRecordBytesMax ? Row::kTooLong : Row::kRow;
-}
-
-bool CsvReader::read_field(bool& row_ended) {
-  std::string field;
-  const auto keep = [&](int byte) {
-    if (++row_bytes_ <= kRecordBytesMax) {
-      field.push_back(static_cast<char>(byte));
-    }
-  };
-  bool quoted = source_.peek() == '"';
-  if (quoted) {
-    source_.get();
-  }
-  while (true) {
-    const int byte = source_.get();
-    if (byte == ByteSource::kEnd) {
-      row_ended = true;
-      fields_.push_back(std::move(field));
-      return !quoted;
-    }
-    if (quoted && byte == '"') {
-      quoted = source_.peek() == '"';  // Doubled: a quote in the text.
-      if (quoted) {
-        keep(source_.get());
-      }
-    } else if (!quoted && (byte == delimiter_ || byte == '\n')) {
-      row_ended = byte == '\n';
-      break;
-    } else if (!quoted && byte == '\r' && source_.peek() == '\n') {
-      source_.get();
-      row_ended = true;
-      break;
-    } else {
-      keep(byte);
-    }
-  }
-  // Rows beyond any sense of fields must not grow without bound either.
-  if (++row_bytes_ <= kRecordBytesMax) {
-    fields_.push_back(std::move(field));
+  record.text = std::move(fields[columns_.text]);
+  if (columns_.id) {
+    record.id = {RecordId::Kind::kText,
+                 columns_.id == columns_.text ? record.text : std::move(fields[*columns_.id])};
   }
   return true;
 }

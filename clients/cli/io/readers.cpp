@@ -1,9 +1,14 @@
 #include "clients/cli/io/readers.hpp"
 
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <cctype>
 #include <filesystem>
 
-#include "clients/cli/io/byte_source.hpp"
 #include "clients/cli/io/csv_reader.hpp"
+#include "clients/cli/io/file_kind.hpp"
+#include "clients/cli/io/reader_chain.hpp"
 #include "common/check.hpp"
 #include "common/protocol.hpp"
 
@@ -12,11 +17,15 @@ namespace {
 
 class TextReader : public RecordReader {
  public:
-  TextReader(const std::string& path, const std::atomic<bool>& stop) : source_(path, stop) {}
+  TextReader(const std::string& path, const ReadOptions& options, const std::atomic<bool>& stop)
+      : source_(path, options.encoding, stop) {}
+
+  const ByteSource& source() const { return source_; }
 
   bool next(Record& record) override {
     record = {};
     const auto got = source_.read_line(record.text, protocol::kTextBytesMax);
+    record.place.line = ++line_;
     if (got == ByteSource::Line::kTooLong) {
       record.fail(ErrorCode::kTooLong, "the text is longer than 4 MiB");
     }
@@ -24,110 +33,186 @@ class TextReader : public RecordReader {
   }
 
   std::uint64_t bytes_read() const override { return source_.bytes_read(); }
+  std::string description() const override {
+    return "text, a line each" + describe_source(source_);
+  }
+  bool has_ids() const override { return false; }
 
  private:
   ByteSource source_;
+  std::uint64_t line_ = 0;
 };
 
 class JsonLinesReader : public RecordReader {
  public:
   JsonLinesReader(const std::string& path, ReadOptions options, const std::atomic<bool>& stop)
-      : source_(path, stop), options_(std::move(options)) {}
+      : source_(path, options.encoding, stop), options_(std::move(options)) {
+    shape_ = judge_json_lines(path, source_.sample(), source_.sample_is_all(), options_);
+  }
 
   bool next(Record& record) override {
     record = {};
-    auto got = source_.read_line(line_, kRecordBytesMax);
-    while (got == ByteSource::Line::kLine && line_.find_first_not_of(" \t") == std::string::npos) {
+    ByteSource::Line got{};
+    do {
       got = source_.read_line(line_, kRecordBytesMax);
-    }
+      ++number_;
+    } while (got == ByteSource::Line::kLine &&
+             line_.find_first_not_of(" \t\r\n") == std::string::npos);
+    record.place.line = number_;
     if (got == ByteSource::Line::kTooLong) {
       record.fail(ErrorCode::kTooLong, "the line is longer than 32 MiB");
     } else if (got == ByteSource::Line::kLine) {
-      parse_json_record(line_, options_, record);
+      records_.parse(line_, options_, record);
     }
     return got != ByteSource::Line::kEnd;
   }
 
   std::uint64_t bytes_read() const override { return source_.bytes_read(); }
+  std::string description() const override {
+    return "JSON lines; embedding " + shown(options_.field) +
+           (shape_.ids_shown.empty() ? "" : "; " + shape_.ids_shown) + describe_source(source_);
+  }
+  bool has_ids() const override { return shape_.has_ids; }
 
  private:
   ByteSource source_;
   ReadOptions options_;
+  JsonRecords records_;
+  JsonShape shape_;
   std::string line_;
+  std::uint64_t number_ = 0;
 };
 
-class ReaderChain : public RecordReader {
- public:
-  ReaderChain(std::vector<std::string> paths, ReadOptions options, const std::atomic<bool>& stop)
-      : paths_(std::move(paths)), options_(std::move(options)), stop_(stop) {
-    for (const std::string& path : paths_) {
-      auto reader = open_reader(path, options_, stop_);
-      std::error_code error;
-      const bool again = path != "-" && std::filesystem::is_regular_file(path, error);
-      opened_.push_back(again ? nullptr : std::move(reader));
-    }
-  }
-
-  bool next(Record& record) override {
-    while (true) {
-      if (current_ && current_->next(record)) {
-        return true;
-      }
-      if (current_) {
-        bytes_before_ += current_->bytes_read();
-        current_.reset();
-      }
-      if (stop_ || next_path_ == paths_.size()) {
-        return false;
-      }
-      current_ = std::move(opened_[next_path_]);
-      if (!current_) {
-        current_ = open_reader(paths_[next_path_], options_, stop_);
-      }
-      ++next_path_;
-    }
-  }
-
-  std::uint64_t bytes_read() const override {
-    return bytes_before_ + (current_ ? current_->bytes_read() : 0);
-  }
-
- private:
-  std::vector<std::string> paths_;
-  ReadOptions options_;
-  const std::atomic<bool>& stop_;
-  std::vector<std::unique_ptr<RecordReader>> opened_;  // Those that cannot be opened again.
-  std::size_t next_path_ = 0;
-  std::uint64_t bytes_before_ = 0;
-  std::unique_ptr<RecordReader> current_;
+struct Format {
+  std::string name;  // txt, jsonl, csv or tsv.
+  bool stated;       // By the user, not by a name or its absence.
 };
 
-std::string format_of(const std::string& path, const ReadOptions& options) {
+Format format_of(const std::string& path, const ReadOptions& options) {
   if (!options.format.empty()) {
-    return options.format;
+    return {options.format, true};
   }
-  if (path == "-") {
-    return "txt";
+  std::string suffix = path == "-" ? "" : std::filesystem::path(path).extension().string();
+  std::ranges::transform(suffix, suffix.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  for (const char* format : {"txt", "jsonl", "csv", "tsv"}) {
+    if (suffix == std::string(".") + format) {
+      return {format, false};
+    }
   }
-  std::string extension = std::filesystem::path(path).extension();
-  return extension.empty() ? "" : extension.substr(1);
+  if (suffix == ".ndjson" || suffix == ".json") {
+    return {"jsonl", false};
+  }
+  const bool unnamed = path == "-" || path.starts_with("/dev/") || options.stdin_format == "jsonl";
+  return {unnamed ? options.stdin_format : "", false};
+}
+
+// An option that would change nothing was meant to change something.
+void refuse_idle_options(const std::string& path, const std::string& format,
+                         const ReadOptions& options) {
+  const char* option = nullptr;
+  if (format != "csv" && format != "tsv") {
+    option = options.delimiter     ? "--delimiter"
+             : options.quote_given ? "--quote"
+             : options.no_header   ? "--no-header"
+                                   : nullptr;
+  }
+  if (format == "txt" && option == nullptr) {
+    option = options.field != kDefaultField ? "--field"
+             : !options.id_field.empty()    ? "--id-field"
+                                            : nullptr;
+  }
+  if (option != nullptr) {
+    throw FatalError(
+        fmt::format("{} is read as {}, which has no use for {}; say --input-format if "
+                    "it is something else",
+                    path, format, option));
+  }
+}
+
+// A header of a table, or a table whose columns a tab parts, in what is read as lines of text.
+bool looks_like_table(std::string_view sample, bool whole, std::string& format) {
+  const std::atomic<bool> kNoStop{false};
+  ByteSource source(sample, kNoStop);
+  std::string line;
+  std::size_t lines = 0;
+  std::size_t tabs = 0;
+  bool same_tabs = true;
+  while (source.read_line(line, kRecordBytesMax) == ByteSource::Line::kLine && lines < 50) {
+    if (!whole && source.peek() == ByteSource::kEnd) {
+      break;
+    }
+    const auto count = static_cast<std::size_t>(std::ranges::count(line, '\t'));
+    if (lines++ == 0) {
+      tabs = count;
+      for (const char delimiter : {',', ';', '\t', '|'}) {
+        const std::string row = delimiter + line + delimiter;
+        const std::string text = std::string(1, delimiter) + kDefaultField + delimiter;
+        const std::string id = std::string(1, delimiter) + kIdNames[0] + delimiter;
+        if (std::ranges::count(line, delimiter) > 0 && row.find(text) != std::string::npos &&
+            (row.find(id) != std::string::npos || delimiter != ',')) {
+          format = delimiter == '\t' ? "tsv" : "csv";
+          return true;
+        }
+      }
+    }
+    same_tabs = same_tabs && count == tabs;
+  }
+  format = "tsv";
+  return lines > 1 && tabs > 0 && same_tabs;
+}
+
+void refuse_other_shapes(const std::string& path, const ByteSource& source) {
+  std::string format = "jsonl";
+  if (looks_like_json(source.sample(), source.sample_is_all()) ||
+      looks_like_table(source.sample(), source.sample_is_all(), format)) {
+    throw FatalError(fmt::format(
+        "{} would be read as text, a line each, but looks like {}: say --input-format {}, or "
+        "--input-format txt to embed its lines as they are",
+        path == "-" ? "stdin" : path, format == "jsonl" ? "JSON" : "a table", format));
+  }
 }
 
 }  // namespace
 
+std::string describe_source(const ByteSource& source) {
+  std::string text;
+  if (!source.encoding_shown().empty()) {
+    text += "; " + source.encoding_shown();
+  }
+  if (source.newline() == '\r') {
+    text += "; lines end with CR";
+  }
+  return text;
+}
+
 std::unique_ptr<RecordReader> open_reader(const std::string& path, const ReadOptions& options,
                                           const std::atomic<bool>& stop) {
-  const std::string format = format_of(path, options);
+  const auto [format, stated] = format_of(path, options);
+  if (format.empty()) {
+    const ByteSource source(path, options.encoding, stop);  // It may be one that cannot be read.
+    throw FatalError(path + " is none of .txt, .jsonl, .csv and .tsv; say --input-format");
+  }
+  refuse_idle_options(path, format, options);
   if (format == "txt") {
-    return std::make_unique<TextReader>(path, stop);
+    auto reader = std::make_unique<TextReader>(path, options, stop);
+    if (!stated) {
+      refuse_other_shapes(path, reader->source());
+    }
+    return reader;
   }
   if (format == "jsonl" || format == "ndjson") {
     return std::make_unique<JsonLinesReader>(path, options, stop);
   }
   if (format == "csv" || format == "tsv") {
-    return std::make_unique<CsvReader>(path, options, format == "csv" ? ',' : '\t', stop);
+    CsvDialect dialect{.delimiter = format == "csv" ? ',' : '\t'};
+    dialect.delimiter = options.delimiter.value_or(dialect.delimiter);
+    if (format == "tsv" || options.quote_given) {
+      dialect.quote = options.quote;
+    }
+    return std::make_unique<CsvReader>(path, options, dialect, stop);
   }
-  throw FatalError(path + " is none of .txt, .jsonl, .csv and .tsv; say --input-format");
+  throw FatalError("there is no input format " + format);
 }
 
 std::unique_ptr<RecordReader> open_readers(const std::vector<std::string>& paths,

@@ -31,7 +31,8 @@ std::vector<float> as_floats(std::span<const std::byte> values, protocol::Vector
   return floats;
 }
 
-// Ids come from anywhere: bytes that are no UTF-8 become U+FFFD instead of an exception.
+// Names and messages come from anywhere: bytes that are no UTF-8 become U+FFFD instead of an
+// exception.
 std::string quoted(const std::string& text) {
   return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
@@ -92,7 +93,7 @@ void VectorWriter::add_npy_row(std::span<const std::byte> values, std::uint32_t 
   vectors_->append(values);
 }
 
-void VectorWriter::add_vector(const std::string& id, std::uint64_t index,
+void VectorWriter::add_vector(const RecordId& id, std::uint64_t index,
                               std::span<const std::byte> values, std::uint32_t columns) {
   if (columns_ != 0 && columns != columns_) {
     throw FatalError(
@@ -110,24 +111,27 @@ void VectorWriter::add_vector(const std::string& id, std::uint64_t index,
       break;
     }
     case OutputFormat::kJsonLines:
-      vectors_->append(fmt::format("{{\"id\":{},\"index\":{},\"vector\":[{}]}}\n", quoted(id),
+      vectors_->append(fmt::format("{{\"id\":{},\"index\":{},\"vector\":[{}]}}\n", id.as_json(),
                                    index, fmt::join(as_floats(values, options_.type), ",")));
       break;
   }
   if (ids_) {
-    ids_->append(id + "\n");
+    ids_->append(id.text + "\n");
   }
   ++state_.rows;
 }
 
-void VectorWriter::add_error(const std::string& id, std::uint64_t index, const Error& error) {
-  errors_.append(fmt::format("{{\"id\":{},\"index\":{},\"code\":\"{}\",\"message\":{}}}\n",
-                             quoted(id), index, to_string(error.code), quoted(error.message)));
+void VectorWriter::add_error(const RecordId& id, std::uint64_t index, RecordPlace place,
+                             const Error& error) {
+  const std::string file = place.file < options_.inputs.size() ? options_.inputs[place.file] : "";
+  errors_.append(fmt::format(
+      "{{\"id\":{},\"index\":{},\"file\":{},\"line\":{},\"code\":\"{}\",\"message\":{}}}\n",
+      id.as_json(), index, quoted(file), place.line, to_string(error.code), quoted(error.message)));
 }
 
-void VectorWriter::add_cut(const std::string& id, std::uint64_t index, std::uint32_t tokens) {
+void VectorWriter::add_cut(const RecordId& id, std::uint64_t index, std::uint32_t tokens) {
   cut_.append(
-      fmt::format("{{\"id\":{},\"index\":{},\"tokens_cut\":{}}}\n", quoted(id), index, tokens));
+      fmt::format("{{\"id\":{},\"index\":{},\"tokens_cut\":{}}}\n", id.as_json(), index, tokens));
 }
 
 // The header's row count is put right at each sync, so the file can be read at any time.

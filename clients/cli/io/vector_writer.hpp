@@ -3,8 +3,10 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "clients/cli/io/durable_file.hpp"
+#include "clients/cli/io/record.hpp"
 #include "common/protocol.hpp"
 
 namespace tessera::cli {
@@ -25,6 +27,7 @@ struct OutputOptions {
   OutputFormat format = OutputFormat::kNpy;
   protocol::VectorType type = protocol::VectorType::kFloat32;
   std::uint64_t shard_rows = 1U << 18;  // npy only; jsonl and fvecs are one file each.
+  std::vector<std::string> inputs{};    // Names of the files that items come from.
 };
 
 // Writes vectors, ids and errors in the order of the calls. npy: vectors-00000.npy, ... of
@@ -38,11 +41,12 @@ class VectorWriter {
   VectorWriter(OutputOptions options, const OutputState& state);
 
   // `values`: `columns` values of options.type. The id must hold no line break.
-  void add_vector(const std::string& id, std::uint64_t index, std::span<const std::byte> values,
+  void add_vector(const RecordId& id, std::uint64_t index, std::span<const std::byte> values,
                   std::uint32_t columns);
-  void add_error(const std::string& id, std::uint64_t index, const Error& error);
+  // `place`: where the item stands in the inputs.
+  void add_error(const RecordId& id, std::uint64_t index, RecordPlace place, const Error& error);
   // Truncation took `tokens` tokens from the item; it has its vector all the same.
-  void add_cut(const std::string& id, std::uint64_t index, std::uint32_t tokens);
+  void add_cut(const RecordId& id, std::uint64_t index, std::uint32_t tokens);
 
   // Makes everything safe and returns the state to continue from.
   OutputState sync();

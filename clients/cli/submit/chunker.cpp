@@ -6,6 +6,7 @@
 
 #include "clients/cpp/items.hpp"
 #include "common/check.hpp"
+#include "common/tokenizer/utf8.hpp"
 
 namespace tessera::cli {
 namespace {
@@ -33,8 +34,10 @@ void judge(Record& record) {
     record.fail(ErrorCode::kTooLong, "the text is longer than 4 MiB");
   } else if (record.is_ids && record.ids.empty()) {
     record.fail(ErrorCode::kEmptyText, "the list of token ids is empty");
-  } else if (record.id.find_first_of("\r\n") != std::string::npos) {
+  } else if (record.id.text.find_first_of("\r\n") != std::string::npos) {
     record.fail(ErrorCode::kInvalidArgument, "the id holds a line break");
+  } else if (!tokenizer::is_valid_utf8(record.id.text)) {
+    record.fail(ErrorCode::kInvalidUtf8, "the id is not valid UTF-8");
   }
 }
 
@@ -75,7 +78,7 @@ bool Chunker::next(Chunk& chunk) {
 
 void Chunker::add(Chunk& chunk, Record& record) {
   const auto place = static_cast<std::uint32_t>(chunk.ids.size());
-  mix(chunk.hash, record.id);
+  mix(chunk.hash, record.id.text);
   if (record.error.code != ErrorCode::kOk) {
     mix(chunk.hash, record.error.message);
     chunk.errors.emplace_back(place, record.error);
@@ -88,10 +91,13 @@ void Chunker::add(Chunk& chunk, Record& record) {
     mix(chunk.hash, record.text);
     client::append_text(chunk.items, record.text);
   }
-  std::string id = std::move(record.id);
-  std::ranges::replace_if(
-      id, [](char c) { return c == '\n' || c == '\r'; }, ' ');
-  chunk.ids.push_back(id.empty() ? std::to_string(next_index_) : std::move(id));
+  // A record that is broken has no name but its place: its number may be another one's id.
+  if (record.id.kind == RecordId::Kind::kNone && record.error.code == ErrorCode::kOk &&
+      !reader_->has_ids()) {
+    record.id = {RecordId::Kind::kText, std::to_string(next_index_)};
+  }
+  chunk.ids.push_back(std::move(record.id));
+  chunk.places.push_back(record.place);
   ++next_index_;
 }
 

@@ -18,7 +18,8 @@ struct Chunk {
   std::uint64_t number = 0;
   std::uint64_t first_index = 0;  // Of its first record in the whole input.
   protocol::ItemBlock items;
-  std::vector<std::string> ids;                         // The record's own, or its index.
+  std::vector<RecordId> ids;  // The record's own; its index where the input names none.
+  std::vector<RecordPlace> places;
   std::vector<std::pair<std::uint32_t, Error>> errors;  // Of records that could not be sent.
   std::uint64_t hash = 0;       // Of ids, texts and errors: tells another input from this one.
   std::uint64_t bytes_end = 0;  // Input bytes up to its end.

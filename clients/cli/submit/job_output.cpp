@@ -51,13 +51,13 @@ void JobOutput::write(const Chunk& chunk, const protocol::ResultBlock& results) 
 
 void JobOutput::write_item(const Chunk& chunk, std::uint32_t place,
                            const protocol::ResultBlock& results, std::size_t& row) {
-  const std::string& id = chunk.ids[place];
+  const RecordId& id = chunk.ids[place];
   const std::uint64_t index = chunk.first_index + place;
   const std::uint32_t tokens = results.token_counts.empty() ? 0 : results.token_counts[place];
   manifest_.tokens += tokens;
   tokens_ += tokens;
   if (results.codes[place] != 0) {
-    writer_.add_error(id, index, error_of(chunk, place, results));
+    writer_.add_error(id, index, chunk.places[place], error_of(chunk, place, results));
     ++manifest_.errors;
     return;
   }

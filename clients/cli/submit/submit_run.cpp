@@ -111,6 +111,9 @@ bool SubmitRun::open_input() {
     }
   }
   input_ = opening.get();
+  if (!options_.quiet) {
+    std::fprintf(stderr, "%s\n", input_->description().c_str());
+  }
   return true;
 }
 

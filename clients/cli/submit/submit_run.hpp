@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "clients/cli/command.hpp"
+#include "clients/cli/dry_run.hpp"
 #include "clients/cli/io/readers.hpp"
 #include "clients/cli/submit/chunker.hpp"
 #include "clients/cli/submit/job_folder.hpp"
@@ -29,6 +30,7 @@ struct SubmitOptions {
   std::vector<std::string> inputs;
   ReadOptions read;
   OutputOptions output;
+  DryRunOptions dry_run;
   std::size_t chunk_items = 256;
   std::uint32_t priority = 1;
   bool json = false;

@@ -25,6 +25,7 @@ using test::fake_vector;
 using test::FakeCoordinator;
 using testing::EndsWith;
 using testing::HasSubstr;
+using testing::StartsWith;
 
 // One for the process: it blocks signals.
 const StopSignal& stop_signal() {
@@ -61,6 +62,7 @@ class SubmitTest : public testing::Test {
     options.connect.client.coordinator = coordinator_.address();
     options.connect.client.hello_again = std::chrono::milliseconds(50);
     options.inputs = {input};
+    options.output.inputs = options.inputs;
     options.output.folder = folder_ + "/out";
     options.chunk_items = 10;
     options.json = true;
@@ -281,8 +283,43 @@ TEST_F(SubmitTest, BadItemsAreReportedInTheirPlace) {
   EXPECT_EQ(first.at("index"), 1);
   EXPECT_EQ(first.at("code"), "EMPTY_TEXT");
   EXPECT_FALSE(first.at("message").get<std::string>().empty());
+  EXPECT_EQ(first.at("file"), folder_ + "/in.jsonl");
+  EXPECT_EQ(first.at("line"), 2);
   EXPECT_EQ(nlohmann::json::parse(errors[1]).at("code"), "INVALID_UTF8");
+  EXPECT_EQ(nlohmann::json::parse(errors[2]).at("id"), "d\nd");
   EXPECT_EQ(nlohmann::json::parse(errors[2]).at("code"), "INVALID_ARGUMENT");
+}
+
+// Types and digits of ids too; a line that has none, or is broken, gets none that another may have.
+TEST_F(SubmitTest, IdsInTheOutputAreThoseOfTheInput) {
+  const std::vector<std::string> ids = {
+      "null", "\"0\"",     "2",    "1.0",         "12345678901234567890123",
+      "true", "{\"a\":1}", "\"\"", "\"\xC3\xA9\""};
+  std::string content;
+  for (const std::string& id : ids) {
+    content += R"({"id":)" + id + R"(,"text":"t"})" + "\n";
+  }
+  content += "{\"text\":\"u\"}\nbroken\n{\"id\":7,\"text\":5}\n";
+  auto opts = options(write("in.jsonl", content));
+  EXPECT_EQ(run(opts), kExitItemErrors);
+  EXPECT_EQ(output_lines("ids.txt"),
+            (std::vector<std::string>{"", "0", "2", "1.0", "12345678901234567890123", "true",
+                                      "{\"a\":1}", "", "\xC3\xA9", ""}));
+  const auto errors = output_lines("errors.jsonl");
+  ASSERT_EQ(errors.size(), 2U);
+  EXPECT_THAT(errors[0], StartsWith("{\"id\":null,\"index\":10,\"file\":\"" + opts.inputs[0] +
+                                    "\",\"line\":11,\"code\""));
+  EXPECT_THAT(errors[1], StartsWith("{\"id\":7,\"index\":11,"));
+
+  opts.output.format = OutputFormat::kJsonLines;
+  opts.output.folder = folder_ + "/lines";
+  EXPECT_EQ(run(opts), kExitItemErrors);
+  std::ifstream lines(folder_ + "/lines/vectors.jsonl");
+  std::string line;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    ASSERT_TRUE(std::getline(lines, line));
+    EXPECT_THAT(line, StartsWith("{\"id\":" + ids[i] + ",\"index\":" + std::to_string(i) + ","));
+  }
 }
 
 TEST_F(SubmitTest, RefusesAnotherInputOrSpecInTheSameFolder) {

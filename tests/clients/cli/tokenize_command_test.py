@@ -4,6 +4,7 @@
 usage: tokenize_command_test.py PROGRAM_DIR; run from the source root.
 """
 
+import gzip
 import json
 import os
 import pathlib
@@ -80,6 +81,18 @@ def test_invalid_utf8():
     # Bytes that are no whole character are shown as \xNN, control characters too.
     shown, _ = run("\U00012345\x01")
     assert "\\x01" in shown and "\\xF0" in shown, shown
+
+
+def test_files_are_judged_as_submit_judges_them():
+    ids = ids_of(run(TEXT)[0])
+    encodings = [("utf-8-sig", []), ("utf-16", []), ("utf-32", []), ("utf-16-le", ["--encoding", "utf-16le"]),
+                 ("gb18030", ["--encoding", "gb18030"])]
+    for encoding, flags in encodings:
+        assert ids_of(run(*flags, stdin=TEXT.encode(encoding))[0]) == ids, encoding
+    for data, words in [(TEXT.encode("utf-16-le"), "looks like UTF-16LE"),
+                        (gzip.compress(b"a"), "compressed by gzip"),
+                        ("caf\u00e9".encode("latin-1"), "line 1 is not valid UTF-8 at byte 3")]:
+        assert words in run(stdin=data, code=1)[1], words
 
 
 def test_length():
