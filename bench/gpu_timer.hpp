@@ -4,8 +4,8 @@
 #include <functional>
 #include <vector>
 
-#include "kernels/cuda/cuda_check.hpp"
-#include "kernels/cuda/resources.hpp"
+#include "kernels/cuda/base/cuda_check.hpp"
+#include "kernels/cuda/base/resources.hpp"
 
 namespace tessera::bench {
 

@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "bench/gpu_timer.hpp"
-#include "kernels/cuda/attention.hpp"
-#include "kernels/cuda/gemm.hpp"
-#include "kernels/cuda/operations.hpp"
-#include "kernels/cuda/random.hpp"
+#include "kernels/cuda/attention/attention.hpp"
+#include "kernels/cuda/base/bf16.hpp"
+#include "kernels/cuda/base/random.hpp"
+#include "kernels/cuda/products/gemm.hpp"
 
 namespace tessera::bench {
 namespace {

@@ -15,10 +15,11 @@
 #include "bench/gpu_timer.hpp"
 #include "bench/peers.hpp"
 #include "bench/program.hpp"
-#include "kernels/cuda/gemm.hpp"
-#include "kernels/cuda/gemm_small_sm90.hpp"
-#include "kernels/cuda/operations.hpp"
-#include "kernels/cuda/random.hpp"
+#include "kernels/cuda/attention/last_attention.hpp"
+#include "kernels/cuda/base/random.hpp"
+#include "kernels/cuda/products/gemm.hpp"
+#include "kernels/cuda/products/sm90_small_gemm.hpp"
+#include "kernels/cuda/rows/rows.hpp"
 #include "tests/support/operation_reference.hpp"
 
 namespace tessera::bench {

@@ -21,11 +21,11 @@
 
 #include "bench/tp/nccl_collectives.hpp"
 #include "common/check.hpp"
-#include "kernels/cuda/cuda_check.hpp"
-#include "kernels/cuda/operations.hpp"
-#include "kernels/cuda/peer_collectives.hpp"
-#include "kernels/cuda/peer_communicator.hpp"
-#include "kernels/cuda/resources.hpp"
+#include "kernels/cuda/base/bf16.hpp"
+#include "kernels/cuda/base/cuda_check.hpp"
+#include "kernels/cuda/base/resources.hpp"
+#include "kernels/cuda/group/peer_collectives.hpp"
+#include "kernels/cuda/group/peer_communicator.hpp"
 
 namespace tessera::bench {
 namespace {

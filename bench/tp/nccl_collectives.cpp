@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "common/check.hpp"
-#include "kernels/cuda/cuda_check.hpp"
-#include "kernels/cuda/resources.hpp"
+#include "kernels/cuda/base/cuda_check.hpp"
+#include "kernels/cuda/base/resources.hpp"
 
 namespace tessera::bench {
 namespace {

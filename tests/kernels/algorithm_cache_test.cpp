@@ -1,4 +1,4 @@
-#include "kernels/cuda/algorithm_cache.hpp"
+#include "kernels/cuda/products/algorithm_cache.hpp"
 
 #include <gtest/gtest.h>
 

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "common/check.hpp"
-#include "kernels/cuda/attention.hpp"
+#include "kernels/cuda/attention/attention.hpp"
 #include "tests/support/attention_reference.hpp"
 
 namespace tessera::testing {

@@ -1,4 +1,4 @@
-#include "kernels/cuda/cuda_backend.hpp"
+#include "kernels/cuda/backend/cuda_backend.hpp"
 
 #include <cmath>
 #include <numeric>

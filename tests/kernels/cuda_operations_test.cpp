@@ -2,8 +2,9 @@
 #include <limits>
 #include <span>
 
-#include "kernels/cuda/gemm.hpp"
-#include "kernels/cuda/operations.hpp"
+#include "kernels/cuda/attention/last_attention.hpp"
+#include "kernels/cuda/products/gemm.hpp"
+#include "kernels/cuda/rows/rows.hpp"
 #include "tests/kernels/gpu.hpp"
 #include "tests/support/operation_reference.hpp"
 

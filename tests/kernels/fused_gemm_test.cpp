@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/cuda/gemm.hpp"
-#include "kernels/cuda/gemm_sm90.hpp"
-#include "kernels/cuda/operations.hpp"
+#include "kernels/cuda/products/gemm.hpp"
+#include "kernels/cuda/products/sm90_gemm.hpp"
+#include "kernels/cuda/rows/rows.hpp"
 #include "tests/kernels/gpu.hpp"
 #include "tests/support/operation_reference.hpp"
 

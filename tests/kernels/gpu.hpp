@@ -6,8 +6,8 @@
 #include <span>
 #include <vector>
 
-#include "kernels/cuda/cuda_check.hpp"
-#include "kernels/cuda/resources.hpp"
+#include "kernels/cuda/base/cuda_check.hpp"
+#include "kernels/cuda/base/resources.hpp"
 #include "tests/support/gpu_test.hpp"
 
 namespace tessera::testing {

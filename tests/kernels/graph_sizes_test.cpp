@@ -1,4 +1,4 @@
-#include "kernels/cuda/graph_sizes.hpp"
+#include "kernels/cuda/backend/graph_sizes.hpp"
 
 #include <gtest/gtest.h>
 

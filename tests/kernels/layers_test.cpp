@@ -4,7 +4,7 @@
 #include <tuple>
 #include <vector>
 
-#include "kernels/cuda/layers_sm90.hpp"
+#include "kernels/cuda/layers/sm90_layers.hpp"
 #include "tests/kernels/gpu.hpp"
 #include "tests/support/layers_case.hpp"
 

@@ -1,6 +1,6 @@
-#include "kernels/cuda/gemm.hpp"
-#include "kernels/cuda/gemm_small_sm90.hpp"
-#include "kernels/cuda/operations.hpp"
+#include "kernels/cuda/products/gemm.hpp"
+#include "kernels/cuda/products/sm90_small_gemm.hpp"
+#include "kernels/cuda/rows/rows.hpp"
 #include "tests/kernels/gpu.hpp"
 #include "tests/support/operation_reference.hpp"
 

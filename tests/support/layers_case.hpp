@@ -7,13 +7,13 @@
 #include <vector>
 
 #include "common/check.hpp"
-#include "kernels/cuda/attention.hpp"
-#include "kernels/cuda/cuda_check.hpp"
-#include "kernels/cuda/gemm.hpp"
-#include "kernels/cuda/gemm_small_sm90.hpp"
-#include "kernels/cuda/layers_sm90.hpp"
-#include "kernels/cuda/operations.hpp"
-#include "kernels/cuda/random.hpp"
+#include "kernels/cuda/attention/attention.hpp"
+#include "kernels/cuda/base/cuda_check.hpp"
+#include "kernels/cuda/base/random.hpp"
+#include "kernels/cuda/layers/sm90_layers.hpp"
+#include "kernels/cuda/products/gemm.hpp"
+#include "kernels/cuda/products/sm90_small_gemm.hpp"
+#include "kernels/cuda/rows/rows.hpp"
 
 namespace tessera::testing {
 
