@@ -104,23 +104,25 @@ class Case {
   std::int64_t out_width() const { return is_swiglu() ? shape_.n / 2 : shape_.n; }
 
   void run_cublas(Bf16* out, bool accumulate = false) {
-    gemm_.multiply({.out = out,
+    gemm_.multiply({.form = accumulate ? Product::Form::kAdd : Product::Form::kStore,
+                    .out = out,
                     .in = in_.as<Bf16>(),
                     .weight = weight_.as<Bf16>(),
                     .rows = rows_,
                     .n = shape_.n,
-                    .k = shape_.k,
-                    .accumulate = accumulate},
+                    .k = shape_.k},
                    stream_);
   }
-  void run_plain() { launch_plain_gemm(arguments(product_.as<Bf16>()), num_sms_, stream_); }
+  void run_plain() {
+    launch_fused_gemm(product(Product::Form::kStore, product_.as<Bf16>()), num_sms_, stream_);
+  }
   void run_fused() {
     if (is_sum()) {
-      launch_sum_gemm(arguments(fused_.as<Bf16>()), num_sms_, stream_);
+      launch_fused_gemm(product(Product::Form::kAdd, fused_.as<Bf16>()), num_sms_, stream_);
     } else if (is_swiglu()) {
-      launch_swiglu_gemm(arguments(fused_.as<Bf16>()), num_sms_, stream_);
+      launch_fused_gemm(product(Product::Form::kSwiglu, fused_.as<Bf16>()), num_sms_, stream_);
     } else {
-      launch_qk_norm_rope_gemm(arguments(fused_.as<Bf16>()),
+      launch_qk_norm_rope_gemm(product(Product::Form::kStore, fused_.as<Bf16>()),
                                {.num_q = shape_.num_q,
                                 .num_k = shape_.num_k,
                                 .q_norm = norms_.as<float>(),
@@ -235,8 +237,9 @@ class Case {
     return different;
   }
 
-  FusedGemmArguments arguments(Bf16* out) {
-    return {.out = out,
+  Product product(Product::Form form, Bf16* out) {
+    return {.form = form,
+            .out = out,
             .in = in_.as<Bf16>(),
             .weight = weight_.as<Bf16>(),
             .mean_squares = squares_.as<float>(),

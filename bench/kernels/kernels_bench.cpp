@@ -246,7 +246,7 @@ class Kernels {
     }
   }
 
-  struct Product {
+  struct Weight {
     const char* name;
     std::int64_t n, k;
     bool accumulate;
@@ -255,11 +255,11 @@ class Kernels {
   // The four products of a layer, at several row counts, with the proposal that cuBLASLt puts first
   // and with the one that was fastest.
   void products(const Model& m) {
-    const Product all[] = {{"qkv", m.qkv_width(), m.hidden, false},
-                           {"o +=", m.hidden, m.q_width(), true},
-                           {"gate, up", 2 * m.intermediate, m.hidden, false},
-                           {"down +=", m.hidden, m.intermediate, true}};
-    for (const Product& p : all) {
+    const Weight all[] = {{"qkv", m.qkv_width(), m.hidden, false},
+                          {"o +=", m.hidden, m.q_width(), true},
+                          {"gate, up", 2 * m.intermediate, m.hidden, false},
+                          {"down +=", m.hidden, m.intermediate, true}};
+    for (const Weight& p : all) {
       const Rows in(tokens_, p.k, 1);
       const Rows out(tokens_, p.n, 1);
       DeviceBuffer weight(static_cast<std::size_t>(p.n * p.k) * 2 * kRotate, "weights");
@@ -277,13 +277,14 @@ class Kernels {
         const auto time = [&](Gemm& gemm) {
           return median_us(
               [&](int i, cudaStream_t stream) {
-                gemm.multiply({.out = out[i],
+                gemm.multiply({.form = p.accumulate ? kernels::cuda::Product::Form::kAdd
+                                                    : kernels::cuda::Product::Form::kStore,
+                               .out = out[i],
                                .in = in[i],
                                .weight = weight.as<Bf16>() + i % kRotate * p.n * p.k,
                                .rows = rows,
                                .n = p.n,
-                               .k = p.k,
-                               .accumulate = p.accumulate},
+                               .k = p.k},
                               stream);
               },
               4, 5);
@@ -322,12 +323,12 @@ class Kernels {
 
   // One short query's products, bound by reading the weights, of which four sets rotate.
   void short_products(const Model& m) {
-    using Form = SmallGemmArguments::Form;
-    const Product all[] = {{"qkv", m.qkv_width(), m.hidden, false},
-                           {"o +=", m.hidden, m.q_width(), true},
-                           {"gate, up", 2 * m.intermediate, m.hidden, false},
-                           {"down +=", m.hidden, m.intermediate, true}};
-    for (const Product& p : all) {
+    using Form = kernels::cuda::Product::Form;
+    const Weight all[] = {{"qkv", m.qkv_width(), m.hidden, false},
+                          {"o +=", m.hidden, m.q_width(), true},
+                          {"gate, up", 2 * m.intermediate, m.hidden, false},
+                          {"down +=", m.hidden, m.intermediate, true}};
+    for (const Weight& p : all) {
       const Rows in(64, p.k, 1);
       const Rows out(64, p.n, 1);
       const auto squares = ones(64);

@@ -245,13 +245,13 @@ TEST_F(CudaOperations, ProductsAndSums) {
       DeviceArray<std::uint16_t> device_in(in);
       DeviceArray<std::uint16_t> device_weight(weight);
       DeviceArray<std::uint16_t> out(before);
-      gemm.multiply({.out = out.data<Bf16>(),
+      gemm.multiply({.form = accumulate ? Product::Form::kAdd : Product::Form::kStore,
+                     .out = out.data<Bf16>(),
                      .in = bf16(device_in),
                      .weight = bf16(device_weight),
                      .rows = rows,
                      .n = n,
-                     .k = k,
-                     .accumulate = accumulate},
+                     .k = k},
                     nullptr);
       const std::vector<std::uint16_t> actual = out.host();
       std::vector<double> expected;

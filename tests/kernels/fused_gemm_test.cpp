@@ -11,6 +11,7 @@ namespace tessera::testing {
 namespace {
 
 using namespace kernels::cuda;  // what is tested
+using Form = Product::Form;
 
 constexpr double kTolerance = 8e-3;  // the product and the result are rounded to bf16
 constexpr double kTheta = 1e6;
@@ -64,8 +65,9 @@ struct Operands {
     return out;
   }
 
-  FusedGemmArguments arguments(DeviceArray<std::uint16_t>& out, std::int64_t rows) {
-    return {.out = out.data<Bf16>(),
+  Product product(Product::Form form, DeviceArray<std::uint16_t>& out, std::int64_t rows) {
+    return {.form = form,
+            .out = out.data<Bf16>(),
             .in = in.data<Bf16>(),
             .weight = weight.data<Bf16>(),
             .mean_squares = squares.data(),
@@ -92,7 +94,7 @@ TEST_F(FusedGemm, SwigluOfEveryRowCount) {
   for (const std::int64_t rows : kRowCounts) {
     Operands operands(rows, kColumns, 320);
     DeviceArray<std::uint16_t> out(static_cast<std::size_t>(rows + 2) * kOut);
-    launch_swiglu_gemm(operands.arguments(out, rows), num_sms_, nullptr);
+    launch_fused_gemm(operands.product(Form::kSwiglu, out, rows), num_sms_, nullptr);
     const std::vector<std::uint16_t> actual = out.host();
     for (std::size_t i = 0; i < static_cast<std::size_t>(rows); i += 31) {
       const std::vector<double> product = operands.row(i);
@@ -151,7 +153,8 @@ TEST_F(FusedGemm, HeadsAreNormalisedAndRotated) {
     Operands operands(rows, kColumns, 256);
     HeadOperands heads(rows);
     DeviceArray<std::uint16_t> out(static_cast<std::size_t>(rows) * kColumns);
-    launch_qk_norm_rope_gemm(operands.arguments(out, rows), heads.options(3, 1), num_sms_, nullptr);
+    launch_qk_norm_rope_gemm(operands.product(Form::kStore, out, rows), heads.options(3, 1),
+                             num_sms_, nullptr);
     const std::vector<std::uint16_t> actual = out.host();
     for (std::size_t i = 0; i < static_cast<std::size_t>(rows); i += 31) {
       std::vector<double> expected;
@@ -182,13 +185,13 @@ constexpr std::int64_t kWidths[] = {512, 1024, 2048};
 void multiply_by_library(DeviceArray<std::uint16_t>& out, Operands& operands, std::int64_t n,
                          std::int64_t k, bool accumulate = false) {
   Gemm("/dev/null")
-      .multiply({.out = out.data<Bf16>(),
+      .multiply({.form = accumulate ? Form::kAdd : Form::kStore,
+                 .out = out.data<Bf16>(),
                  .in = operands.in.data<Bf16>(),
                  .weight = operands.weight.data<Bf16>(),
                  .rows = kManyRows,
                  .n = n,
-                 .k = k,
-                 .accumulate = accumulate},
+                 .k = k},
                 nullptr);
 }
 
@@ -200,12 +203,12 @@ TEST_F(FusedGemm, ProductsAndSwigluHaveTheBitsOfTheLibrary) {
     DeviceArray<std::uint16_t> product(kCount), ours(kCount);
     DeviceArray<std::uint16_t> gated(kCount / 2), ours_gated(kCount / 2);
     multiply_by_library(product, operands, kColumns, width);
-    launch_plain_gemm(operands.arguments(ours, kManyRows), kFewBlocks, nullptr);
+    launch_fused_gemm(operands.product(Form::kStore, ours, kManyRows), kFewBlocks, nullptr);
     EXPECT_EQ(ours.host(), product.host()) << "k " << width;
 
     launch_swiglu(gated.data<Bf16>(), product.data<Bf16>(), operands.squares.data(), kManyRows,
                   kColumns / 2, nullptr);
-    launch_swiglu_gemm(operands.arguments(ours_gated, kManyRows), kFewBlocks, nullptr);
+    launch_fused_gemm(operands.product(Form::kSwiglu, ours_gated, kManyRows), kFewBlocks, nullptr);
     EXPECT_EQ(ours_gated.host(), gated.host()) << "k " << width;
   }
 }
@@ -220,7 +223,8 @@ TEST_F(FusedGemm, HeadsHaveTheBitsOfTheLibrary) {
     Operands operands(kManyRows, kColumns, width);
     DeviceArray<std::uint16_t> product(kCount), ours(kCount);
     multiply_by_library(product, operands, kColumns, width);
-    launch_qk_norm_rope_gemm(operands.arguments(ours, kManyRows), options, kFewBlocks, nullptr);
+    launch_qk_norm_rope_gemm(operands.product(Form::kStore, ours, kManyRows), options, kFewBlocks,
+                             nullptr);
     launch_qk_norm_rope({.heads = product.data<Bf16>(),
                          .row_stride = kColumns,
                          .rows = kManyRows,
@@ -245,7 +249,7 @@ TEST_F(FusedGemm, SumsHaveTheBitsOfTheLibrary) {
         random_bf16(static_cast<std::size_t>(kManyRows * kColumns), 4);
     DeviceArray<std::uint16_t> sum(before), ours(before);
     multiply_by_library(sum, operands, kColumns, width, true);
-    launch_sum_gemm(operands.arguments(ours, kManyRows), kFewBlocks, nullptr);
+    launch_fused_gemm(operands.product(Form::kAdd, ours, kManyRows), kFewBlocks, nullptr);
     EXPECT_EQ(ours.host(), sum.host()) << "k " << width;
   }
 }
@@ -253,8 +257,8 @@ TEST_F(FusedGemm, SumsHaveTheBitsOfTheLibrary) {
 TEST_F(FusedGemm, TwiceTheSameBits) {
   Operands operands(1000, 1024, 512);
   DeviceArray<std::uint16_t> first(1000 * 512), second(1000 * 512);
-  launch_swiglu_gemm(operands.arguments(first, 1000), num_sms_, nullptr);
-  launch_swiglu_gemm(operands.arguments(second, 1000), num_sms_, nullptr);
+  launch_fused_gemm(operands.product(Form::kSwiglu, first, 1000), num_sms_, nullptr);
+  launch_fused_gemm(operands.product(Form::kSwiglu, second, 1000), num_sms_, nullptr);
   EXPECT_EQ(first.host(), second.host());
 }
 

@@ -8,7 +8,7 @@ namespace tessera::testing {
 namespace {
 
 using namespace kernels::cuda;  // what is tested
-using Form = SmallGemmArguments::Form;
+using Form = Product::Form;
 
 // Few-row products against cuBLASLt's and the kernel behind it, bit for bit.
 class SmallGemm : public GpuTest {
@@ -44,13 +44,13 @@ class SmallGemm : public GpuTest {
     const std::int64_t width = form == Form::kSwiglu ? n / 2 : n;
     before.resize(static_cast<std::size_t>(rows * n), 0xFFFF);
     DeviceArray<std::uint16_t> product(before);
-    gemm_->multiply({.out = product.data<Bf16>(),
+    gemm_->multiply({.form = form == Form::kAdd ? Form::kAdd : Form::kStore,
+                     .out = product.data<Bf16>(),
                      .in = in_->data<Bf16>(),
                      .weight = weight_->data<Bf16>(),
                      .rows = rows,
                      .n = n,
-                     .k = k,
-                     .accumulate = form == Form::kAdd},
+                     .k = k},
                     nullptr);
     DeviceArray<std::uint16_t> gated(static_cast<std::size_t>((rows + 1) * width));
     if (form == Form::kSwiglu) {

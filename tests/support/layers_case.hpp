@@ -225,9 +225,10 @@ class LayersCase {
 
   void multiply(Activations::Rows& out, Activations::Rows& in, const Bf16* weight, bool add,
                 cudaStream_t stream) {
-    using Form = kernels::cuda::SmallGemmArguments::Form;
+    using Form = kernels::cuda::Product::Form;
+    const Form form = add ? Form::kAdd : Form::kStore;
     if (few(out.width, in.width)) {
-      return kernels::cuda::launch_small_gemm({.form = add ? Form::kAdd : Form::kStore,
+      return kernels::cuda::launch_small_gemm({.form = form,
                                                .out = out.data(),
                                                .in = in.data(),
                                                .weight = weight,
@@ -236,13 +237,13 @@ class LayersCase {
                                                .k = in.width},
                                               properties.multiProcessorCount, stream);
     }
-    gemm_.multiply({.out = out.data(),
+    gemm_.multiply({.form = form,
+                    .out = out.data(),
                     .in = in.data(),
                     .weight = weight,
                     .rows = rows,
                     .n = out.width,
-                    .k = in.width,
-                    .accumulate = add},
+                    .k = in.width},
                    stream);
   }
 
@@ -254,16 +255,15 @@ class LayersCase {
   void gate_up(Activations& a, const kernels::cuda::LayerPointers& layer, cudaStream_t stream) {
     measure(a, stream);
     if (few(a.gate_up.width, a.x.width)) {
-      return kernels::cuda::launch_small_gemm(
-          {.form = kernels::cuda::SmallGemmArguments::Form::kSwiglu,
-           .out = a.mlp.data(),
-           .in = a.x.data(),
-           .weight = layer.gate_up,
-           .mean_squares = squares_.as<float>(),
-           .rows = rows,
-           .n = a.gate_up.width,
-           .k = a.x.width},
-          properties.multiProcessorCount, stream);
+      return kernels::cuda::launch_small_gemm({.form = kernels::cuda::Product::Form::kSwiglu,
+                                               .out = a.mlp.data(),
+                                               .in = a.x.data(),
+                                               .weight = layer.gate_up,
+                                               .mean_squares = squares_.as<float>(),
+                                               .rows = rows,
+                                               .n = a.gate_up.width,
+                                               .k = a.x.width},
+                                              properties.multiProcessorCount, stream);
     }
     multiply(a.gate_up, a.x, layer.gate_up, false, stream);
     kernels::cuda::launch_swiglu(a.mlp.data(), a.gate_up.data(), squares_.as<float>(), rows,

@@ -35,6 +35,10 @@ class Owner {
   Handle handle_ = nullptr;
 };
 
+// What the code of our kernels and of the library's that were chosen takes of a device, at most, as
+// measured on an H200.
+inline constexpr std::size_t kCodeBytes = std::size_t{384} << 20;
+
 // Streams do not synchronise with the default stream.
 using Stream = Owner<cudaStream_t, cudaStreamDestroy>;
 using Event = Owner<cudaEvent_t, cudaEventDestroy>;

@@ -32,8 +32,13 @@ std::string machine_line() {
          std::to_string(cublasLtGetVersion());
 }
 
-MatmulKey key_of(const MatmulArguments& a) {
-  return {.rows = rows_bucket(a.rows), .n = a.n, .k = a.k, .accumulate = a.accumulate};
+bool is_sum(const Product& a) {
+  CHECK(a.form != Product::Form::kSwiglu);
+  return a.form == Product::Form::kAdd;
+}
+
+MatmulKey key_of(const Product& a) {
+  return {.rows = rows_bucket(a.rows), .n = a.n, .k = a.k, .accumulate = is_sum(a)};
 }
 
 std::vector<std::int64_t> buckets_of(const Gemm::Tuning& tuning) {
@@ -51,7 +56,7 @@ std::vector<std::int64_t> buckets_of(const Gemm::Tuning& tuning) {
 // Row-major [rows, n] = [rows, k] * [n, k]^T is column-major [n, rows] = W^T * in with W stored
 // [k, n] and in stored [k, rows], so no operand moves.
 struct Gemm::Layouts {
-  explicit Layouts(const MatmulArguments& a) {
+  explicit Layouts(const Product& a) {
     const auto n = static_cast<std::uint64_t>(a.n);
     const auto k = static_cast<std::uint64_t>(a.k);
     const auto rows = static_cast<std::uint64_t>(a.rows);
@@ -81,17 +86,17 @@ Gemm::Gemm(const std::string& cache_path)
       started_(make_event(Timing::kOn)),
       stopped_(make_event(Timing::kOn)) {}
 
-cublasStatus_t Gemm::run(const MatmulArguments& a, const cublasLtMatmulAlgo_t& algorithm,
+cublasStatus_t Gemm::run(const Product& a, const cublasLtMatmulAlgo_t& algorithm,
                          cudaStream_t stream) {
   Layouts layouts(a);
   const float alpha = 1;
-  const float beta = a.accumulate ? 1 : 0;
+  const float beta = is_sum(a) ? 1 : 0;
   return cublasLtMatmul(handle_.get(), &layouts.operation, &alpha, a.weight, &layouts.weight, a.in,
                         &layouts.in, &beta, a.out, &layouts.out, a.out, &layouts.out, &algorithm,
                         workspace_.data(), workspace_.bytes(), stream);
 }
 
-std::vector<cublasLtMatmulHeuristicResult_t> Gemm::proposals(const MatmulArguments& a, int most) {
+std::vector<cublasLtMatmulHeuristicResult_t> Gemm::proposals(const Product& a, int most) {
   Layouts layouts(a);
   cublasLtMatmulPreferenceOpaque_t preference{};
   cublas_check(cublasLtMatmulPreferenceInit(&preference));
@@ -114,14 +119,14 @@ std::vector<cublasLtMatmulHeuristicResult_t> Gemm::proposals(const MatmulArgumen
   return results;
 }
 
-cublasLtMatmulAlgo_t Gemm::canonical(const MatmulArguments& arguments) {
-  MatmulArguments many = arguments;
+cublasLtMatmulAlgo_t Gemm::canonical(const Product& product) {
+  Product many = product;
   many.rows = kCanonicalRows;
   return proposals(many, 1).front().algo;
 }
 
-const cublasLtMatmulAlgo_t& Gemm::choice(const MatmulArguments& arguments) {
-  const MatmulKey key = key_of(arguments);
+const cublasLtMatmulAlgo_t& Gemm::choice(const Product& product) {
+  const MatmulKey key = key_of(product);
   const auto known = choices_.find(key);
   if (known != choices_.end()) [[likely]] {
     return known->second;
@@ -130,19 +135,19 @@ const cublasLtMatmulAlgo_t& Gemm::choice(const MatmulArguments& arguments) {
   if (const AlgorithmCache::Algorithm* timed = cache_.find(key)) {
     std::memcpy(&algorithm, timed->data(), sizeof algorithm);
   } else {
-    algorithm = canonical(arguments);
+    algorithm = canonical(product);
   }
   return choices_.emplace(key, algorithm).first->second;
 }
 
-void Gemm::multiply(const MatmulArguments& arguments, cudaStream_t stream) {
-  if (arguments.rows == 0) {
+void Gemm::multiply(const Product& product, cudaStream_t stream) {
+  if (product.rows == 0) {
     return;
   }
-  const cublasStatus_t status = run(arguments, choice(arguments), stream);
+  const cublasStatus_t status = run(product, choice(product), stream);
   if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
     // The bucket's choice does not take this very row count.
-    cublas_check(run(arguments, canonical(arguments), stream));
+    cublas_check(run(product, canonical(product), stream));
     return;
   }
   cublas_check(status);
@@ -151,8 +156,8 @@ void Gemm::multiply(const MatmulArguments& arguments, cudaStream_t stream) {
 // The canonical result of the first rows of one product, and what `out` held before.
 struct Gemm::BitCheck {
   static constexpr std::int64_t kRows = 64;
-  BitCheck(std::int64_t n, const __nv_bfloat16* out, cudaStream_t stream)
-      : bytes(static_cast<std::size_t>(kRows * n) * sizeof(__nv_bfloat16)),
+  BitCheck(std::int64_t n, const Bf16* out, cudaStream_t stream)
+      : bytes(static_cast<std::size_t>(kRows * n) * sizeof(Bf16)),
         before(bytes, "timing products"),
         expected(bytes, "timing products"),
         different(sizeof(unsigned), "timing products") {
@@ -164,29 +169,28 @@ struct Gemm::BitCheck {
   DeviceBuffer different;
 };
 
-bool Gemm::same_bits(const MatmulArguments& arguments, const cublasLtMatmulAlgo_t& algorithm,
-                     BitCheck& check, cudaStream_t stream) {
+bool Gemm::same_bits(const Product& product, const cublasLtMatmulAlgo_t& algorithm, BitCheck& check,
+                     cudaStream_t stream) {
   unsigned different = 0;
-  cuda_check(cudaMemcpyAsync(arguments.out, check.before.data(), check.bytes,
+  cuda_check(cudaMemcpyAsync(product.out, check.before.data(), check.bytes,
                              cudaMemcpyDeviceToDevice, stream));
-  if (run(arguments, algorithm, stream) != CUBLAS_STATUS_SUCCESS) {
+  if (run(product, algorithm, stream) != CUBLAS_STATUS_SUCCESS) {
     return false;
   }
   cuda_check(cudaMemsetAsync(check.different.data(), 0, sizeof different, stream));
-  launch_count_different(check.different.as<unsigned>(), arguments.out,
-                         check.expected.as<__nv_bfloat16>(),
-                         std::min(arguments.rows, BitCheck::kRows) * arguments.n, stream);
+  launch_count_different(check.different.as<unsigned>(), product.out, check.expected.as<Bf16>(),
+                         std::min(product.rows, BitCheck::kRows) * product.n, stream);
   cuda_check(cudaMemcpyAsync(&different, check.different.data(), sizeof different,
                              cudaMemcpyDeviceToHost, stream));
   cuda_check(cudaStreamSynchronize(stream));
   return different == 0;
 }
 
-float Gemm::time_us(const MatmulArguments& arguments, const cublasLtMatmulAlgo_t& algorithm,
-                    int runs, cudaStream_t stream) {
+float Gemm::time_us(const Product& product, const cublasLtMatmulAlgo_t& algorithm, int runs,
+                    cudaStream_t stream) {
   cuda_check(cudaEventRecord(started_.get(), stream));
   for (int i = 0; i < runs; ++i) {
-    if (run(arguments, algorithm, stream) != CUBLAS_STATUS_SUCCESS) {
+    if (run(product, algorithm, stream) != CUBLAS_STATUS_SUCCESS) {
       return -1;
     }
   }
@@ -194,29 +198,28 @@ float Gemm::time_us(const MatmulArguments& arguments, const cublasLtMatmulAlgo_t
   return elapsed_ms(started_, stopped_) * 1000 / static_cast<float>(runs);
 }
 
-cublasLtMatmulAlgo_t Gemm::fastest(const MatmulArguments& arguments, BitCheck& check,
-                                   cudaStream_t stream) {
+cublasLtMatmulAlgo_t Gemm::fastest(const Product& product, BitCheck& check, cudaStream_t stream) {
   std::vector<Timed> timed;
-  for (const auto& proposal : proposals(arguments, kProposals)) {
+  for (const auto& proposal : proposals(product, kProposals)) {
     // This first run also loads the kernel's code; short products need more for a stable time.
-    if (!same_bits(arguments, proposal.algo, check, stream)) {
+    if (!same_bits(product, proposal.algo, check, stream)) {
       continue;
     }
-    const float us = time_us(arguments, proposal.algo, arguments.rows <= 1024 ? 4 : 1, stream);
+    const float us = time_us(product, proposal.algo, product.rows <= 1024 ? 4 : 1, stream);
     timed.push_back({.us = us, .algorithm = proposal.algo});
   }
   if (timed.empty()) {
-    return canonical(arguments);
+    return canonical(product);
   }
   std::ranges::sort(timed, {}, &Timed::us);
   // The leaders run again by turns, so that a drifting clock favours none.
   timed.resize(std::min<std::size_t>(timed.size(), 4));
-  const int runs = arguments.rows <= 1024 ? 8 : 1;
+  const int runs = product.rows <= 1024 ? 8 : 1;
   constexpr int kRounds = 5;
   std::vector<std::vector<float>> times(timed.size());
   for (int round = 0; round < kRounds; ++round) {
     for (std::size_t i = 0; i < timed.size(); ++i) {
-      times[i].push_back(time_us(arguments, timed[i].algorithm, runs, stream));
+      times[i].push_back(time_us(product, timed[i].algorithm, runs, stream));
     }
   }
   for (std::size_t i = 0; i < timed.size(); ++i) {
@@ -232,19 +235,19 @@ bool Gemm::is_tuned(const Tuning& t) const {
   });
 }
 
-void Gemm::tune(const Tuning& t, __nv_bfloat16* out, const __nv_bfloat16* in, cudaStream_t stream) {
+void Gemm::tune(const Tuning& t, Bf16* out, const Bf16* in, cudaStream_t stream) {
   if (is_tuned(t)) {
     return;
   }
-  MatmulArguments arguments{.out = out,
-                            .in = in,
-                            .weight = t.weight,
-                            .rows = std::min(t.max_rows, BitCheck::kRows),
-                            .n = t.n,
-                            .k = t.k,
-                            .accumulate = t.accumulate};
+  Product product{.form = t.accumulate ? Product::Form::kAdd : Product::Form::kStore,
+                  .out = out,
+                  .in = in,
+                  .weight = t.weight,
+                  .rows = std::min(t.max_rows, BitCheck::kRows),
+                  .n = t.n,
+                  .k = t.k};
   BitCheck check(t.n, out, stream);
-  cublas_check(run(arguments, canonical(arguments), stream));
+  cublas_check(run(product, canonical(product), stream));
   cuda_check(
       cudaMemcpyAsync(check.expected.data(), out, check.bytes, cudaMemcpyDeviceToDevice, stream));
   for (const std::int64_t rows : buckets_of(t)) {
@@ -252,27 +255,27 @@ void Gemm::tune(const Tuning& t, __nv_bfloat16* out, const __nv_bfloat16* in, cu
     if (cache_.find(key) != nullptr) {
       continue;
     }
-    arguments.rows = std::min(rows, t.max_rows);
-    const cublasLtMatmulAlgo_t algorithm = fastest(arguments, check, stream);
+    product.rows = std::min(rows, t.max_rows);
+    const cublasLtMatmulAlgo_t algorithm = fastest(product, check, stream);
     const auto* bytes = reinterpret_cast<const std::byte*>(&algorithm);
     cache_.put(key, AlgorithmCache::Algorithm(bytes, bytes + sizeof algorithm));
     choices_[key] = algorithm;
   }
 }
 
-void Gemm::load(const Tuning& t, __nv_bfloat16* out, const __nv_bfloat16* in, cudaStream_t stream) {
+void Gemm::load(const Tuning& t, Bf16* out, const Bf16* in, cudaStream_t stream) {
   constexpr std::int64_t kRows = 16;
   for (const std::int64_t rows : buckets_of(t)) {
-    MatmulArguments arguments{.out = out,
-                              .in = in,
-                              .weight = t.weight,
-                              .rows = rows,
-                              .n = t.n,
-                              .k = t.k,
-                              .accumulate = t.accumulate};
-    const cublasLtMatmulAlgo_t& algorithm = choice(arguments);
-    arguments.rows = std::min(rows, kRows);
-    (void)run(arguments, algorithm, stream);  // not every algorithm takes few rows
+    Product product{.form = t.accumulate ? Product::Form::kAdd : Product::Form::kStore,
+                    .out = out,
+                    .in = in,
+                    .weight = t.weight,
+                    .rows = rows,
+                    .n = t.n,
+                    .k = t.k};
+    const cublasLtMatmulAlgo_t& algorithm = choice(product);
+    product.rows = std::min(rows, kRows);
+    (void)run(product, algorithm, stream);  // not every algorithm takes few rows
   }
 }
 

@@ -68,7 +68,7 @@ using Ring = sm90::RingState<kStages>;
 // (16 where gate and up alternate by eights) lie behind one another, first those with remainder 0
 // and 1, then 2 and 3, ...
 template <int kPeriod>
-CUtensorMap make_weight_map(const FusedGemmArguments& a) {
+CUtensorMap make_weight_map(const Product& a) {
   const auto row_bytes = static_cast<std::uint64_t>(a.k) * 2;
   return make_tensor_map({.data = a.weight,
                           .rank = 4,
@@ -198,8 +198,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 template <typename Epilogue>
-void launch(const FusedGemmArguments& a, std::int64_t out_stride, const Epilogue& epilogue,
-            int num_sms, cudaStream_t stream) {
+void launch(const Product& a, std::int64_t out_stride, const Epilogue& epilogue, int num_sms,
+            cudaStream_t stream) {
   CHECK(a.n % kTileColumns == 0 && a.k % kSlice == 0);
   if (a.rows == 0) return;
   const auto row_blocks = static_cast<int>((a.rows + kTileRows - 1) / kTileRows);
@@ -232,23 +232,22 @@ bool fused_gemm_supports(int compute_capability, std::int64_t n, std::int64_t k)
   return compute_capability == 90 && n % kTileColumns == 0 && k % kSlice == 0;
 }
 
-void launch_plain_gemm(const FusedGemmArguments& arguments, int num_sms, cudaStream_t stream) {
-  launch(arguments, arguments.n, PlainEpilogue{}, num_sms, stream);
+void launch_fused_gemm(const Product& product, int num_sms, cudaStream_t stream) {
+  switch (product.form) {
+    case Product::Form::kStore:
+      return launch(product, product.n, PlainEpilogue{}, num_sms, stream);
+    case Product::Form::kAdd:
+      return launch(product, product.n, SumEpilogue{}, num_sms, stream);
+    case Product::Form::kSwiglu:
+      CHECK(product.mean_squares != nullptr);
+      return launch(product, product.n / 2, SwigluEpilogue{}, num_sms, stream);
+  }
 }
 
-void launch_sum_gemm(const FusedGemmArguments& arguments, int num_sms, cudaStream_t stream) {
-  launch(arguments, arguments.n, SumEpilogue{}, num_sms, stream);
-}
-
-void launch_swiglu_gemm(const FusedGemmArguments& arguments, int num_sms, cudaStream_t stream) {
-  CHECK(arguments.mean_squares != nullptr);
-  launch(arguments, arguments.n / 2, SwigluEpilogue{}, num_sms, stream);
-}
-
-void launch_qk_norm_rope_gemm(const FusedGemmArguments& arguments, const HeadNormRope& options,
-                              int num_sms, cudaStream_t stream) {
-  CHECK(arguments.mean_squares != nullptr);
-  launch(arguments, arguments.n, HeadEpilogue{options}, num_sms, stream);
+void launch_qk_norm_rope_gemm(const Product& product, const HeadNormRope& options, int num_sms,
+                              cudaStream_t stream) {
+  CHECK(product.mean_squares != nullptr);
+  launch(product, product.n, HeadEpilogue{options}, num_sms, stream);
 }
 
 }  // namespace tessera::kernels::cuda

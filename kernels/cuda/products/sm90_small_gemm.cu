@@ -26,7 +26,7 @@
 namespace tessera::kernels::cuda {
 namespace {
 
-using Form = SmallGemmArguments::Form;
+using Form = Product::Form;
 
 constexpr int kSlice = 64;  // of k: 128 bytes, one swizzled row
 constexpr int kSlices = 4;  // of one stage
@@ -282,7 +282,7 @@ int choose_tile_rows(std::int64_t n, int unit, int num_sms) {
 }
 
 template <int kTokens, Form kForm>
-void launch(const SmallGemmArguments& a, int num_sms, cudaStream_t stream) {
+void launch(const Product& a, int num_sms, cudaStream_t stream) {
   const int parts = static_cast<int>((a.rows + kTokens - 1) / kTokens);
   const int tile_rows = choose_tile_rows(a.n, kForm == Form::kSwiglu ? 16 : 4, num_sms / parts);
   const int weight_bytes = (tile_rows + 7) / 8 * 8 * kSwizzleRow;
@@ -321,7 +321,7 @@ void launch(const SmallGemmArguments& a, int num_sms, cudaStream_t stream) {
 }
 
 template <Form kForm>
-void launch_form(const SmallGemmArguments& a, int num_sms, cudaStream_t stream) {
+void launch_form(const Product& a, int num_sms, cudaStream_t stream) {
   if (a.rows <= 8) {
     launch<8, kForm>(a, num_sms, stream);
   } else if (a.rows <= 16) {
@@ -350,7 +350,7 @@ bool parted_gemm_supports(int compute_capability, std::int64_t rows, std::int64_
          k % (kSlices * kSlice) == 0;
 }
 
-void launch_small_gemm(const SmallGemmArguments& a, int num_sms, cudaStream_t stream) {
+void launch_small_gemm(const Product& a, int num_sms, cudaStream_t stream) {
   CHECK(a.form != Form::kSwiglu || a.mean_squares != nullptr);
   CHECK(a.rows <= kPartedGemmRowsMax && a.n % 16 == 0 && a.k % (kSlices * kSlice) == 0);
   if (a.rows == 0) {
