@@ -175,7 +175,7 @@ class SmallEncoder {
     backend.last_attention(*attention_, *q_, *qkv_rows_, slot, shape_);
     backend.linear_add(*x_last_, *attention_, *o_, sequences);
     feed_forward(*x_last_, sequences);
-    backend.pool(slot, *x_last_, *norm_, kHidden, kEps, Backend::Length::kUnit);
+    backend.pool(slot, *x_last_, *norm_, kHidden, kEps, CudaBackend::Length::kUnit);
     backend.end(slot);
   }
 

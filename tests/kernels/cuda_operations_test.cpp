@@ -214,16 +214,18 @@ TEST_F(CudaOperations, PoolGivesUnitVectorsAndFlags) {
     DeviceArray<float> device_weight(weight);
     DeviceArray<float> vectors(kRows * hidden);
     DeviceArray<std::uint8_t> finite(kRows);
-    launch_pool(vectors.data(), finite.data(), bf16(device_x), device_weight.data(), kRows,
-                static_cast<std::int64_t>(hidden), kEps, nullptr);
-    EXPECT_EQ(finite.host(), (std::vector<std::uint8_t>{1, 0, 0, 0}));
     std::vector<double> expected = rms_norm_reference(row(x, 0, hidden), weight, kEps);
-    double norm = 0;
-    for (const double value : expected) norm += value * value;
-    for (double& value : expected) value /= std::sqrt(norm);
-    std::vector<float> actual = vectors.host();
-    actual.resize(hidden);
-    EXPECT_LT(relative_error(actual, expected), 1e-6);
+    for (const bool unit : {false, true}) {
+      launch_pool(vectors.data(), finite.data(), bf16(device_x), device_weight.data(), kRows,
+                  static_cast<std::int64_t>(hidden), kEps, unit, nullptr);
+      EXPECT_EQ(finite.host(), (std::vector<std::uint8_t>{1, 0, 0, 0}));
+      double norm = 0;
+      for (const double value : expected) norm += value * value;
+      for (double& value : expected) value /= unit ? std::sqrt(norm) : 1;
+      std::vector<float> actual = vectors.host();
+      actual.resize(hidden);
+      EXPECT_LT(relative_error(actual, expected), 1e-6);
+    }
   }
 }
 
