@@ -20,6 +20,12 @@ LAYERS = {
     "coordinator": {"coordinator", "common"},
     "clients": {"clients", "common"},
 }
+# A room may include those before it in its folder's list, and itself.
+ROOMS = {
+    "kernels/cuda/": ["base", "ptx", "rows", "attention", "products", "layers", "backend", "group"],
+}
+# Source files of a folder itself, not counting its rooms.
+ROOM_FILES_MAX = 26
 # From common/, kernels/ takes these two only.
 KERNELS_FROM_COMMON = {"common/check.hpp", "common/result.hpp"}
 # A foreign header may be included only below these places.
@@ -27,7 +33,7 @@ PLACES = {
     r"<zmq\.h": ("common/net/",),
     r"<hiredis/": ("coordinator/redis_",),
     r"<(cuda|cublas|cudnn|nvrtc)": ("kernels/cuda/", "tests/kernels/", "bench/"),
-    r"<nccl": ("kernels/cuda/nccl_", "bench/tp/nccl_"),
+    r"<nccl": ("kernels/cuda/group/nccl_", "bench/tp/nccl_"),
     r"<msgpack": ("common/codec",),
     r"<boost/": ("clients/gateway/http/", "bench/gateway/"),
     r"<(dnnl|oneapi)": ("kernels/cpu/", "bench/"),
@@ -54,6 +60,7 @@ def findings_of(path):
         if LEFTOVERS.search(line):
             yield number, "unfinished work is left in the text"
         yield from ((number, what) for what in include_findings(name, top, line))
+        yield from ((number, what) for what in room_findings(name, line))
 
 
 def include_findings(name, top, line):
@@ -74,6 +81,26 @@ def include_findings(name, top, line):
         yield f"includes are written from the root, not {header}"
 
 
+def room_findings(name, line):
+    match = re.match(r'\s*#\s*include\s+"([^"]+)"', line)
+    for folder, rooms in ROOMS.items():
+        if not match or not name.startswith(folder) or not match.group(1).startswith(folder):
+            continue
+        own, target = (path[len(folder):].split("/", 1)[0] for path in (name, match.group(1)))
+        if own not in rooms or target not in rooms:
+            yield f"{folder} has the rooms {', '.join(rooms)}, and no other files"
+        elif rooms.index(target) > rooms.index(own):
+            yield f"{own}/ lies below {target}/ and must not include {match.group(1)}"
+
+
+def crowded_rooms():
+    for folder, rooms in ROOMS.items():
+        for room in rooms:
+            count = sum(path.suffix in CODE for path in (ROOT / folder / room).iterdir())
+            if count > ROOM_FILES_MAX:
+                yield f"{folder}{room}: {count} source files; {ROOM_FILES_MAX} is the limit"
+
+
 def main():
     count = files = 0
     for folder in (*PRODUCT, "tests", "bench"):
@@ -83,6 +110,9 @@ def main():
                 for number, what in findings_of(path):
                     print(f"{path.relative_to(ROOT)}:{number}: {what}")
                     count += 1
+    for finding in crowded_rooms():
+        print(finding)
+        count += 1
     print(f"{files} files, {count} findings")
     return 1 if count or not files else 0
 
