@@ -19,6 +19,7 @@ struct UpOptions {
   std::size_t workers = 0;
   bool free_ports = false;
   bool json = false;
+  bool log_json = false;
   std::string port_file;
 };
 
@@ -69,6 +70,10 @@ int run_up(UpOptions& options) {
   if (options.free_ports) {
     cluster_options.listen = cluster_options.worker_listen = "tcp://127.0.0.1:*";
   }
+  if (options.log_json) {
+    cluster_options.coordinator_args.emplace_back("--log-json");
+    cluster_options.worker_args.emplace_back("--log-json");
+  }
   if (cluster_options.devices.empty()) {
     cluster_options.devices = {"cpu"};
   }
@@ -112,6 +117,7 @@ void add_options(CLI::App& command, UpOptions& options) {
   command.add_option("--ready-s", cluster.ready_s, "Longest wait for the workers, seconds")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  command.add_flag("--log-json", options.log_json, "Every process logs JSON, one object a line");
   command.add_flag("--json", options.json, "Addresses and process ids as one line of JSON");
 }
 

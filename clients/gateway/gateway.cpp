@@ -22,6 +22,7 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr milliseconds kDrainLook{20};
+constexpr milliseconds kPublishEvery{1000};
 constexpr std::size_t kOtherDescriptors = 256;  // Sockets to the coordinator, files, libraries.
 
 milliseconds ms(double seconds) { return milliseconds(static_cast<std::int64_t>(seconds * 1000)); }
@@ -65,23 +66,36 @@ int hangup_descriptor() {
 }  // namespace
 
 struct Gateway::Worker {
-  Worker(Gateway& gateway, AccessRules rules)
+  Worker(Gateway& gateway, AccessRules rules, std::size_t index)
       : access(std::move(rules)),
         link(loop, gateway.context_, {.coordinator = gateway.options_.coordinator}),
         services{.loop = loop,
                  .side = gateway.side_,
                  .link = link,
+                 .metrics = gateway.metrics_,
                  .request_time = ms(gateway.options_.request_s),
                  .accept_token_ids = gateway.options_.accept_token_ids,
                  .draining = [&gateway] { return gateway.draining_.load(); },
                  .version = TESSERA_VERSION},
-        server(loop, routes(), hooks(), limits_of(gateway.options_), gateway.tls_.get()) {}
+        server(loop, routes(), hooks(), limits_of(gateway.options_), gateway.tls_.get()) {
+    loop.every(kPublishEvery, [this, index] { services.metrics.publish(index, figures()); });
+  }
+
+  LoopFigures figures() const {
+    return {.connections = server.connections(),
+            .open_questions = link.open_questions(),
+            .reconnects = link.reconnects(),
+            .asked_again = link.asked_again(),
+            .coordinator_answers = link.ready()};
+  }
 
   http::Router routes() {
     http::Router router;
     add_openai_routes(router, services);
     add_model_routes(router, services);
     add_health_routes(router, services);
+    add_metrics_routes(router, services);
+    add_page_routes(router, services);
     return router;
   }
   http::Hooks hooks() {
@@ -89,13 +103,19 @@ struct Gateway::Worker {
                             const http::Route& route) { return access.admit(r, route); },
             .screen = [this](const http::Request& r) { return access.screen(r); },
             .respond_to_problem = respond_to_problem,
-            .finished = [](const http::Finished& f) { log_request(f); }};
+            .finished =
+                [this](const http::Finished& f) {
+                  services.metrics.on_finished(f);
+                  log_request(f);
+                }};
   }
   static void log_request(const http::Finished& f) {
     const auto level = f.status >= 500 ? spdlog::level::warn : spdlog::level::debug;
-    spdlog::log(level, "{} {} {} {} in {} out {} us {}{}", f.request->id,
-                to_string(f.request->method), f.request->path.substr(0, 200), f.status, f.bytes_in,
-                f.bytes_out, f.took.count(), f.complete ? "" : " cut off");
+    const protocol::RequestTrace trace{
+        .id = f.request->id, .traceparent = std::string(f.request->headers.get("traceparent"))};
+    log::about(level, trace, "{} {} {} in {} out {} us {}{}", to_string(f.request->method),
+               f.request->path.substr(0, 200), f.status, f.bytes_in, f.bytes_out, f.took.count(),
+               f.complete ? "" : " cut off");
   }
 
   http::Loop loop;
@@ -106,7 +126,9 @@ struct Gateway::Worker {
 };
 
 Gateway::Gateway(const Options& options)
-    : options_(options), address_(http::parse_listen_address(options.listen)) {
+    : options_(options),
+      address_(http::parse_listen_address(options.listen)),
+      metrics_(static_cast<std::size_t>(options.io_threads), TESSERA_VERSION) {
   const bool loopback = http::is_loopback(address_);
   if (options_.keys.empty() && !loopback && !options_.insecure) {
     throw FatalError(options_.listen +
@@ -121,7 +143,7 @@ Gateway::Gateway(const Options& options)
     rules.hosts = loopback_hosts(options_.allow_hosts);
   }
   for (int i = 0; i < options_.io_threads; ++i) {
-    workers_.push_back(std::make_unique<Worker>(*this, rules));
+    workers_.push_back(std::make_unique<Worker>(*this, rules, workers_.size()));
   }
   if (!options_.keys.empty()) {
     auto keys = KeyRing::load(options_.keys);

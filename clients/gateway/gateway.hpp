@@ -10,6 +10,7 @@
 #include "clients/gateway/http/listener.hpp"
 #include "clients/gateway/http/server.hpp"
 #include "clients/gateway/link/link.hpp"
+#include "clients/gateway/metrics/gateway_metrics.hpp"
 #include "clients/gateway/options.hpp"
 
 namespace tessera {
@@ -47,6 +48,7 @@ class Gateway {
   http::ListenAddress address_;
   net::Context context_;
   std::unique_ptr<http::TlsContext> tls_;
+  GatewayMetrics metrics_;
   http::SideThread side_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::unique_ptr<http::Listener> listener_;

@@ -78,6 +78,7 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--log-level", o.log_level, "trace, debug, info, warn, error or off")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
       ->capture_default_str();
+  app.add_flag("--log-json", o.log_json, "Logs as JSON, one object a line");
   app.set_config("--config", "", "File with the same options, one `name = value` a line");
   app.allow_config_extras(CLI::config_extras_mode::error);
 }

@@ -29,6 +29,7 @@ struct Options {
   double drain_notice_s = 0;
   std::string port_file;
   std::string log_level = "info";
+  bool log_json = false;
   std::string new_key;  // Makes a key of this name and ends.
   std::string printed;
 };

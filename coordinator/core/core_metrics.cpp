@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "coordinator/core/metric_families.hpp"
+#include "common/metric_families.hpp"
 #include "coordinator/core/worker_metrics.hpp"
 
 namespace tessera::coordinator {
@@ -20,13 +20,11 @@ static_assert(kOperationNames.size() == PlumbingMetrics::kOperations);
 
 std::string lane_label(std::size_t lane) { return format_labels({{"lane", kLaneNames[lane]}}); }
 
-// Only codes that occurred: 16 zeros say nothing.
+// All codes from the first scrape on: the rise of a counter that was not there is not seen.
 void add_errors(MetricFamilies& out, const ErrorCounts& errors) {
   for (std::size_t code = 1; code < errors.size(); ++code) {
-    if (errors[code] > 0) {
-      out.sample(static_cast<double>(errors[code]),
-                 format_labels({{"code", to_string(static_cast<ErrorCode>(code))}}));
-    }
+    out.sample(static_cast<double>(errors[code]),
+               format_labels({{"code", to_string(static_cast<ErrorCode>(code))}}));
   }
 }
 

@@ -12,18 +12,15 @@ namespace tessera::coordinator {
 struct PlumbingMetrics {
   static constexpr std::size_t kOperations = std::variant_size_v<ledger::Operation>;
 
-  std::array<protocol::Histogram, kOperations> ledger;  // By kind; empty where none ran.
+  std::array<protocol::Histogram, kOperations> ledger;  // By kind.
   std::uint64_t ledger_refusals = 0;
   bool ledger_up = true;
   protocol::Histogram cache = make_histogram(seconds_bounds());  // Lookups in the second level.
   protocol::Histogram tokenize = make_histogram(seconds_bounds());
 
+  PlumbingMetrics() { ledger.fill(make_histogram(seconds_bounds())); }
   void count(const LedgerReply& event) {
-    protocol::Histogram& histogram = ledger.at(event.operation);
-    if (histogram.counts.empty()) {
-      histogram = make_histogram(seconds_bounds());
-    }
-    observe(histogram, seconds_of(event.took_us));
+    observe(ledger.at(event.operation), seconds_of(event.took_us));
     ledger_refusals += event.reply.status == ledger::Status::kFailed ? 1 : 0;
   }
   void count(const CacheReply& event) { observe(cache, seconds_of(event.took_us)); }

@@ -2,7 +2,7 @@
 
 #include <span>
 
-#include "coordinator/core/metric_families.hpp"
+#include "common/metric_families.hpp"
 #include "coordinator/core/worker_registry.hpp"
 
 namespace tessera::coordinator {

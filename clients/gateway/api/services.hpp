@@ -8,11 +8,14 @@
 
 namespace tessera::gateway {
 
+class GatewayMetrics;
+
 // What the handlers of one loop share; on that loop's thread, and living as long as its server.
 struct Services {
   http::Loop& loop;
   http::SideThread& side;  // For bodies that take long to read.
   Link& link;
+  GatewayMetrics& metrics;
   std::chrono::milliseconds request_time{600'000};  // For an answer of the coordinator.
   std::size_t items_max = 2048;                     // Of one request.
   bool accept_token_ids = false;                    // Without naming the vocabulary.
@@ -24,5 +27,7 @@ struct Services {
 void add_openai_routes(http::Router& router, Services& services);
 void add_model_routes(http::Router& router, Services& services);
 void add_health_routes(http::Router& router, Services& services);
+void add_metrics_routes(http::Router& router, Services& services);
+void add_page_routes(http::Router& router, Services& services);
 
 }  // namespace tessera::gateway

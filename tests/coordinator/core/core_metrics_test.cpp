@@ -5,7 +5,7 @@
 #include <regex>
 #include <set>
 
-#include "coordinator/core/metric_families.hpp"
+#include "common/metric_families.hpp"
 #include "tests/coordinator/core/core_harness.hpp"
 
 namespace tessera::coordinator {

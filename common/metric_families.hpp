@@ -7,7 +7,7 @@
 
 #include "common/protocol_metrics.hpp"
 
-namespace tessera::coordinator {
+namespace tessera {
 
 using LabelPairs = std::vector<std::pair<std::string_view, std::string_view>>;
 
@@ -40,4 +40,4 @@ class MetricFamilies {
   std::vector<protocol::MetricFamily> families_;
 };
 
-}  // namespace tessera::coordinator
+}  // namespace tessera

@@ -1,9 +1,9 @@
-#include "coordinator/core/metric_families.hpp"
+#include "common/metric_families.hpp"
 
 #include "common/check.hpp"
 #include "common/json_text.hpp"
 
-namespace tessera::coordinator {
+namespace tessera {
 
 std::string format_labels(const LabelPairs& labels) {
   std::string out;
@@ -65,4 +65,4 @@ std::vector<protocol::MetricFamily> MetricFamilies::take() {
   return std::move(families_);
 }
 
-}  // namespace tessera::coordinator
+}  // namespace tessera
