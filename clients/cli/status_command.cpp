@@ -66,7 +66,11 @@ Json status_json(const protocol::StatusReply& status) {
                                {"batches_in_flight", w.batches_in_flight},
                                {"batches_done", w.batches_done},
                                {"tokens_done", w.tokens_done},
-                               {"tokens_per_second", w.tokens_per_second}});
+                               {"tokens_per_second", w.tokens_per_second},
+                               {"peak_tokens_per_second", w.peak_tokens_per_second},
+                               {"busy_share", w.busy_share},
+                               {"batch_fill", w.batch_fill},
+                               {"temperature_c", w.temperature_c}});
   }
   json["jobs"] = Json::array();
   for (const auto& job : status.jobs) {
@@ -98,6 +102,11 @@ void print_status(const protocol::StatusReply& status) {
     fmt::print("worker {}  {} x{}, {}: {:.0f} tokens/s, {} batches done, {} in flight\n", w.name,
                w.device, w.group_size, w.model, w.tokens_per_second, w.batches_done,
                w.batches_in_flight);
+    if (w.peak_tokens_per_second > 0) {
+      fmt::print("  {:.0f} % busy, peak {:.0f} tokens/s, batches {:.0f} % full{}\n",
+                 100 * w.busy_share, w.peak_tokens_per_second, 100 * w.batch_fill,
+                 w.temperature_c > 0 ? fmt::format(", {:.0f} degrees C", w.temperature_c) : "");
+    }
   }
   for (const auto& job : status.jobs) {
     print_job(job);

@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from cluster import BIN, ROOT, running_cluster, sample_texts, wait_for
+from cluster import BIN, MODEL, ROOT, Cluster, running_cluster, sample_texts, wait_for
 from http_gateway import Gateway, parse
 
 MONITORING = ROOT / "deploy/monitoring"
@@ -149,6 +149,37 @@ def test_without_a_coordinator_the_gateway_still_tells_of_itself(tmp_path):
     finally:
         process.terminate()
         process.wait(30)
+
+
+def test_a_request_can_be_followed_through_the_logs_of_every_process():
+    flags = ("--log-json", "--log-level", "debug")
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with Cluster(*flags) as cluster:
+        cluster._spawn("worker", "tessera-worker", "--coordinator", cluster.addresses["workers"],
+                       "--model", str(MODEL), "--threads", "1", "--name", "w", *flags)
+        gateway = Gateway(cluster, *flags)
+        body = json.dumps({"model": "demo-model", "input": ["some text"]}).encode()
+        request = urllib.request.Request(
+            gateway.url + "/v1/embeddings", body,
+            {"content-type": "application/json", "x-request-id": "req-of-a-test",
+             "traceparent": traceparent})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.headers["x-request-id"] == "req-of-a-test"
+
+        def lines_of(name):
+            text = (cluster.folder / f"{name}.log").read_text(encoding="utf-8")
+            whole = text[:text.rfind("\n") + 1]  # The last one may be half written.
+            return [json.loads(line) for line in whole.splitlines()]
+
+        def is_followed(name):
+            return [line for line in lines_of(name)
+                    if line.get("request_id") == "req-of-a-test"
+                    and line.get("traceparent") == traceparent and line["process"] == name]
+
+        for name in ("gateway", "coordinator", "worker"):
+            wait_for(lambda: is_followed(name), f"a line of the {name} about the request")
+            assert all({"time", "level", "process", "message"} <= set(line)
+                       for line in lines_of(name))
 
 
 def promtool(*arguments, text=None):

@@ -6,7 +6,14 @@
 
 namespace tessera::coordinator::simulation {
 
-FakeCluster::FakeCluster(const Scenario& scenario) : scenario_(scenario), random_(scenario.seed) {
+FakeCluster::FakeCluster(const Scenario& scenario)
+    : scenario_(scenario),
+      random_(scenario.seed),
+      keepers_({.send =
+                    [this](const std::string& peer, protocol::Message message) {
+                      send_from_client(peer, std::move(message));
+                    },
+                .problem = [this](const std::string& what) { problem(what); }}) {
   ledger_.bytes_max = scenario.ledger_bytes_max;
   for (std::uint32_t j = 0; j < scenario.jobs; ++j) {
     auto job = std::make_unique<Job>();
@@ -260,6 +267,7 @@ std::vector<std::string> FakeCluster::run() {
   }
   std::function<void()> tick = [&] {
     feed(Tick{});
+    keepers_.tick(now_);
     at(now_ + 100 * kMs, tick);
   };
   at(100 * kMs, tick);
@@ -287,6 +295,9 @@ std::vector<std::string> FakeCluster::run() {
   }
   if (problems_.empty() && scenario_.queries_per_s > 0 && queries_answered_ == 0) {
     problem("no query got a vector");
+  }
+  if (problems_.empty() && keepers_.changes() == 0) {
+    problem("no change of a record was acknowledged");
   }
   return problems_;
 }

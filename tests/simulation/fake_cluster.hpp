@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "coordinator/core/core.hpp"
+#include "tests/simulation/fake_keepers.hpp"
 #include "tests/simulation/fake_ledger.hpp"
 
 namespace tessera::coordinator::simulation {
@@ -156,6 +157,7 @@ class FakeCluster {
   std::uint64_t next_query_ = 1;
   std::string query_peer_;
   std::uint64_t queries_answered_ = 0;
+  FakeKeepers keepers_;
   std::vector<std::string> problems_;
 };
 

@@ -164,6 +164,9 @@ void FakeCluster::job_ticks(Job& job) {
 }
 
 void FakeCluster::client_receives(const std::string& peer, const protocol::Message& message) {
+  if (keepers_.receives(peer, message, now_)) {
+    return;
+  }
   if (peer == query_peer_) {
     if (const auto* reply = std::get_if<protocol::EmbedReply>(&message)) {
       query_answered(message, reply->request_id);
