@@ -29,7 +29,7 @@ void add_search(CLI::App& app, Selected& selected);
 void add_status(CLI::App& app, Selected& selected);
 void add_cancel(CLI::App& app, Selected& selected);
 void add_up(CLI::App& app, Selected& selected);
-// `tessera coordinator` and `tessera worker`: the programs beside this one, with the same
+// `tessera coordinator`, `gateway` and `worker`: the programs beside this one, with the same
 // arguments.
 void add_servers(CLI::App& app, Selected& selected);
 

@@ -36,6 +36,7 @@ void add_server(CLI::App& app, Selected& selected, const std::string& name,
 
 void add_servers(CLI::App& app, Selected& selected) {
   add_server(app, selected, "coordinator", "Run a coordinator here (see `coordinator --help`)");
+  add_server(app, selected, "gateway", "Run an HTTP gateway here (see `gateway --help`)");
   add_server(app, selected, "worker", "Run a worker here (see `worker --help`)");
 }
 

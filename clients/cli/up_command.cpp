@@ -18,6 +18,7 @@ struct UpOptions {
   LocalClusterOptions cluster;
   std::size_t workers = 0;
   bool free_ports = false;
+  bool no_http = false;
   bool json = false;
   bool log_json = false;
   std::string port_file;
@@ -27,12 +28,20 @@ std::string as_json(const LocalCluster& cluster) {
   nlohmann::ordered_json json = {{"clients", cluster.client_address()},
                                  {"workers", cluster.worker_address()},
                                  {"pid", getpid()}};
+  if (!cluster.http_url().empty()) {
+    json["http"] = cluster.http_url();
+  }
   for (const ChildProcess* process : cluster.processes()) {
     json["processes"].push_back({{"name", process->spec().name},
                                  {"pid", process->pid()},
                                  {"log", process->spec().log_path}});
   }
   return json.dump() + "\n";
+}
+
+std::string curl_line(const LocalCluster& cluster) {
+  const nlohmann::ordered_json body = {{"model", cluster.model_name()}, {"input", "some text"}};
+  return "curl " + cluster.http_url() + "/v1/embeddings -d '" + body.dump() + "'";
 }
 
 void announce(const UpOptions& options, const LocalCluster& cluster) {
@@ -48,8 +57,12 @@ void announce(const UpOptions& options, const LocalCluster& cluster) {
       std::printf("  %-12s pid %d, log %s\n", process->spec().name.c_str(), process->pid(),
                   process->spec().log_path.c_str());
     }
-    std::printf("try: tessera embed --coordinator %s \"some text\"; Ctrl-C stops everything\n",
+    std::printf("try: tessera embed --coordinator %s \"some text\"\n",
                 cluster.client_address().c_str());
+    if (!cluster.http_url().empty()) {
+      std::printf("     %s\npage: %s/\n", curl_line(cluster).c_str(), cluster.http_url().c_str());
+    }
+    std::printf("Ctrl-C stops everything\n");
   }
   std::fflush(stdout);
 }
@@ -69,6 +82,10 @@ int run_up(UpOptions& options) {
   check_model(cluster_options.model);
   if (options.free_ports) {
     cluster_options.listen = cluster_options.worker_listen = "tcp://127.0.0.1:*";
+    cluster_options.http = "127.0.0.1:*";
+  }
+  if (options.no_http) {
+    cluster_options.http.clear();
   }
   if (options.log_json) {
     cluster_options.coordinator_args.emplace_back("--log-json");
@@ -106,6 +123,10 @@ void add_options(CLI::App& command, UpOptions& options) {
   command.add_option("--worker-listen", cluster.worker_listen, "Address for workers")
       ->capture_default_str();
   command.add_flag("--free-ports", options.free_ports, "Take free ports of the loopback interface");
+  command
+      .add_option("--http", cluster.http, "HOST:PORT of the HTTP gateway; port * takes a free one")
+      ->capture_default_str();
+  command.add_flag("--no-http", options.no_http, "Start no gateway");
   command.add_option("--data-dir", cluster.data_dir, "Ledger, cache and logs; kept between runs")
       ->capture_default_str();
   command.add_option("--redis", cluster.redis, "URL of a Redis to use; default: a private one");
@@ -114,6 +135,7 @@ void add_options(CLI::App& command, UpOptions& options) {
   command.add_option("--coordinator-arg", cluster.coordinator_args,
                      "Passed to the coordinator; may be repeated: --coordinator-arg=--flag");
   command.add_option("--worker-arg", cluster.worker_args, "Passed to each worker");
+  command.add_option("--gateway-arg", cluster.gateway_args, "Passed to the gateway");
   command.add_option("--ready-s", cluster.ready_s, "Longest wait for the workers, seconds")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -124,8 +146,8 @@ void add_options(CLI::App& command, UpOptions& options) {
 }  // namespace
 
 void add_up(CLI::App& app, Selected& selected) {
-  CLI::App* command =
-      app.add_subcommand("up", "Run a whole cluster on this machine: Redis, coordinator, workers");
+  CLI::App* command = app.add_subcommand(
+      "up", "Run a whole cluster on this machine: Redis, coordinator, workers, HTTP");
   auto options = std::make_shared<UpOptions>();
   add_options(*command, *options);
   command->footer(

@@ -63,7 +63,37 @@ int hangup_descriptor() {
   return fd;
 }
 
+http::Router routes_of(Services& services) {
+  http::Router router;
+  add_openai_routes(router, services);
+  add_model_routes(router, services);
+  add_tei_routes(router, services);
+  add_cohere_routes(router, services);
+  add_ollama_routes(router, services);
+  add_openapi_route(router, services);
+  add_health_routes(router, services);
+  add_metrics_routes(router, services);
+  add_page_routes(router, services);
+  return router;
+}
+
 }  // namespace
+
+std::vector<std::string> Gateway::routes() {
+  http::Loop loop;
+  http::SideThread side;
+  net::Context context;
+  Link link(loop, context, {});
+  GatewayMetrics metrics(1, TESSERA_VERSION);
+  Services services{.loop = loop, .side = side, .link = link, .metrics = metrics};
+  const http::Router router = routes_of(services);
+  std::vector<std::string> lines;
+  for (const auto& route : router.routes()) {
+    lines.push_back(std::string(to_string(route->method)) + " " + route->pattern);
+  }
+  std::ranges::sort(lines);
+  return lines;
+}
 
 struct Gateway::Worker {
   Worker(Gateway& gateway, AccessRules rules, std::size_t index)
@@ -75,9 +105,11 @@ struct Gateway::Worker {
                  .metrics = gateway.metrics_,
                  .request_time = ms(gateway.options_.request_s),
                  .accept_token_ids = gateway.options_.accept_token_ids,
+                 .tokenizers = gateway.tokenizers_.get(),
                  .draining = [&gateway] { return gateway.draining_.load(); },
                  .version = TESSERA_VERSION},
-        server(loop, routes(), hooks(), limits_of(gateway.options_), gateway.tls_.get()) {
+        server(loop, routes_of(services), hooks(), limits_of(gateway.options_), gateway.held_,
+               gateway.tls_.get()) {
     loop.every(kPublishEvery, [this, index] { services.metrics.publish(index, figures()); });
   }
 
@@ -89,15 +121,6 @@ struct Gateway::Worker {
             .coordinator_answers = link.ready()};
   }
 
-  http::Router routes() {
-    http::Router router;
-    add_openai_routes(router, services);
-    add_model_routes(router, services);
-    add_health_routes(router, services);
-    add_metrics_routes(router, services);
-    add_page_routes(router, services);
-    return router;
-  }
   http::Hooks hooks() {
     return {.admit = [this](http::Request& r,
                             const http::Route& route) { return access.admit(r, route); },
@@ -138,6 +161,8 @@ Gateway::Gateway(const Options& options)
   if (!options_.tls_cert.empty()) {
     tls_ = std::make_unique<http::TlsContext>(options_.tls_cert, options_.tls_key);
   }
+  held_.max = static_cast<std::size_t>(options_.held_mb) << 20U;
+  tokenizers_ = std::make_unique<const Tokenizers>(options_.models);
   AccessRules rules;
   if (options_.keys.empty() && loopback) {
     rules.hosts = loopback_hosts(options_.allow_hosts);
@@ -157,7 +182,12 @@ Gateway::Gateway(const Options& options)
   listen();
 }
 
-Gateway::~Gateway() = default;
+Gateway::~Gateway() {
+  // While all loops are there: a connection tells the first one of its end.
+  for (const auto& worker : workers_) {
+    worker->server.close_all();
+  }
+}
 
 void Gateway::listen() {
   const http::ListenLimits limits{

@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "clients/gateway/api/token_list.hpp"
 #include "clients/gateway/auth/access.hpp"
 #include "clients/gateway/http/listener.hpp"
 #include "clients/gateway/http/server.hpp"
@@ -31,6 +32,9 @@ class Gateway {
   // Serves until a stop signal, then finishes what is open. False when it was not all finished.
   bool run(const StopSignal& stop);
 
+  // "POST /v1/embeddings", sorted.
+  static std::vector<std::string> routes();
+
  private:
   struct Worker;  // One I/O thread.
 
@@ -49,8 +53,10 @@ class Gateway {
   net::Context context_;
   std::unique_ptr<http::TlsContext> tls_;
   GatewayMetrics metrics_;
-  http::SideThread side_;
+  std::unique_ptr<const Tokenizers> tokenizers_;
+  http::HeldBytes held_;
   std::vector<std::unique_ptr<Worker>> workers_;
+  http::SideThread side_;  // Ends before the loops that its tasks post to.
   std::unique_ptr<http::Listener> listener_;
   std::size_t next_worker_ = 0;
   std::atomic<bool> draining_ = false;

@@ -37,8 +37,13 @@ int main(int argc, char** argv) {
     if (!options.new_key.empty()) {
       return print_new_key(options.new_key);
     }
-    log::init("gateway", options.log_level,
-              options.log_json ? log::Form::kJson : log::Form::kText);
+    if (options.list_routes) {
+      for (const std::string& route : gateway::Gateway::routes()) {
+        std::cout << route << "\n";
+      }
+      return EXIT_SUCCESS;
+    }
+    log::init("gateway", options.log_level, options.log_json ? log::Form::kJson : log::Form::kText);
     log::info("options\n{}", options.printed);
     // Before any thread starts, so that all have them blocked.
     std::signal(SIGPIPE, SIG_IGN);

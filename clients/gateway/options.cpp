@@ -61,6 +61,9 @@ void add_options(CLI::App& app, Options& o) {
       ->capture_default_str();
   app.add_option("--coordinator", o.coordinator, "The coordinator's address for clients")
       ->capture_default_str();
+  app.add_option("--model", o.models,
+                 "Folder of a model that the coordinator serves, [NAME=]DIR, for /tokenize; may be "
+                 "repeated");
   app.add_option("--io-threads", o.io_threads, "Threads for connections; 0: two, as cores allow")
       ->check(CLI::Range(0, 64))
       ->capture_default_str();
@@ -74,6 +77,7 @@ void add_options(CLI::App& app, Options& o) {
                  "says no, so that a balancer can learn of it")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
+  app.add_flag("--list-routes", o.list_routes, "Print all routes, a line each, and end");
   app.add_option("--port-file", o.port_file, "Writes the bound address there, as JSON");
   app.add_option("--log-level", o.log_level, "trace, debug, info, warn, error or off")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))

@@ -9,6 +9,7 @@ namespace tessera::gateway {
 struct Options {
   std::string listen = "127.0.0.1:8080";
   std::string coordinator = "tcp://127.0.0.1:7400";
+  std::vector<std::string> models;
   std::string keys;
   bool insecure = false;
   std::string tls_cert;
@@ -23,13 +24,14 @@ struct Options {
   double head_s = 10;
   double body_s = 30;
   double idle_s = 75;
-  int connections = 20'000;
+  int connections = 15'000;
   int client_connections = 1'000;
   double drain_s = 20;
   double drain_notice_s = 0;
   std::string port_file;
   std::string log_level = "info";
   bool log_json = false;
+  bool list_routes = false;
   std::string new_key;  // Makes a key of this name and ends.
   std::string printed;
 };

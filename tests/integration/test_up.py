@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import urllib.request
 
 from cluster import BIN, MODEL, PATIENCE_S, Cluster, wait_for
 
@@ -35,12 +36,23 @@ def embed(cluster, text):
     return done.returncode == 0
 
 
+def embed_over_http(cluster, text):
+    body = json.dumps({"model": "demo-model", "input": text}).encode()
+    try:
+        with urllib.request.urlopen(cluster["http"] + "/v1/embeddings", body) as answer:
+            return answer.status
+    except OSError:
+        return 0
+
+
 def test_up_serves_restarts_a_worker_and_stops_everything(tmp_path):
     process, cluster = start_up(tmp_path, "--workers", "2")
     pids = {entry["name"]: entry["pid"] for entry in cluster["processes"]}
-    assert set(pids) == {"coordinator", "worker-0", "worker-1"}
+    assert set(pids) == {"coordinator", "gateway", "worker-0", "worker-1"}
     assert embed(cluster, "before")
+    assert embed_over_http(cluster, "before") == 200
     os.kill(pids["worker-0"], signal.SIGKILL)
+    os.kill(pids["gateway"], signal.SIGKILL)
 
     def two_workers():
         done = subprocess.run([BIN / "tessera", "status", "--coordinator", cluster["clients"],
@@ -50,13 +62,14 @@ def test_up_serves_restarts_a_worker_and_stops_everything(tmp_path):
     log = tmp_path / "data/logs/worker-0.log"
     wait_for(lambda: log.read_text().count("registered") >= 2 and two_workers(), "the new worker")
     assert embed(cluster, "after")
+    wait_for(lambda: embed_over_http(cluster, "after") == 200, "the gateway on its old port")
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE_S) == 0
     wait_for(lambda: not any(alive(pid) for pid in pids.values()), "the children's end")
 
     # Again in the same folder: the ledger and the cache are taken up.
-    process, cluster = start_up(tmp_path)
-    assert embed(cluster, "before")
+    process, cluster = start_up(tmp_path, "--no-http")
+    assert embed(cluster, "before") and "http" not in cluster
     process.terminate()
     assert process.wait(PATIENCE_S) == 0
 

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "common/codec.hpp"
+#include "common/embed_batch.hpp"
 
 namespace tessera::test {
 namespace {
@@ -139,13 +140,15 @@ void FakeCoordinator::handle(const std::string& peer, protocol::Message message)
   } else if (auto* ping = std::get_if<protocol::Ping>(&message)) {
     send(peer, protocol::Pong{ping->nonce});
   } else if (auto* embed_request = std::get_if<protocol::EmbedRequest>(&message)) {
-    ++counts_.embeds;
-    if (take_one(refuse_embeds)) {
-      send(peer, ErrorReply{embed_request->request_id, ErrorCode::kResourceExhausted, "full", 1});
-      return;
+    ++counts_.embed_messages;
+    answer_embed(peer, *embed_request);
+  } else if (auto* batch = std::get_if<protocol::EmbedRequests>(&message)) {
+    ++counts_.embed_messages;
+    const auto requests = protocol::unpack(std::move(*batch));
+    CHECK(requests.ok());
+    for (const protocol::EmbedRequest& request : *requests) {
+      answer_embed(peer, request);
     }
-    send(peer, protocol::EmbedReply{embed_request->request_id,
-                                    embed(embed_request->items, embed_request->spec)});
   } else if (auto* open = std::get_if<protocol::OpenJob>(&message)) {
     ++counts_.opens;
     open_job(peer, *open);
@@ -191,6 +194,15 @@ void FakeCoordinator::handle(const std::string& peer, protocol::Message message)
     }
     send(peer, std::move(reply));
   }
+}
+
+void FakeCoordinator::answer_embed(const std::string& peer, const protocol::EmbedRequest& request) {
+  ++counts_.embeds;
+  if (take_one(refuse_embeds)) {
+    send(peer, ErrorReply{request.request_id, ErrorCode::kResourceExhausted, "full", 1});
+    return;
+  }
+  send(peer, protocol::EmbedReply{request.request_id, embed(request.items, request.spec)});
 }
 
 void FakeCoordinator::open_job(const std::string& peer, const protocol::OpenJob& open) {

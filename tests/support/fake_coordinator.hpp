@@ -38,8 +38,8 @@ class FakeCoordinator {
   void start();
 
   struct Counts {
-    std::uint64_t hellos = 0, embeds = 0, opens = 0, chunks = 0, chunk_repeats = 0, acks = 0,
-                  items_embedded = 0;
+    std::uint64_t hellos = 0, embeds = 0, embed_messages = 0, opens = 0, chunks = 0,
+                  chunk_repeats = 0, acks = 0, items_embedded = 0;
   };
   Counts counts() const;
   bool job_done(const std::string& key) const;
@@ -75,6 +75,7 @@ class FakeCoordinator {
   void take_chunk(const std::string& peer, protocol::SubmitChunk chunk);
   void send_results();
   void end_if_done(Job& job);
+  void answer_embed(const std::string& peer, const protocol::EmbedRequest& request);
   protocol::ResultBlock embed(const protocol::ItemBlock& items, const protocol::EmbedSpec& spec);
   protocol::JobProgress progress(const Job& job) const;
   Job* job_with_id(const std::string& id);

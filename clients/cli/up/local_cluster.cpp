@@ -110,6 +110,20 @@ std::vector<std::string> LocalCluster::worker_command(std::size_t number) const 
   return command;
 }
 
+std::vector<std::string> LocalCluster::gateway_command(const std::string& listen) const {
+  std::vector<std::string> command{program_folder() + "/tessera-gateway",
+                                   "--listen",
+                                   listen,
+                                   "--coordinator",
+                                   client_address_,
+                                   "--model",
+                                   options_.model,
+                                   "--port-file",
+                                   options_.data_dir + "/gateway.json"};
+  command.insert(command.end(), options_.gateway_args.begin(), options_.gateway_args.end());
+  return command;
+}
+
 bool LocalCluster::start() {
   client_address_ = options_.listen;
   worker_address_ = options_.worker_listen;
@@ -132,7 +146,40 @@ bool LocalCluster::start() {
     worker.process->start();
     worker.started_at = SteadyClock::now();
   }
-  return wait_for_worker();
+  return wait_for_worker() && (options_.http.empty() || start_gateway());
+}
+
+bool LocalCluster::start_gateway() {
+  const std::string ports = options_.data_dir + "/gateway.json";
+  const std::string old_ports = version_of(ports);
+  gateway_.process = std::make_unique<ChildProcess>(
+      ProcessSpec{"gateway", gateway_command(options_.http), log_path("gateway")});
+  gateway_.process->start();
+  gateway_.started_at = SteadyClock::now();
+  const auto deadline = SteadyClock::now() + seconds(30);
+  while (!sleep_or_stop(kLookMs)) {
+    if (const auto end = gateway_.process->poll_end()) {
+      throw FatalError("the gateway would not start; --http HOST:PORT takes another address, " +
+                       std::string("--no-http none (") + *end +
+                       "):" + last_lines(log_path("gateway"), 3));
+    }
+    if (SteadyClock::now() > deadline) {
+      throw FatalError("the gateway did not come up; see " + log_path("gateway"));
+    }
+    if (version_of(ports) == old_ports) {
+      continue;
+    }
+    std::ifstream file(ports);
+    const auto json = nlohmann::json::parse(file, nullptr, false);
+    if (json.is_object() && json.contains("url")) {
+      http_url_ = json.at("url");
+      // One that is started again takes the very port.
+      gateway_.process->replace_command(
+          gateway_command(http_url_.substr(http_url_.find("://") + 3)));
+      return true;
+    }
+  }
+  return false;
 }
 
 bool LocalCluster::wait_for_addresses(const std::string& old_ports) {
@@ -166,7 +213,8 @@ bool LocalCluster::wait_for_worker() {
       refuse_if_ended(worker);
     }
     const auto status = client.status("", std::chrono::seconds(1));
-    if (status && status->workers.size() >= workers_.size()) {
+    if (status && status->workers.size() >= workers_.size() && !status->models.empty()) {
+      model_name_ = status->models.front().name;
       return true;
     }
     if (SteadyClock::now() > deadline) {
@@ -192,6 +240,9 @@ void LocalCluster::refuse_if_ended(Supervised& child) {
 void LocalCluster::supervise() {
   while (!sleep_or_stop(kLookMs)) {
     look_after(coordinator_);
+    if (gateway_.process) {
+      look_after(gateway_);
+    }
     for (Supervised& worker : workers_) {
       look_after(worker);
     }
@@ -219,6 +270,7 @@ void LocalCluster::stop() {
   for (Supervised& worker : workers_) {
     workers.push_back(&worker);
   }
+  end({&gateway_}, seconds(25));
   end(workers, seconds(35));
   end({&coordinator_}, seconds(35));
 }
@@ -246,6 +298,9 @@ std::vector<const ChildProcess*> LocalCluster::processes() const {
   std::vector<const ChildProcess*> all{coordinator_.process.get()};
   for (const Supervised& worker : workers_) {
     all.push_back(worker.process.get());
+  }
+  if (gateway_.process) {
+    all.push_back(gateway_.process.get());
   }
   return all;
 }

@@ -24,11 +24,13 @@ struct LocalClusterOptions {
   int threads = 0;                   // Per worker; 0: the cores, divided.
   std::vector<std::string> coordinator_args;
   std::vector<std::string> worker_args;
+  std::string http = "127.0.0.1:8080";  // Where the gateway listens; empty: there is none.
+  std::vector<std::string> gateway_args;
   double ready_s = 300;  // Longest wait for the first worker.
 };
 
-// A coordinator and its workers as children of this process, on one machine. A worker or
-// coordinator that ends is started again, at first after a second, then later each time, up to half
+// A coordinator, its workers and a gateway as children of this process, on one machine. What ends
+// is started again, at first after a second, then later each time, up to half
 // a minute. One thread.
 class LocalCluster {
  public:
@@ -39,11 +41,14 @@ class LocalCluster {
   bool start();
   // Keeps everything running until a stop signal.
   void supervise();
-  // Workers first, then the coordinator: SIGTERM, and SIGKILL for what is left after a while.
+  // The gateway first, then workers, then the coordinator: SIGTERM, and SIGKILL for what is left
+  // after a while.
   void stop();
 
   const std::string& client_address() const { return client_address_; }
   const std::string& worker_address() const { return worker_address_; }
+  const std::string& model_name() const { return model_name_; }  // As clients name it.
+  const std::string& http_url() const { return http_url_; }      // Empty without a gateway.
   std::vector<const ChildProcess*> processes() const;
 
  private:
@@ -56,10 +61,12 @@ class LocalCluster {
   void claim_data_dir();
   bool wait_for_addresses(const std::string& old_ports);
   bool wait_for_worker();
+  bool start_gateway();
   bool sleep_or_stop(int ms) const;
   void refuse_if_ended(Supervised& child);
   void look_after(Supervised& child);
   std::vector<std::string> coordinator_command() const;
+  std::vector<std::string> gateway_command(const std::string& listen) const;
   std::vector<std::string> worker_command(std::size_t number) const;
   std::string ports_path() const;
   std::string log_path(const std::string& name) const;
@@ -70,7 +77,10 @@ class LocalCluster {
   LockFile lock_;  // Of the data folder.
   std::string client_address_;
   std::string worker_address_;
+  std::string model_name_;
+  std::string http_url_;
   Supervised coordinator_;
+  Supervised gateway_;
   std::vector<Supervised> workers_;
 };
 

@@ -144,9 +144,12 @@ bool Gather::count(const protocol::ResultBlock& results, std::size_t first) {
     const auto told = std::ranges::find(results.errors, static_cast<std::uint32_t>(index),
                                         &protocol::ItemError::index);
     const bool known = *bad <= static_cast<std::uint8_t>(ErrorCode::kInternal);
-    fail(known ? static_cast<ErrorCode>(*bad) : ErrorCode::kInternal,
-         items_field + "[" + std::to_string(first + index) +
-             "]: " + (told == results.errors.end() ? "has no vector" : told->message));
+    Problem problem =
+        problem_of(known ? static_cast<ErrorCode>(*bad) : ErrorCode::kInternal,
+                   items_field + "[" + std::to_string(first + index) +
+                       "]: " + (told == results.errors.end() ? "has no vector" : told->message));
+    problem.param = items_field;
+    end(std::move(problem));
     return false;
   }
   const bool all_cached = results.sources.empty() && results.cache_hits == results.codes.size();

@@ -169,10 +169,6 @@ std::optional<Problem> judge_width(const OpenAiRead& read, const protocol::Model
     return about("dimensions", "must be " + std::to_string(protocol::kDimensionsMin) + " to " +
                                    std::to_string(model.hidden_size) + " for " + model.name);
   }
-  const bool bits = read.dtype == Dtype::kBinary || read.dtype == Dtype::kUbinary;
-  if (bits && width % 8 != 0) {
-    return about("dimensions", "must divide by 8 for one bit a value");
-  }
   return std::nullopt;
 }
 
@@ -199,8 +195,16 @@ bool wants_raw(const http::Request& request) {
   return request.headers.get("accept").find("application/octet-stream") != std::string_view::npos;
 }
 
+void refuse(const ExchangePtr& exchange, const Problem& problem) {
+  exchange->respond(respond_to_problem(http::Family::kOpenAi, problem));
+}
+
 void answer_with(const ExchangePtr& exchange, EmbedAnswer answer, const OpenAiRead& read,
                  const std::string& model) {
+  const bool bits = read.dtype == Dtype::kBinary || read.dtype == Dtype::kUbinary;
+  if (bits && answer.dimensions % 8 != 0) {
+    return refuse(exchange, about("dimensions", "must divide by 8 for one bit a value"));
+  }
   http::Response response;
   add_answer_headers(answer, exchange->request(), response);
   VectorSection section{
@@ -227,10 +231,6 @@ void answer_with(const ExchangePtr& exchange, EmbedAnswer answer, const OpenAiRe
   sections.push_back(std::move(section));
   set_vectors(response, std::move(answer), std::move(sections));
   exchange->respond(std::move(response));
-}
-
-void refuse(const ExchangePtr& exchange, const Problem& problem) {
-  exchange->respond(respond_to_problem(http::Family::kOpenAi, problem));
 }
 
 void go_on(Services& services, const ExchangePtr& exchange, OpenAiRead& read) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <string>
 
 #include "clients/gateway/http/router.hpp"
@@ -9,6 +10,7 @@
 namespace tessera::gateway {
 
 class GatewayMetrics;
+class Tokenizers;
 
 // What the handlers of one loop share; on that loop's thread, and living as long as its server.
 struct Services {
@@ -19,6 +21,7 @@ struct Services {
   std::chrono::milliseconds request_time{600'000};  // For an answer of the coordinator.
   std::size_t items_max = 2048;                     // Of one request.
   bool accept_token_ids = false;                    // Without naming the vocabulary.
+  const Tokenizers* tokenizers = nullptr;           // For /tokenize; may be none.
   std::function<bool()> draining;                   // The process is about to end.
   std::string version;
 };
@@ -26,6 +29,11 @@ struct Services {
 // Each adds the routes of one family.
 void add_openai_routes(http::Router& router, Services& services);
 void add_model_routes(http::Router& router, Services& services);
+void add_tei_routes(http::Router& router, Services& services);
+void add_cohere_routes(http::Router& router, Services& services);
+void add_ollama_routes(http::Router& router, Services& services);
+// GET /openapi.json: what clients/gateway/api/openapi.json says, with the version.
+void add_openapi_route(http::Router& router, Services& services);
 void add_health_routes(http::Router& router, Services& services);
 void add_metrics_routes(http::Router& router, Services& services);
 void add_page_routes(http::Router& router, Services& services);

@@ -76,6 +76,14 @@ std::optional<std::uint64_t> VectorsBody::size() const {
   return total;
 }
 
+std::size_t VectorsBody::held() const {
+  std::size_t bytes = 0;
+  for (const protocol::ResultBlock& block : answer_.blocks) {
+    bytes += block.payload.size();
+  }
+  return bytes;
+}
+
 http::BodySource::State VectorsBody::next(std::string& slice) {
   const VectorSection& section = sections_.at(section_);
   if (item_ == 0) {

@@ -31,6 +31,7 @@ class VectorsBody : public http::BodySource {
   VectorsBody(EmbedAnswer answer, std::vector<VectorSection> sections);
   State next(std::string& slice) override;
   std::optional<std::uint64_t> size() const override;
+  std::size_t held() const override;
 
  private:
   void append_row(const VectorSection& section, std::size_t item, std::string& out);

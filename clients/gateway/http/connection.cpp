@@ -84,6 +84,7 @@ void Connection::on_deadline() {
 // Answers in the handler's place, which learns that its body has failed.
 void Connection::fail_request(const Problem& problem) {
   const auto want = std::exchange(want_part_, nullptr);
+  body_done_ = false;  // The rest of the request may still come.
   if (exchange_) {
     exchange_->end();
   }
@@ -325,11 +326,26 @@ void Connection::on_body_bytes() {
                                        " bytes that this route takes",
                             .param = {}});
   }
+  hold(body.size());
+  if (server_.held().now > server_.held().max) {
+    return refuse(family_, {.status = 503,
+                            .code = "overloaded",
+                            .message = "the server holds as many requests as it may",
+                            .param = {},
+                            .retry_after = std::chrono::seconds(1),
+                            .should_retry = true});
+  }
   if (state == RequestParser::State::kNeedMore) {
     return wait_for_body_bytes();
   }
   body_done_ = true;
   handle();
+}
+
+// Counts `bytes` for this request instead of what was counted before.
+void Connection::hold(std::size_t bytes) {
+  server_.held().now += bytes - held_;
+  held_ = bytes;
 }
 
 void Connection::handle() {

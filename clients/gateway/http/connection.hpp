@@ -66,6 +66,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::string_view unread() const { return std::string_view(in_).substr(at_, filled_ - at_); }
   void wait_for_body_bytes();
   void bytes_came();
+  void hold(std::size_t bytes);
 
   Server& server_;
   std::unique_ptr<Transport> transport_;
@@ -96,6 +97,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::string head_;
   std::string slice_;
   std::string framed_;
+  std::size_t held_ = 0;  // Counted in the server's HeldBytes.
   bool chunked_ = false;
   bool last_written_ = false;
   bool keep_ = true;

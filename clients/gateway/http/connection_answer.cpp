@@ -82,6 +82,7 @@ void Connection::respond(Response response) {
     bytes_out_ = response_.body.size();
     return write(head_, response_.body);
   }
+  hold(response_.source->held());
   response_.source->on_wake([weak = weak_from_this()] {
     const auto self = weak.lock();
     if (self && self->stage_ == Stage::kWriting) {
@@ -158,6 +159,7 @@ void Connection::finish(bool complete) {
        .took = std::chrono::duration_cast<microseconds>(Clock::now() - request.arrived),
        .complete = complete});
   server_.count_request(-1);
+  hold(0);
   exchange_->end();
   exchange_.reset();
   response_ = {};

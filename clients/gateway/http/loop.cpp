@@ -76,7 +76,10 @@ class DescriptorWatch : public Loop::Watch {
 Loop::Loop() : impl_(std::make_unique<Impl>()) {}
 Loop::~Loop() = default;
 
-void Loop::run() { impl_->context.run(); }
+void Loop::run() {
+  impl_->context.run();
+  impl_->context.restart();  // For another run(); a stop() that comes before run() still counts.
+}
 void Loop::stop() { impl_->context.stop(); }
 
 void Loop::post(Task task) { asio::post(impl_->context, std::move(task)); }

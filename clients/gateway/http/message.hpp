@@ -76,6 +76,8 @@ class BodySource {
   virtual State next(std::string& slice) = 0;
   // Bytes in all, where known before; else the body is sent in chunks.
   virtual std::optional<std::uint64_t> size() const { return std::nullopt; }
+  // Memory that it keeps until it is destroyed.
+  virtual std::size_t held() const { return 0; }
   // The connection's function to call, on the loop's thread, after kWait.
   virtual void on_wake(std::function<void()> /*wake*/) {}
 };

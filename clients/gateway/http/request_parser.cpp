@@ -37,6 +37,17 @@ Method method_of(bhttp::verb verb) {
   }
 }
 
+// Whether each LF has its CR; one at the very beginning has it before `text`, unless that is all.
+bool lines_end_well(std::string_view text, bool is_all) {
+  for (std::size_t at = text.find('\n'); at != std::string_view::npos;
+       at = text.find('\n', at + 1)) {
+    if (at == 0 ? is_all : text[at - 1] != '\r') {
+      return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 class RequestParser::Impl : public bhttp::basic_parser<true> {
@@ -127,11 +138,9 @@ RequestParser::State RequestParser::read_head(std::string_view bytes, std::size_
   }
   if (end == std::string_view::npos) {
     // A head that can never end this way is told at once instead of at its time-out.
-    const std::size_t newline = bytes.find('\n');
-    if (newline != std::string_view::npos && (newline == 0 || bytes[newline - 1] != '\r')) {
-      return bad(400, "lines of a request end with CR LF");
-    }
-    return State::kNeedMore;
+    return lines_end_well(bytes.substr(from), from == 0)
+               ? State::kNeedMore
+               : bad(400, "lines of a request end with CR LF");
   }
   const std::string_view head = bytes.substr(0, end + 4);
   if (!head_is_sound(head)) {
@@ -176,16 +185,13 @@ RequestParser::State RequestParser::read_head(std::string_view bytes, std::size_
 
 // What Beast would let pass and another server may read otherwise.
 bool RequestParser::head_is_sound(std::string_view head) {
-  for (std::size_t at = head.find('\n'); at != std::string_view::npos;
-       at = head.find('\n', at + 1)) {
-    if (at == 0 || head[at - 1] != '\r') {
-      bad(400, "lines of a request end with CR LF");
-      return false;
-    }
-    if (at + 1 < head.size() && (head[at + 1] == ' ' || head[at + 1] == '\t')) {
-      bad(400, "a header field is one line");
-      return false;
-    }
+  if (!lines_end_well(head, true)) {
+    bad(400, "lines of a request end with CR LF");
+    return false;
+  }
+  if (head.find("\n ") != std::string_view::npos || head.find("\n\t") != std::string_view::npos) {
+    bad(400, "a header field is one line");
+    return false;
   }
   if (head.find('\0') != std::string_view::npos) {
     bad(400, "the request's head holds a NUL byte");

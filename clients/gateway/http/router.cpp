@@ -67,6 +67,8 @@ Router::Match Router::find(Request& request) const {
     if (route->method == wanted) {
       request.path_values = std::move(values);
       match.route = route.get();
+      match.allowed.clear();
+      match.allowed.clear();
       return match;
     }
     match.allowed += std::string(match.allowed.empty() ? "" : ", ") +

@@ -13,11 +13,13 @@ constexpr std::chrono::milliseconds kSweep{100};
 
 }  // namespace
 
-Server::Server(Loop& loop, Router router, Hooks hooks, const Limits& limits, TlsContext* tls)
+Server::Server(Loop& loop, Router router, Hooks hooks, const Limits& limits, HeldBytes& held,
+               TlsContext* tls)
     : loop_(loop),
       router_(std::move(router)),
       hooks_(std::move(hooks)),
       limits_(limits),
+      held_(held),
       tls_(tls) {
   loop_.every(kSweep, [this] { sweep(); });
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -20,6 +21,13 @@ struct Limits {
   std::chrono::milliseconds body_time{30'000};
   std::chrono::milliseconds idle_time{75'000};   // Between two requests of a connection.
   std::chrono::milliseconds write_time{60'000};  // Until the client takes another 64 KiB.
+};
+
+// Bytes of all bodies and answers that a process holds, over all its loops: what one client may do
+// many could do at once.
+struct HeldBytes {
+  std::atomic<std::size_t> now = 0;
+  std::size_t max = 1U << 30;
 };
 
 // What happened to a request, for logs and metrics.
@@ -49,7 +57,9 @@ class Connection;
 // The connections of one loop. All on its thread, but for the constructor.
 class Server {
  public:
-  Server(Loop& loop, Router router, Hooks hooks, const Limits& limits, TlsContext* tls);
+  // `held` and `tls`, which may be null, outlive the server.
+  Server(Loop& loop, Router router, Hooks hooks, const Limits& limits, HeldBytes& held,
+         TlsContext* tls);
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
@@ -68,6 +78,7 @@ class Server {
   const Hooks& hooks() const { return hooks_; }
   const Limits& limits() const { return limits_; }
   bool draining() const { return draining_; }
+  HeldBytes& held() { return held_; }
   const std::string& date();  // Of the response header, renewed each second.
   void forget(const std::shared_ptr<Connection>& connection);
   void count_request(int change) { open_requests_ += static_cast<std::size_t>(change); }
@@ -79,6 +90,7 @@ class Server {
   const Router router_;
   const Hooks hooks_;
   const Limits limits_;
+  HeldBytes& held_;
   TlsContext* const tls_;
   std::unordered_set<std::shared_ptr<Connection>> connections_;
   std::size_t open_requests_ = 0;
