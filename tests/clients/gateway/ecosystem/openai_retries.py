@@ -2,6 +2,7 @@
 says that the gateway answers with this status now, and must get its vector in the end."""
 
 import sys
+import time
 
 import openai
 
@@ -16,7 +17,7 @@ def remember(response):
 client = openai.OpenAI(base_url=url + "/v1", api_key=key, max_retries=12)
 client._client.event_hooks = {"response": [remember]}
 sys.stdin.readline()
-answer = client.embeddings.create(model="demo-model", input="asked in bad times")
+answer = client.embeddings.create(model="demo-model", input=f"asked in bad times, {time.time()}")
 assert len(answer.data[0].embedding) == 256
 assert int(status) in seen and seen[-1] == 200, seen
 print(f"openai {openai.__version__}: {seen}")
