@@ -198,6 +198,12 @@ def idle_ones(gateway, count):
     return [socket.create_connection(gateway.address) for _ in range(count)]
 
 
+def readable(connection, patience_s):
+    poll = select.poll()  # select() takes no descriptors beyond 1,023.
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(1000 * patience_s))
+
+
 def storm(address, requests, seed, threads):
     wrong = []
 
@@ -239,7 +245,7 @@ def main():
     hostile_ms, beside = honest.measure(
         lambda: wrong.extend(storm(gateway.address, options.requests, options.seed, 2)))
     after_kb = gateway.memory_kb()
-    dead = [c for c in slow if not select.select([c], [], [], 10 * SLOWDOWN)[0]]
+    dead = [c for c in slow if not readable(c, 10 * SLOWDOWN)]
     for connection in idle + slow:
         connection.close()
     honest.stopped = True

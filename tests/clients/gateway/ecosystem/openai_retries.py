@@ -16,6 +16,7 @@ def remember(response):
 
 client = openai.OpenAI(base_url=url + "/v1", api_key=key, max_retries=12)
 client._client.event_hooks = {"response": [remember]}
+print("ready", flush=True)
 sys.stdin.readline()
 answer = client.embeddings.create(model="demo-model", input=f"asked in bad times, {time.time()}")
 assert len(answer.data[0].embedding) == 256
