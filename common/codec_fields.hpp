@@ -77,13 +77,14 @@ void fields(F& f, ResultBlock& m) {
 template <typename F>
 void fields(F& f, ModelInfo& m) {
   f(1, m.name);
-  f(2, m.fingerprint);
+  f(2, m.former_fingerprint);
   f(3, m.hidden_size);
   f(4, m.max_seqlen);
   f(5, m.vocab_size);
   f(6, m.workers);
   f(7, m.prompt_names);
   f(8, m.tokenizer_hash);
+  f(9, m.fingerprint);
 }
 template <typename F>
 void fields(F& f, JobProgress& m) {
@@ -239,7 +240,7 @@ void fields(F& f, WorkerHello& m) {
   f(2, m.name);
   f(3, m.device);
   f(4, m.model);
-  f(5, m.fingerprint);
+  f(5, m.former_fingerprint);
   f(6, m.tokenizer_hash);
   f(7, m.hidden_size);
   f(8, m.vocab_size);
@@ -254,6 +255,7 @@ void fields(F& f, WorkerHello& m) {
   f(17, m.cost_s_per_token);
   f(18, m.cost_s_per_token2);
   f(19, m.process);
+  f(21, m.fingerprint);
 }
 template <typename F>
 void fields(F& f, BatchResult& m) {

@@ -115,13 +115,18 @@ struct Quota {
 
 struct ModelInfo {
   std::string name;
-  std::string fingerprint;  // 64 hex digits; empty until a worker has registered.
+  // 64 hex digits over all bytes of the model; empty until a worker has registered, and from
+  // coordinators of former versions.
+  std::string fingerprint;
   std::uint32_t hidden_size = 0;
   std::uint32_t max_seqlen = 0;
   std::uint32_t vocab_size = 0;
   std::uint32_t workers = 0;
   std::vector<std::string> prompt_names;  // What EmbedSpec::prompt_name may say, sorted.
   std::string tokenizer_hash;  // 64 hex digits of tokenizer.json: whose token ids it takes.
+  // 64 hex digits over samples of its weights, the only fingerprint of versions before; or the one
+  // above where no worker has said it.
+  std::string former_fingerprint;
 };
 
 struct JobProgress {
@@ -326,7 +331,7 @@ struct WorkerHello {
   std::string name;  // Stable; the routing id names this process start.
   std::string device;
   std::string model;
-  std::string fingerprint;  // 64 hex digits
+  std::string fingerprint;  // 64 hex digits over all bytes of the model
   std::string
       tokenizer_hash;  // 64 hex digits of tokenizer.json, which the coordinator must hold too
   std::uint32_t hidden_size = 0;
@@ -344,6 +349,9 @@ struct WorkerHello {
   // Random, the same for all connections of one process start: who says it again has not died. 0:
   // not said.
   std::uint64_t process = 0;
+  // 64 hex digits over samples of the weights, all that versions before had. What those left behind
+  // and still say of this model is known by it.
+  std::string former_fingerprint;
 };
 
 // Sequence order is that of the Batch. Vectors are rounded to float16 before they leave the worker.

@@ -192,7 +192,7 @@ const std::vector<std::string>& ledger_scripts() {
              "  redis.call('DEL', KEYS[4])\n"
              "  redis.call('SETBIT', KEYS[3], ARGV[2], 1)\n"
              "  redis.call('SET', KEYS[5], ARGV[10])\n"
-             "  redis.call('HSETNX', KEYS[2], 'fingerprint', ARGV[9])\n"
+             "  redis.call('HSET', KEYS[2], 'fingerprint', ARGV[9])\n"
              "  local names = {'items_done', 'items_failed', 'tokens_done', 'cache_hits',\n"
              "                 'cache_joins', 'cache_misses'}\n"
              "  for i = 1, 6 do redis.call('HINCRBY', KEYS[2], names[i], ARGV[i + 2]) end\n"

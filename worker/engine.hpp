@@ -34,6 +34,7 @@ struct EngineOptions {
   double mem_fraction = 0.9;
   // Of weights and activations. bfloat16 becomes float32 on a CPU without AVX512-BF16.
   kernels::DType weight_type = kernels::DType::kBFloat16;
+  bool rehash = false;       // Hash the weights, whatever is remembered of them.
   bool measure_cost = true;  // Takes about a second of passes at start; tests turn it off.
 };
 
@@ -51,6 +52,7 @@ struct CostModel {
 struct EngineInfo {
   std::string model_name;                // the folder's name
   std::string fingerprint;               // 64 hexadecimal digits, see common/model/fingerprint.hpp
+  std::string former_fingerprint;        // as versions before computed it; empty: none
   std::string tokenizer_hash;            // BLAKE2b-256 of tokenizer.json, 64 hexadecimal digits
   std::string device;                    // "cpu avx512_bf16, 2 threads", "NVIDIA H200"
   std::vector<std::string> pci_bus_ids;  // of its GPUs: "00000000:1b:00.0"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
-#include "common/model/fingerprint.hpp"
+#include "common/log.hpp"
 #include "worker/token_split.hpp"
 #include "worker/weights.hpp"
 
@@ -62,6 +62,20 @@ kernels::BatchLimits pick_limits(const EngineOptions& options, const ModelConfig
   limits.max_sequences = given_or("max-sequences", options.max_sequences,
                                   std::max<std::int64_t>(limits.max_tokens / 8, 1), kSequencesMax);
   return limits;
+}
+
+void log_work(const ModelHash::Work& work) {
+  for (const std::string& name : work.wrong) {
+    log::warn("{} has other bytes than were remembered of it, though its times are the same", name);
+  }
+  if (work.bytes_read == 0) {
+    log::info("hashes of the weights are remembered, {:.3f} s", work.seconds);
+    return;
+  }
+  log::info("{:.3f} GB of weights hashed in {:.2f} s, {}",
+            static_cast<double>(work.bytes_read) / 1e9, work.seconds,
+            work.remembered_in.empty() ? "not remembered"
+                                       : "remembered in " + work.remembered_in.string());
 }
 
 std::string megabytes(std::uint64_t bytes) { return std::to_string(bytes / 1'000'000) + " MB"; }
@@ -133,14 +147,10 @@ kernels::BatchLimits fit_limits(const EngineOptions& options, const ModelConfig&
   }
 }
 
-EngineInfo describe_engine(const ModelFolder& model, const SafetensorsFolder& weights,
-                           const kernels::Backend& backend, const kernels::BatchLimits& limits) {
-  const auto numeric_type = kernels::to_string(backend.activation_type());
+EngineInfo describe_engine(const ModelFolder& model, const kernels::Backend& backend,
+                           const kernels::BatchLimits& limits) {
   EngineInfo info;
   info.model_name = model.name;
-  info.fingerprint =
-      value_or_fatal(model_fingerprint(model.transformer_dir(), weights, numeric_type));
-  info.tokenizer_hash = value_or_fatal(tokenizer_hash(model.transformer_dir()));
   info.device = backend.name();
   if (std::string bus_id = backend.pci_bus_id(); !bus_id.empty()) {
     info.pci_bus_ids.push_back(std::move(bus_id));
@@ -156,6 +166,27 @@ EngineInfo describe_engine(const ModelFolder& model, const SafetensorsFolder& we
 kernels::Backend::Length pooled_length(const ModelFolder& model) {
   return model.needs_raw_pooling() ? kernels::Backend::Length::kOwn
                                    : kernels::Backend::Length::kUnit;
+}
+
+FolderHashing::FolderHashing(const EngineOptions& options, const ModelFolder& folder,
+                             const SafetensorsFolder& weights)
+    : weights_(weights) {
+  const FingerprintOptions how{.threads = on_cpu(options) ? options.threads : 0,
+                               .rehash = options.rehash,
+                               .stop = stop_.get_token()};
+  hash_ = std::async(std::launch::async,
+                     [how, &folder, &weights] { return ModelHash::of(folder, weights, how); });
+}
+
+void FolderHashing::identify(EngineInfo& info, std::string_view numeric_type) {
+  const ModelHash hash = value_or_fatal(hash_.get());
+  if (auto unchanged = weights_.check_unchanged(); !unchanged) {
+    throw FatalError(unchanged.error().message);
+  }
+  info.fingerprint = hash.fingerprint(numeric_type);
+  info.former_fingerprint = hash.former_fingerprint(numeric_type);
+  info.tokenizer_hash = hash.tokenizer();
+  log_work(hash.work());
 }
 
 }  // namespace tessera

@@ -1,10 +1,14 @@
 #pragma once
 
+#include <future>
 #include <memory>
+#include <stop_token>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "common/model/fingerprint.hpp"
 #include "common/model/memory_estimate.hpp"
 #include "common/model/model_config.hpp"
 #include "common/model/model_folder.hpp"
@@ -67,11 +71,30 @@ kernels::BatchLimits fit_limits(const EngineOptions& options, const ModelConfig&
                                 const kernels::Backend& backend, std::size_t free_bytes,
                                 const RankPlan& rank = {});
 
-// All but `cost`, `device` and `group_size` for a group.
-EngineInfo describe_engine(const ModelFolder& model, const SafetensorsFolder& weights,
-                           const kernels::Backend& backend, const kernels::BatchLimits& limits);
-
 // What the encoder makes of the pooled vectors, for the modules behind it.
 kernels::Backend::Length pooled_length(const ModelFolder& model);
+// All but the hashes and `cost`, and `device` and `group_size` of a group.
+EngineInfo describe_engine(const ModelFolder& model, const kernels::Backend& backend,
+                           const kernels::BatchLimits& limits);
+
+// Hashes the folder's files on threads of its own, while the weights are loaded from the same
+// pages. Folder and weights must outlive it; its end stops the hashing.
+class FolderHashing {
+ public:
+  FolderHashing(const EngineOptions& options, const ModelFolder& folder,
+                const SafetensorsFolder& weights);
+  FolderHashing(const FolderHashing&) = delete;
+  FolderHashing& operator=(const FolderHashing&) = delete;
+  ~FolderHashing() { stop_.request_stop(); }
+
+  // To be called when the weights are loaded: waits, and fills in the hashes. Throws FatalError
+  // when a file cannot be read or was changed since it was opened.
+  void identify(EngineInfo& info, std::string_view numeric_type);
+
+ private:
+  const SafetensorsFolder& weights_;
+  std::stop_source stop_;
+  std::future<Result<ModelHash>> hash_;  // Its end waits for the thread.
+};
 
 }  // namespace tessera

@@ -49,7 +49,9 @@ class GroupEngine final : public Engine {
       all.free_bytes[i] = all.backends[i]->free_memory_bytes();
     });
     settle();
-    info_ = describe_engine(s.model, s.folder, *s.backends[0], s.limits);
+    FolderHashing hashing(s.options, s.model, s.folder);
+    const auto numeric_type = kernels::to_string(s.backends[0]->activation_type());
+    info_ = describe_engine(s.model, *s.backends[0], s.limits);
     info_.group_size = group_.size();
     for (std::size_t i = 1; i < s.backends.size() && !info_.pci_bus_ids.empty(); ++i) {
       info_.pci_bus_ids.push_back(s.backends[i]->pci_bus_id());
@@ -68,6 +70,7 @@ class GroupEngine final : public Engine {
                              .limits = all.limits,
                              .length = pooled_length(all.model)});
     });
+    hashing.identify(info_, numeric_type);
     s.folder = {};
     const auto start = RankGroup::Clock::now();
     run([](Shared& all, int rank) { all.ranks[static_cast<std::size_t>(rank)]->prepare(); });

@@ -36,7 +36,8 @@ protocol::WorkerHello make_hello(const WorkerOptions& options, const EngineInfo&
           .cost_s = info.cost.fixed_s,
           .cost_s_per_token = info.cost.per_token_s,
           .cost_s_per_token2 = info.cost.per_square_s,
-          .process = random_number()};
+          .process = random_number(),
+          .former_fingerprint = info.former_fingerprint};
 }
 
 // A batch of the longest texts may honestly take minutes on a CPU: a device hangs when it takes

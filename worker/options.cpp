@@ -55,6 +55,9 @@ void add_engine_options(CLI::App& app, EngineOptions& engine) {
          "Type of weights and activations: bfloat16 or float32")
       ->check(CLI::IsMember({"bfloat16", "float32"}))
       ->default_str("bfloat16");
+  app.add_flag("--rehash", engine.rehash,
+               "Hash all of the weights for the fingerprint, whatever is remembered of an earlier "
+               "start");
   app.add_option("--threads", engine.threads, "CPU threads; 0 takes all cores")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();

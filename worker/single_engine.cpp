@@ -30,13 +30,15 @@ class SingleEngine final : public Engine {
         free_bytes_(backend_->free_memory_bytes()),
         limits_(fit_limits(options, config_, *backend_, free_bytes_)) {
     const auto folder = value_or_fatal(open_weights(model_));
-    info_ = describe_engine(model_, folder, *backend_, limits_);
+    FolderHashing hashing(options, model_, folder);
+    info_ = describe_engine(model_, *backend_, limits_);
     const MemoryPlan plan(config_, *backend_, limits_);
     log::info("memory on {}, {:.3f} GB free, {:.2f} of it at most:\n{}", backend_->name(),
               static_cast<double>(free_bytes_) / 1e9, options.mem_fraction, plan.text());
     const auto start = Clock::now();
     EncoderWeights weights = load_weights(*backend_, config_, folder);
     log::info("weights loaded in {:.2f} s", seconds_since(start));
+    hashing.identify(info_, kernels::to_string(backend_->activation_type()));
     encoder_ = std::make_unique<Encoder>(*backend_, config_, std::move(weights),
                                          allocate_workspace(*backend_, plan.workspace(config_)),
                                          EncoderPlace{.length = pooled_length(model_)});

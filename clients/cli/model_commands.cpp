@@ -77,6 +77,7 @@ struct InspectArguments {
   std::int64_t max_batch_tokens = 16384;
   std::int64_t max_sequences = 1024;
   bool as_json = false;
+  FingerprintOptions hashing;
 };
 
 struct Device {
@@ -110,7 +111,8 @@ struct Inspection {
   std::size_t tensors = 0;
   std::size_t files = 0;
   std::string types;
-  std::string fingerprint, fingerprint_float32, tokenizer;
+  std::string fingerprint, fingerprint_float32, former_fingerprint, tokenizer;
+  ModelHash::Work hashing;
 };
 
 std::vector<std::string> all_notes(const ModelFolder& folder, const SafetensorsFolder& weights) {
@@ -127,9 +129,8 @@ std::vector<std::string> all_notes(const ModelFolder& folder, const SafetensorsF
   return notes;
 }
 
-Inspection inspect_folder(const fs::path& given) {
+Inspection inspect_folder(const fs::path& given, const FingerprintOptions& options) {
   Inspection found{.folder = value_or_fatal(read_model_folder(given))};
-  const fs::path& dir = found.folder.transformer_dir();
   found.seqlen = value_or_fatal(load_tokenizer(found.folder)).seqlen;
   const auto weights = value_or_fatal(open_weights(found.folder));
   found.notes = all_notes(found.folder, weights);
@@ -142,9 +143,12 @@ Inspection inspect_folder(const fs::path& given) {
   for (const auto& [type, count] : types) {
     found.types += (found.types.empty() ? "" : ", ") + std::to_string(count) + " " + type;
   }
-  found.fingerprint = value_or_fatal(model_fingerprint(dir, weights, "bfloat16"));
-  found.fingerprint_float32 = value_or_fatal(model_fingerprint(dir, weights, "float32"));
-  found.tokenizer = value_or_fatal(tokenizer_hash(dir));
+  const ModelHash hash = value_or_fatal(ModelHash::of(found.folder, weights, options));
+  found.fingerprint = hash.fingerprint("bfloat16");
+  found.fingerprint_float32 = hash.fingerprint("float32");
+  found.former_fingerprint = hash.former_fingerprint("bfloat16");
+  found.tokenizer = hash.tokenizer();
+  found.hashing = hash.work();
   return found;
 }
 
@@ -159,6 +163,24 @@ std::string steps_text(const SentenceModules& modules) {
     }
   }
   return text + "unit length";
+}
+
+void print_hashing(const ModelHash::Work& work) {
+  if (work.bytes_read == 0) {
+    std::printf("hashing      remembered, %.3f s\n", work.seconds);
+  } else {
+    std::printf("hashing      %.3f GB in %.2f s, %s\n", static_cast<double>(work.bytes_read) / 1e9,
+                work.seconds,
+                work.remembered_in.empty()
+                    ? "not remembered"
+                    : ("remembered in " + work.remembered_in.string()).c_str());
+  }
+  for (const std::string& name : work.wrong) {
+    std::printf(
+        "             %s has other bytes than were remembered of it, though its times are "
+        "the same\n",
+        name.c_str());
+  }
 }
 
 void print_inspection(const Inspection& found, const std::vector<Device>& devices,
@@ -181,6 +203,7 @@ void print_inspection(const Inspection& found, const std::vector<Device>& device
       found.folder.embedding_size(), steps_text(found.folder.modules).c_str(), found.tensors,
       found.files, found.types.c_str(), static_cast<double>(c.parameters()) / 1e6,
       found.fingerprint.c_str(), found.fingerprint_float32.c_str(), found.tokenizer.c_str());
+  print_hashing(found.hashing);
   for (const auto& [name, prompt] : found.folder.prompts.by_name) {
     std::printf("prompt       %s: %s\n", name.c_str(), json(prompt).dump().c_str());
   }
@@ -194,6 +217,14 @@ void print_inspection(const Inspection& found, const std::vector<Device>& device
                 static_cast<double>(total_bytes(device.memory)) / 1e9);
   }
   std::printf("of which, on one GPU:\n%s\n", format_memory(devices[2].memory).c_str());
+}
+
+json hashing_json(const ModelHash::Work& work) {
+  return {{"bytes", work.bytes},
+          {"bytes_read", work.bytes_read},
+          {"seconds", work.seconds},
+          {"remembered_in", work.remembered_in.string()},
+          {"wrong", work.wrong}};
 }
 
 json inspection_json(const Inspection& found, const std::vector<Device>& devices) {
@@ -218,12 +249,14 @@ json inspection_json(const Inspection& found, const std::vector<Device>& devices
           {"parameters", folder.config.parameters()},
           {"fingerprint", found.fingerprint},
           {"fingerprint_float32", found.fingerprint_float32},
+          {"former_fingerprint", found.former_fingerprint},
           {"tokenizer_hash", found.tokenizer},
+          {"hashing", hashing_json(found.hashing)},
           {"memory_bytes", memory}};
 }
 
 int inspect(const InspectArguments& arguments) {
-  const Inspection found = inspect_folder(arguments.dir);
+  const Inspection found = inspect_folder(arguments.dir, arguments.hashing);
   const std::vector<Device> devices = device_memory(found.folder.config, arguments);
   if (arguments.as_json) {
     std::printf("%s\n", inspection_json(found, devices).dump(2).c_str());
@@ -247,6 +280,11 @@ void add_inspect(CLI::App& model, std::function<int()>& run) {
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();
   command->add_flag("--json", arguments->as_json, "Print JSON, for scripts");
+  command->add_flag("--rehash", arguments->hashing.rehash,
+                    "Hash all of the weights for the fingerprint, whatever is remembered of them");
+  command->add_option("--threads", arguments->hashing.threads, "For hashing; 0 takes all cores")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
   command->callback([arguments, &run] { run = [arguments] { return inspect(*arguments); }; });
 }
 

@@ -136,6 +136,8 @@ void add_options(CLI::App& command, UpOptions& options) {
                      "Passed to the coordinator; may be repeated: --coordinator-arg=--flag");
   command.add_option("--worker-arg", cluster.worker_args, "Passed to each worker");
   command.add_option("--gateway-arg", cluster.gateway_args, "Passed to the gateway");
+  command.add_flag("--rehash", cluster.rehash,
+                   "Workers hash all of the weights, whatever is remembered of an earlier start");
   command.add_option("--ready-s", cluster.ready_s, "Longest wait for the workers, seconds")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

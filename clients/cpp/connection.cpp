@@ -30,6 +30,15 @@ std::uint64_t names_prompt(const protocol::Message& message) {
   return 0;
 }
 
+// Coordinators of former versions know no other.
+void take_former_fingerprints(std::vector<protocol::ModelInfo>& models) {
+  for (protocol::ModelInfo& model : models) {
+    if (model.fingerprint.empty()) {
+      model.fingerprint = model.former_fingerprint;
+    }
+  }
+}
+
 }  // namespace
 
 Connection::Connection(ClientOptions options) : options_(std::move(options)) {
@@ -176,6 +185,7 @@ void Connection::handle(protocol::Message message, TimePoint now) {
   } else if (auto* embed = std::get_if<protocol::EmbedReply>(&message)) {
     requests_.settle(embed->request_id, std::move(message));
   } else if (auto* status = std::get_if<protocol::StatusReply>(&message)) {
+    take_former_fingerprints(status->models);
     requests_.settle(status->request_id, std::move(message));
   } else if (const auto* opened = std::get_if<protocol::JobOpened>(&message)) {
     for (const auto& job : jobs_) {
@@ -212,6 +222,7 @@ void Connection::handle_hello(const protocol::ServerHello& hello, TimePoint now)
     ready_ = true;
   }
   hello_ = hello;
+  take_former_fingerprints(hello_->models);
 }
 
 // A coordinator that knows nothing of this connection yet, or any more.

@@ -1,37 +1,81 @@
 #pragma once
 
-#include <array>
-#include <cstddef>
+#include <cstdint>
 #include <filesystem>
-#include <span>
+#include <map>
+#include <stop_token>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "common/model/digest.hpp"
+#include "common/model/model_folder.hpp"
+#include "common/model/remembered_hashes.hpp"
 #include "common/model/safetensors.hpp"
 
 namespace tessera {
 
-using Digest = std::array<std::byte, 32>;
-
-// BLAKE2b-256 of bytes, and its 64 hexadecimal digits.
-Digest blake2b(std::span<const std::byte> bytes);
-std::string to_hex(const Digest& digest);
-
 // BLAKE2b-256 of DIR/tokenizer.json in hexadecimal, or an Error when there is none.
 Result<std::string> tokenizer_hash(const std::filesystem::path& model_dir);
 
-// What tells two sets of vectors apart: BLAKE2b-256 over, each preceded by its length,
-//   1. the numeric type of the computation ("bfloat16", "float32"),
-//   2. the bytes of config.json,
-//   3. the tokenizer's hash,
-//   4. per safetensors file, in name order: its name, its header (names, types, shapes, offsets),
-//   5. per tensor, in name order: its first and last 4 KiB and 14 pages of 4 KiB at equal steps
-//      between them (all of it up to 64 KiB).
-// Samples, because hashing all 16 GB of an 8B model would cost more start-up time than loading it:
-// any training step or quantisation touches every page, while a single flipped bit inside a large
-// matrix goes unseen. Equal on every machine for equal files.
-Result<std::string> model_fingerprint(const std::filesystem::path& model_dir,
-                                      const SafetensorsFolder& weights,
-                                      std::string_view numeric_type);
+struct FingerprintOptions {
+  int threads = 0;      // 0: all cores
+  bool rehash = false;  // Read all bytes, whatever is remembered.
+  // For what is remembered of folders that cannot be written; empty: nowhere.
+  std::filesystem::path cache_folder = user_cache_folder();
+  std::stop_token stop;              // Ends it early, with kCancelled.
+  std::int64_t (*clock)() = now_ns;  // Tests have their own.
+};
+
+// All that tells the vectors of a model folder from those of another. Equal on every machine for
+// equal files.
+class ModelHash {
+ public:
+  // Reads every byte of the weights at the speed of the disk and of BLAKE2b on all threads, unless
+  // the hashes of files of the same size, inode and times are remembered (remembered_hashes.hpp),
+  // and remembers them. Errors: a file that cannot be read, kConflict for one that was changed
+  // since `weights` was opened.
+  static Result<ModelHash> of(const ModelFolder& folder, const SafetensorsFolder& weights,
+                              const FingerprintOptions& options = {});
+
+  // For a type that is computed in ("bfloat16", "float32"), 64 hexadecimal digits: BLAKE2b-256 over
+  // a tag, the type, the bytes of config.json, canonical_settings(), the tokenizer's hash, and of
+  // each safetensors file, the encoder's first, its name and the hash of its bytes (file_hash.hpp).
+  std::string fingerprint(std::string_view numeric_type) const;
+  // What versions before called the same folder: they hashed 16 pages of each tensor. Jobs and
+  // coordinators of theirs are known by it. Empty for other types than the two, and where they gave
+  // the folder other vectors.
+  std::string former_fingerprint(std::string_view numeric_type) const;
+  const std::string& tokenizer() const { return tokenizer_; }
+
+  struct Work {
+    std::uint64_t bytes = 0;  // of the weights
+    std::uint64_t bytes_read = 0;
+    double seconds = 0;                   // of all that `of` did
+    std::filesystem::path remembered_in;  // empty: nowhere, or nothing had to be written
+    std::vector<std::string> wrong;  // files whose remembered hash --rehash found to be another
+  };
+  const Work& work() const { return work_; }
+
+ private:
+  struct File {
+    std::string name;  // within the folder
+    StampedFile file;
+    Digest hash{};
+  };
+  Result<void> list_files(const ModelFolder& folder, const SafetensorsFolder& weights);
+  // Both take from `known` what still holds, and put into `next` what the next start may use.
+  Result<void> hash_files(const FingerprintOptions& options, const RememberedHashes& known,
+                          RememberedHashes& next);
+  bool add_former(const SafetensorsFolder& weights, const FingerprintOptions& options,
+                  const RememberedHashes& known, RememberedHashes& next);
+
+  std::string config_;
+  std::string settings_;
+  std::string tokenizer_;
+  std::vector<File> files_;
+  std::map<std::string, std::string, std::less<>> former_;  // by numeric type
+  Work work_;
+};
 
 }  // namespace tessera

@@ -192,6 +192,7 @@ Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
   }
   MappedFile file;
   file.size_ = static_cast<std::size_t>(status.st_size);
+  file.stamp_ = stamp_of(status);
   void* address =
       file.size_ == 0 ? nullptr : ::mmap(nullptr, file.size_, PROT_READ, MAP_PRIVATE, fd, 0);
   ::close(fd);
@@ -204,11 +205,14 @@ Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      stamp_(other.stamp_) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(stamp_, other.stamp_);
   return *this;
 }
 
@@ -226,7 +230,11 @@ Result<void> SafetensorsFolder::add_file(const std::filesystem::path& path) {
   if (!mapped) {
     return mapped.error();
   }
-  File file{.name = path.filename().string(), .mapping = std::move(mapped).value(), .header = {}};
+  File file{.name = path.filename().string(),
+            .path = path,
+            .stamp = mapped->stamp(),
+            .mapping = std::move(mapped).value(),
+            .header = {}};
   const std::span<const std::byte> bytes = file.mapping.bytes();
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   if (auto pointer = lfs_pointer(path, text)) {
@@ -341,6 +349,17 @@ Result<SafetensorsFolder> SafetensorsFolder::open(const std::filesystem::path& m
     return checked.error();
   }
   return folder;
+}
+
+Result<void> SafetensorsFolder::check_unchanged() const {
+  for (const File& file : files_) {
+    if (const auto now = stamp_of(file.path); !now || *now != file.stamp) {
+      return Error{
+          ErrorCode::kConflict,
+          file.path.string() + " was changed while it was read: start again when it is complete"};
+    }
+  }
+  return {};
 }
 
 const TensorView* SafetensorsFolder::find(std::string_view name) const {

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/model/file_hash.hpp"
 #include "common/result.hpp"
 
 namespace tessera {
@@ -45,10 +46,12 @@ class MappedFile {
   MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile();
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  const FileStamp& stamp() const { return stamp_; }  // when it was opened
 
  private:
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
+  FileStamp stamp_;
 };
 
 // One tensor in mapped memory; valid as long as its SafetensorsFolder.
@@ -71,12 +74,17 @@ class SafetensorsFolder {
 
   struct File {
     std::string name;
+    std::filesystem::path path;
+    FileStamp stamp;  // when it was opened
     MappedFile mapping;
     std::string_view header;  // the JSON text, inside the mapping
   };
   std::span<const File> files() const { return files_; }
   // There is an index beside a whole file, which was not read.
   bool ignored_index() const { return ignored_index_; }
+  // kConflict where a file is not the one that was opened any more, or was written to since: what
+  // has been read from it may be of both.
+  Result<void> check_unchanged() const;
 
  private:
   Result<void> add_file(const std::filesystem::path& path);

@@ -266,13 +266,14 @@ std::vector<protocol::ModelInfo> Core::model_infos() const {
   for (ModelId id = 0; id < options_.models.size(); ++id) {
     const ServedModel& model = options_.models[id];
     infos.push_back({.name = model.name,
-                     .fingerprint = dispatcher_.fingerprint(id),
+                     .fingerprint = dispatcher_.identity(id).fingerprint(),
                      .hidden_size = model.hidden_size,
                      .max_seqlen = dispatcher_.seqlen_limit(id),
                      .vocab_size = model.vocab_size,
                      .workers = dispatcher_.workers().count(id),
                      .prompt_names = prompt_names(model),
-                     .tokenizer_hash = model.tokenizer_hash});
+                     .tokenizer_hash = model.tokenizer_hash,
+                     .former_fingerprint = dispatcher_.identity(id).former()});
   }
   return infos;
 }
@@ -284,7 +285,7 @@ std::vector<protocol::WorkerStatus> Core::worker_statuses() const {
       statuses.push_back({.name = worker.hello.name,
                           .device = worker.hello.device,
                           .model = worker.hello.model,
-                          .fingerprint = worker.hello.fingerprint,
+                          .fingerprint = own_fingerprint(worker.hello),
                           .group_size = worker.hello.group_size,
                           .batches_in_flight = static_cast<std::uint32_t>(worker.batches.size()),
                           .batches_done = worker.batches_done,

@@ -45,14 +45,12 @@ Dispatcher::Dispatcher(std::span<const ServedModel> models, std::uint64_t epoch,
                        const DispatcherOptions& options)
     : models_(models), epoch_(epoch), options_(options), registry_(options.registry) {
   for (std::size_t i = 0; i < models.size(); ++i) {
-    states_.push_back({.fingerprint = {}, .scheduler = Scheduler(options.scheduler)});
+    states_.push_back({.identity = {}, .scheduler = Scheduler(options.scheduler)});
   }
 }
 
 void Dispatcher::pin_fingerprint(ModelId model, const std::string& fingerprint) {
-  if (states_[model].fingerprint.empty()) {
-    states_[model].fingerprint = fingerprint;
-  }
+  states_[model].identity.pin(fingerprint);
 }
 
 std::uint32_t Dispatcher::seqlen_limit(ModelId model) const {
@@ -136,18 +134,18 @@ void Dispatcher::on_hello(const std::string& peer, protocol::WorkerHello hello, 
   hello.device.resize(std::min(hello.device.size(), protocol::kNameBytesMax));
   const auto id = static_cast<ModelId>(model - models_.begin());
   ModelState& state = states_[id];
-  if (!state.fingerprint.empty() && state.fingerprint != hello.fingerprint) {
-    refuse(ErrorCode::kConflict, "the worker's fingerprint differs from the one that model " +
-                                     model->name + " is served with");
+  if (const auto why = state.identity.refusal(hello)) {
+    refuse(ErrorCode::kConflict, *why);
     return;
   }
   welcome_back(hello.process, now);
-  state.fingerprint = hello.fingerprint;
+  state.identity.adopt(hello);
   state.longest_served =
       std::max(state.longest_served, std::min(hello.max_seqlen, hello.max_batch_tokens));
   log::info("worker {} ({}) serves {}, {} tokens a batch", hello.name, hello.device, hello.model,
             hello.max_batch_tokens);
   registry_.add(peer, std::move(hello), id, now);
+  leave_former_fingerprints();
   actions.push_back(SendWorker{peer, welcome});
 }
 
@@ -319,6 +317,18 @@ void Dispatcher::tick(Micros now, Actions& actions) {
     lose_worker(peer, Loss::kWorker, "a batch takes far too long", now);
   }
   give_up_unservable(now);
+  leave_former_fingerprints();
+}
+
+void Dispatcher::leave_former_fingerprints() {
+  for (ModelId model = 0; model < states_.size(); ++model) {
+    const bool former = std::ranges::any_of(registry_.all(), [&](const auto& entry) {
+      return entry.second.model == model && is_former_worker(entry.second.hello);
+    });
+    if (!former) {
+      states_[model].identity.leave_former();
+    }
+  }
 }
 
 void Dispatcher::give_up_unservable(Micros now) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "coordinator/core/events.hpp"
+#include "coordinator/core/model_identity.hpp"
 #include "coordinator/core/part_metrics.hpp"
 #include "coordinator/core/scheduler.hpp"
 #include "coordinator/core/worker_registry.hpp"
@@ -37,9 +38,9 @@ class Dispatcher {
   Dispatcher(std::span<const ServedModel> models, std::uint64_t epoch,
              const DispatcherOptions& options);
 
-  // The fingerprint that the model's vectors have; empty until a worker or a job has said it. From
-  // then on workers with another one are refused.
-  const std::string& fingerprint(ModelId model) const { return states_[model].fingerprint; }
+  // What the model's vectors are told apart by. Workers that do not fit it are refused.
+  const ModelIdentity& identity(ModelId model) const { return states_[model].identity; }
+  const std::string& fingerprint(ModelId model) const { return identity(model).fingerprint(); }
   void pin_fingerprint(ModelId model, const std::string& fingerprint);
   // The longest sequence to take in: the model's limit, or less if no worker so far took more.
   std::uint32_t seqlen_limit(ModelId model) const;
@@ -72,7 +73,7 @@ class Dispatcher {
 
  private:
   struct ModelState {
-    std::string fingerprint;
+    ModelIdentity identity;
     std::uint32_t longest_served = 0;
     Scheduler scheduler;
   };
@@ -106,6 +107,7 @@ class Dispatcher {
   void lose_flight(Flight* flight, const std::shared_ptr<const WorkerLoss>& loss, Micros now);
   std::shared_ptr<const WorkerLoss> record_loss(const Worker& worker, Loss loss);
   void give_up_unservable(Micros now);
+  void leave_former_fingerprints();
 
   const std::span<const ServedModel> models_;
   const std::uint64_t epoch_;

@@ -41,7 +41,7 @@ Job* JobDesk::next_to_activate() {
     Job& job = *candidate;
     const ModelId model = job.resolved->model;
     if (job.waiting == 0 || job.ended() || !flow_.can_start(model) ||
-        (!job.fingerprint.empty() && job.fingerprint != dispatcher_.fingerprint(model))) {
+        !dispatcher_.identity(model).continues(job.fingerprint)) {
       continue;
     }
     const std::uint64_t room = std::max(
@@ -75,9 +75,7 @@ std::uint32_t JobDesk::pump(Micros now, Actions& actions) {
     const auto waiting = std::ranges::find_if(
         job->chunks, [](const auto& entry) { return entry.second.stage == Stage::kWaiting; });
     CHECK(waiting != job->chunks.end());
-    if (job->fingerprint.empty()) {
-      job->fingerprint = dispatcher_.fingerprint(job->resolved->model);
-    }
+    job->fingerprint = dispatcher_.fingerprint(job->resolved->model);
     if (waiting->second.items) {
       started += waiting->second.items_count;
       activate(*job, waiting->first, waiting->second, now, actions);

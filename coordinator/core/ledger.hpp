@@ -32,7 +32,7 @@ struct AcceptChunk {
 };
 
 // Puts the result in the place of the chunk's items. The first result stays. The job's vectors are
-// all of the fingerprint of its first result.
+// all of one fingerprint; a job that a version before began gets the one of now in its place.
 struct StoreResult {
   JobId job;
   std::uint32_t chunk = 0;

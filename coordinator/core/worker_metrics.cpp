@@ -6,6 +6,7 @@
 #include <set>
 
 #include "coordinator/core/core_metrics.hpp"
+#include "coordinator/core/model_identity.hpp"
 
 namespace tessera::coordinator {
 namespace {
@@ -122,7 +123,7 @@ void add_info(MetricFamilies& out, const std::vector<Listed>& listed) {
     out.sample(1, entry.labels + "," +
                       format_labels({{"device", hello.device},
                                      {"group_size", std::to_string(hello.group_size)},
-                                     {"fingerprint", hello.fingerprint.substr(0, 16)}}));
+                                     {"fingerprint", own_fingerprint(hello).substr(0, 16)}}));
   }
 }
 

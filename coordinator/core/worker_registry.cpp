@@ -5,6 +5,7 @@
 
 #include "common/check.hpp"
 #include "common/histogram.hpp"
+#include "coordinator/core/model_identity.hpp"
 
 namespace tessera::coordinator {
 namespace {
@@ -31,7 +32,9 @@ Result<void> WorkerRegistry::check(const protocol::WorkerHello& hello, const Ser
     return refuse("hidden_size or vocab_size differ from the coordinator's for model " +
                   model.name);
   }
-  if (hello.fingerprint.size() != 64) {
+  const auto is_fingerprint = [](const std::string& text) { return text.size() == 64; };
+  if (!is_fingerprint(own_fingerprint(hello)) ||
+      (!hello.former_fingerprint.empty() && !is_fingerprint(hello.former_fingerprint))) {
     return refuse("the fingerprint must have 64 hexadecimal digits");
   }
   if (hello.max_batch_tokens == 0 || hello.max_batch_tokens > kBatchTokensMax ||

@@ -143,6 +143,39 @@ def test_refuses_unfit_workers(coordinator):
     first.stop()
 
 
+def test_workers_are_renewed_one_by_one(coordinator):
+    """A worker of the version before says only the fingerprint that it knows, and is served until
+    the last one of its kind has gone."""
+    former, exact = "aa" * 32, "11" * 32
+    client = Peer(coordinator.clients)
+    client.hello()
+
+    def model():
+        client.send("StatusRequest", request_id=1, job_id="")
+        return client.wait_for("StatusReply")["models"][0]
+
+    def join(**hello):
+        worker = FakeWorker(coordinator.workers, **hello)
+        assert worker.welcomed.wait(10)
+        return worker
+
+    old = join(fingerprint="", former_fingerprint=former)
+    assert not old.refusal and model()["fingerprint"] == model()["former_fingerprint"] == former
+    new = join(fingerprint=exact, former_fingerprint=former)
+    assert not new.refusal and model()["fingerprint"] == former
+    retrained = join(fingerprint="22" * 32, former_fingerprint=former)
+    assert retrained.refusal["code"] == 4
+    old.stop()
+    deadline = time.monotonic() + 30
+    while model()["fingerprint"] != exact and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert model()["fingerprint"] == exact and model()["former_fingerprint"] == former
+    late = join(fingerprint="", former_fingerprint=former)
+    assert late.refusal["code"] == 4 and "start a worker of this version" in late.refusal["message"]
+    for worker in (new, retrained, late):
+        worker.stop()
+
+
 def test_job_with_duplicates_computes_each_once(coordinator):
     workers = [FakeWorker(coordinator.workers, name=f"w{i}") for i in range(2)]
     job = JobClient(coordinator.clients, "dup", id_chunks(40, 250, distinct=500), vector_type=1)

@@ -113,7 +113,7 @@ void FakeLedger::apply(const ledger::StoreResult& op) {
   if (!set_bit(job.done, op.chunk)) {
     contents_[{"out:" + op.job, op.chunk}] = op.content;
     contents_.erase({"in:" + op.job, op.chunk});
-    job.fingerprint = job.fingerprint.empty() ? op.fingerprint : job.fingerprint;
+    job.fingerprint = op.fingerprint;
     job.items_done += op.items;
     job.items_failed += op.items_failed;
     job.tokens_done += op.tokens;

@@ -192,7 +192,9 @@ bool SubmitRun::check_fingerprint(const std::vector<protocol::ModelInfo>& models
   if (model == nullptr || model->fingerprint.empty()) {
     return false;
   }
-  if (!manifest_.fingerprint.empty() && manifest_.fingerprint != model->fingerprint) {
+  // A folder that a version before began holds the fingerprint that those had.
+  if (!manifest_.fingerprint.empty() && manifest_.fingerprint != model->fingerprint &&
+      manifest_.fingerprint != model->former_fingerprint) {
     throw FatalError(fmt::format(
         "{} holds vectors of another model (fingerprint {:.12}...) than {} as it is served now "
         "({:.12}...); vectors of different models must not be mixed, so choose another --out",

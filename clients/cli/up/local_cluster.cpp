@@ -106,6 +106,9 @@ std::vector<std::string> LocalCluster::worker_command(std::size_t number) const 
   if (device == "cpu") {
     command.insert(command.end(), {"--threads", std::to_string(threads_for(options_))});
   }
+  if (options_.rehash) {
+    command.emplace_back("--rehash");
+  }
   command.insert(command.end(), options_.worker_args.begin(), options_.worker_args.end());
   return command;
 }

@@ -26,6 +26,7 @@ struct LocalClusterOptions {
   std::vector<std::string> worker_args;
   std::string http = "127.0.0.1:8080";  // Where the gateway listens; empty: there is none.
   std::vector<std::string> gateway_args;
+  bool rehash = false;   // Passed to each worker.
   double ready_s = 300;  // Longest wait for the first worker.
 };
 

@@ -31,6 +31,14 @@ def main():
     text = run("inspect", DEMO).stdout
     assert found["fingerprint"] in text and "8.032 M" in text, text
 
+    again = json.loads(run("inspect", DEMO, "--json").stdout)
+    assert again["hashing"]["bytes_read"] == 0, again["hashing"]
+    read = json.loads(run("inspect", DEMO, "--json", "--rehash", "--threads", 1).stdout)
+    assert read["hashing"]["bytes_read"] == read["hashing"]["bytes"] > 16e6, read["hashing"]
+    assert read["hashing"]["remembered_in"].endswith(".json") and not read["hashing"]["wrong"], read
+    assert read["fingerprint"] == again["fingerprint"] == found["fingerprint"]
+    assert found["former_fingerprint"] not in ("", found["fingerprint"])
+
     verified = run("verify", DEMO, "--threads", 1).stdout
     assert verified.count("ok ") == 3 and "FAILED" not in verified, verified
 

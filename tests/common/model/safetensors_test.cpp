@@ -4,7 +4,6 @@
 
 #include <cstring>
 
-#include "common/model/fingerprint.hpp"
 #include "common/model/model_config.hpp"
 #include "tests/common/model/scratch_folder.hpp"
 
@@ -125,35 +124,6 @@ TEST(Safetensors, OpensTheDemoModel) {
   ASSERT_NE(table, nullptr);
   EXPECT_EQ(table->shape, (std::vector<std::int64_t>{16003, 256}));
   EXPECT_EQ(table->bytes.size(), 16003U * 256 * 2);
-}
-
-TEST(Fingerprint, TellsWeightsConfigTokenizerAndTypeApart) {
-  const ScratchFolder folder;
-  const auto make = [&](const std::string& config, const std::string& tokenizer, std::size_t flip,
-                        const char* type) {
-    folder.write("config.json", config);
-    folder.write("tokenizer.json", tokenizer);
-    std::string file =
-        file_of(R"({"a":{"dtype":"F32","shape":[100000],"data_offsets":[0,400000]}})", 400'000);
-    file[file.size() - 400'000 + flip] ^= 1;
-    folder.write("model.safetensors", file);
-    const auto weights = SafetensorsFolder::open(folder.path());
-    return model_fingerprint(folder.path(), weights.value(), type).value();
-  };
-  const std::string base = make("c", "t", 0, "bfloat16");
-  EXPECT_EQ(base.size(), 64U);
-  EXPECT_EQ(base, make("c", "t", 0, "bfloat16"));
-  EXPECT_NE(base, make("c2", "t", 0, "bfloat16"));
-  EXPECT_NE(base, make("c", "t2", 0, "bfloat16"));
-  EXPECT_NE(base, make("c", "t", 0, "float32"));
-  EXPECT_NE(base, make("c", "t", 399'999, "bfloat16"));
-  EXPECT_NE(base, make("c", "t", 4095, "bfloat16"));
-}
-
-TEST(Fingerprint, HashIsBlake2b256) {
-  // The empty input's BLAKE2b-256, RFC 7693 parameters.
-  EXPECT_EQ(to_hex(blake2b({})),
-            "0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8");
 }
 
 }  // namespace

@@ -22,9 +22,11 @@ Result<ModelConfig> demo_config() {
 }
 
 std::string fingerprint_of(const std::filesystem::path& dir) {
-  const auto weights = SafetensorsFolder::open(dir);
+  const auto folder = read_model_folder(dir);
+  EXPECT_TRUE(folder.ok()) << folder.error().message;
+  const auto weights = open_weights(*folder);
   EXPECT_TRUE(weights.ok()) << weights.error().message;
-  return model_fingerprint(dir, *weights, "bfloat16").value();
+  return ModelHash::of(*folder, *weights).value().fingerprint("bfloat16");
 }
 
 TEST(MakeModel, WritesACompleteFolderTheSameForOneSeed) {

@@ -57,7 +57,9 @@ class CoreHarness {
   void add_worker(const std::string& peer, protocol::WorkerHello hello = {}) {
     hello.name = peer;
     hello.model = "m";
-    hello.fingerprint = std::string(64, 'f');
+    if (hello.fingerprint.empty() && hello.former_fingerprint.empty()) {
+      hello.fingerprint = std::string(64, 'f');
+    }
     hello.tokenizer_hash = "t";
     hello.hidden_size = core_hidden_size;
     hello.vocab_size = simulation::kVocabSize;

@@ -112,6 +112,36 @@ TEST(Core, AJobsFingerprintIsThatOfItsFirstResult) {
   EXPECT_EQ(harness.ledger.load()[0].fingerprint, std::string(64, 'f'));
 }
 
+// The ledger holds the fingerprint that versions before had, and a chunk that waits.
+TEST(Core, AJobOfAFormerVersionGoesOnUnderTheNewFingerprint) {
+  const std::string former(64, 'a'), exact(64, '1');
+  CoreHarness before;
+  before.add_worker("w", {.former_fingerprint = former});
+  JobId job = before.open_job("c", "key");
+  before.submit("c", job, 0, {"text 0"});
+  before.work();
+  before.submit("c", job, 1, {"text 1"});
+  ASSERT_EQ(before.ledger.load()[0].fingerprint, former);
+
+  CoreHarness now(CoreHarness::default_options(), before.ledger);
+  job = now.open_job("c", "key");
+  now.add_worker("another", {.fingerprint = exact, .former_fingerprint = std::string(64, 'b')});
+  now.pass(kSecond);
+  EXPECT_TRUE(now.batches.empty());
+  now.add_worker("w", {.fingerprint = exact, .former_fingerprint = former});
+  now.pass(kSecond);
+  EXPECT_EQ(now.batches.size(), 1U);
+  now.work();
+  EXPECT_EQ(now.got<protocol::ChunkResult>("c").size(), 2U);
+  EXPECT_EQ(now.ledger.load()[0].fingerprint, exact);
+  now.from_client("c", protocol::StatusRequest{.request_id = 5});
+  const auto status = now.got<protocol::StatusReply>("c");
+  ASSERT_EQ(status.size(), 1U);
+  EXPECT_EQ(status[0].models[0].fingerprint, exact);
+  EXPECT_EQ(status[0].models[0].former_fingerprint, former);
+  EXPECT_EQ(status[0].workers[0].fingerprint, exact);
+}
+
 // A client takes its results one after the other, as fast as they come.
 std::set<std::uint32_t> acknowledge_all(CoreHarness& harness, const std::string& peer) {
   std::set<std::uint32_t> chunks;

@@ -36,6 +36,8 @@ TEST(WorkerRegistry, ChecksAHello) {
       [](auto& h) { h.hidden_size = 63; },
       [](auto& h) { h.vocab_size = 1001; },
       [](auto& h) { h.fingerprint = "short"; },
+      [](auto& h) { h.fingerprint = ""; },
+      [](auto& h) { h.former_fingerprint = "short"; },
       [](auto& h) { h.max_batch_tokens = 0; },
       [](auto& h) { h.max_batch_tokens = 0xFFFFFFFF; },
       [](auto& h) { h.max_batch_sequences = 0; },
