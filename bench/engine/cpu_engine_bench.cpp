@@ -25,6 +25,7 @@ namespace {
 using bench::median;
 using kernels::DType;
 using kernels::cpu::kProductRows;
+using kernels::cpu::MatmulLibrary;
 
 struct Arguments {
   std::filesystem::path model;
@@ -88,10 +89,9 @@ class ProductsAlone {
       for (std::int64_t layer = 0; layer < layers_; ++layer) {
         for (const auto& weight : weights_) {
           for (const auto& panel : weight->panels()) {
-            for (std::int64_t first = 0; first < share; first += kProductRows) {
-              const std::int64_t m_rows = std::min(share - first, kProductRows);
-              library_.multiply(member, panel, input_[m].data(), (m_rows + 15) / 16 * 16,
-                                output_[m].as<float>());
+            for (std::int64_t done = 0, product = 0; done < share; done += product) {
+              product = MatmulLibrary::rows_of_product(*panel.shape, share - done);
+              library_.multiply(member, panel, input_[m].data(), product, output_[m].as<float>());
             }
           }
         }

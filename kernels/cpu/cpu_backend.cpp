@@ -74,6 +74,10 @@ std::vector<MemoryTerm> CpuBackend::own_memory(const BatchLimits& limits, const 
                                                int slots) const {
   const auto members = static_cast<std::size_t>(team_.members());
   const std::size_t head = packed_head_bytes(limits.max_seqlen, rows_.activation);
+  const std::int64_t cols =
+      std::max({shape.hidden_size, shape.attention.q_width(), shape.intermediate_size});
+  const std::size_t tail =
+      static_cast<std::size_t>(kFilledRowsMax * cols) * size_of(rows_.activation);
   const std::int64_t normed = (limits.max_tokens + limits.max_sequences) * shape.hidden_size;
   return {{"normed rows", static_cast<std::size_t>(normed) * size_of(rows_.activation)},
           {std::to_string(slots) + " batches in flight: ids, positions, vectors",
@@ -81,7 +85,7 @@ std::vector<MemoryTerm> CpuBackend::own_memory(const BatchLimits& limits, const 
           {"rotations of " + std::to_string(limits.max_seqlen) + " positions",
            static_cast<std::size_t>(limits.max_seqlen * kHeadDim) * sizeof(float)},
           {"scratch of " + std::to_string(members) + " threads: products, a packed head",
-           members * (kProductRows * kPanelWidth * sizeof(float) + 2 * head)}};
+           members * (kProductRows * kPanelWidth * sizeof(float) + tail + 2 * head)}};
 }
 
 std::unique_ptr<Buffer> CpuBackend::allocate(std::size_t bytes, std::string_view) {
@@ -114,9 +118,9 @@ std::unique_ptr<Buffer> CpuBackend::load_table(const MatrixSlice& source) {
 void CpuBackend::finish_loading() {
   for (Scratch& scratch : scratch_) {
     scratch.product = AlignedBytes(kProductRows * kPanelWidth * sizeof(float));
-    scratch.tail =
-        AlignedBytes(static_cast<std::size_t>(kRowStep * cols_max_) * size_of(rows_.activation));
-    // Rows that only fill a step up are multiplied too; their results are not used.
+    scratch.tail = AlignedBytes(static_cast<std::size_t>(kFilledRowsMax * cols_max_) *
+                                size_of(rows_.activation));
+    // Rows that only fill a product up are multiplied too; their results are not used.
     std::memset(scratch.tail.data(), 0, scratch.tail.size());
   }
 }

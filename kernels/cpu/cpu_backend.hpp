@@ -74,7 +74,7 @@ class CpuBackend final : public Backend {
   // One member's own memory.
   struct Scratch {
     AlignedBytes product;  // [kProductRows, kPanelWidth] float32
-    AlignedBytes tail;     // [kRowStep, widest input]: rows that do not fill a step, padded
+    AlignedBytes tail;     // [kFilledRowsMax, widest input]: rows that do not fill a product
     AlignedBytes keys;     // one packed head, see PackedHead
     AlignedBytes values;
   };

@@ -33,32 +33,34 @@ std::byte* CpuBackend::row(std::byte* data, std::int64_t index, std::int64_t wid
 }
 
 // Panel by panel, so that one stays in the cache for all of the rows; `epilogue` gets each product
-// (panel, first row, rows, values) while it is still there.
+// (panel, first row, rows, values) while it is still there. Which rows share a product changes with
+// the batch and the number of threads, and no row's bits with it: see MatmulLibrary.
 template <typename Use, typename Epilogue>
 void CpuBackend::multiply(int member, const CpuLinearWeight& weight, const std::byte* in,
                           Range rows, Use use, Epilogue epilogue) {
   Scratch& scratch = scratch_[static_cast<std::size_t>(member)];
   auto* product = scratch.product.as<float>();
   auto* input = const_cast<std::byte*>(in);
-  const std::int64_t tail = (rows.end - rows.begin) % kRowStep;
-  const std::int64_t tail_begin = rows.end - tail;
-  if (tail > 0) {
-    std::memcpy(scratch.tail.data(), row(input, tail_begin, weight.cols()),
-                static_cast<std::size_t>(tail * weight.cols()) * size_of(rows_.activation));
-  }
+  std::int64_t filled = -1;  // first of the rows that lie in scratch.tail
   for (const Panel& panel : weight.panels()) {
     if (!use(panel)) {
       continue;
     }
     std::int64_t count = 0;
-    for (std::int64_t first = rows.begin; first < tail_begin; first += count) {
-      count = std::min(tail_begin - first, kProductRows);
-      matmul_.multiply(member, panel, row(input, first, weight.cols()), count, product);
+    for (std::int64_t first = rows.begin; first < rows.end; first += count) {
+      const std::int64_t computed = MatmulLibrary::rows_of_product(*panel.shape, rows.end - first);
+      count = std::min(computed, rows.end - first);
+      const std::byte* from = row(input, first, weight.cols());
+      if (count < computed) {
+        if (filled != first) {
+          std::memcpy(scratch.tail.data(), from,
+                      static_cast<std::size_t>(count * weight.cols()) * size_of(rows_.activation));
+          filled = first;
+        }
+        from = scratch.tail.data();
+      }
+      matmul_.multiply(member, panel, from, computed, product);
       epilogue(panel, first, count, product);
-    }
-    if (tail > 0) {
-      matmul_.multiply(member, panel, scratch.tail.data(), tail <= 8 ? 8 : kRowStep, product);
-      epilogue(panel, tail_begin, tail, product);
     }
   }
 }

@@ -75,11 +75,11 @@ class Cluster:
         self.addresses = json.loads(port_file.read_text())
         return self.coordinator
 
-    def add_worker(self, wait=True, threads=1):
+    def add_worker(self, wait=True, threads=1, args=()):
         name = f"worker-{len(self.workers)}"
         worker = self._spawn(name, "tessera-worker", "--coordinator", self.addresses["workers"],
                              "--model", str(MODEL), "--threads", str(threads),
-                             "--name", name)
+                             "--name", name, *args)
         worker.name = name
         self.workers.append(worker)
         if wait:
