@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import os
+import stat
 import subprocess
 import sys
 
@@ -66,6 +67,29 @@ def test_formats_of_embed(cluster, tmp_path):
     from_text = np.array([[float(v) for v in line.split()] for line in as_text.splitlines()], "<f4")
     cluster.tessera("embed", "one", "two", "--format", "npy", "--out", tmp_path / "v.npy")
     assert np.array_equal(np.load(tmp_path / "v.npy"), from_text)
+
+
+def test_outputs_that_are_no_regular_files_are_written_through(cluster, tmp_path):
+    expected = json.loads(cluster.tessera("embed", "one"))["items"][0]["vector"]
+    fifo, link, target = tmp_path / "fifo", tmp_path / "link", tmp_path / "target.json"
+    os.mkfifo(fifo)
+    link.symlink_to(target.name)
+    target.write_text("old")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        read = pool.submit(fifo.read_text)
+        cluster.tessera("embed", "one", "--out", fifo)
+        assert json.loads(read.result(support.PATIENCE_S))["items"][0]["vector"] == expected
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+    cluster.tessera("embed", "one", "--out", link)
+    assert link.is_symlink() and json.loads(target.read_text())["items"][0]["vector"] == expected
+    for device in ("/dev/stdout", "/dev/fd/1"):
+        printed = cluster.tessera("embed", "one", "--out", device)
+        assert json.loads(printed)["items"][0]["vector"] == expected
+    cluster.tessera("embed", "one", "--out", "/dev/null")
+    # What cannot be written is told before anything is embedded.
+    done = subprocess.run(cluster.command("embed", "one", "--out", tmp_path / "none" / "x"),
+                          capture_output=True, timeout=support.PATIENCE_S)
+    assert done.returncode == 1 and b"No such file" in done.stderr, done.stderr
 
 
 def test_token_ids_pass_the_tokenizer_by(cluster, client):

@@ -56,6 +56,16 @@ std::uint64_t total_bytes(const std::vector<std::string>& inputs) {
   return total;
 }
 
+// Why the job ended, and what helps.
+std::string end_of_job(const Error& error, const std::string& folder) {
+  const std::string what = std::string(tessera::to_string(error.code)) + ": " + error.message;
+  if (error.code == ErrorCode::kConflict) {
+    return what + "; " + folder +
+           " belongs to a job of other items or options: give those again, or choose another --out";
+  }
+  return what + "; what was written is safe, and the same command goes on from there";
+}
+
 }  // namespace
 
 SubmitRun::SubmitRun(SubmitOptions options, const StopSignal& stop)
@@ -152,6 +162,9 @@ void SubmitRun::open_job() {
     auto job = client_->open_job(
         {.job_key = manifest_.job_key, .spec = options_.spec, .priority = options_.priority},
         kAnswerWait);
+    if (!job && job.error().code == ErrorCode::kConflict) {
+      throw FatalError(end_of_job(job.error(), options_.output.folder));
+    }
     if (!job) {
       throw FatalError(std::string(tessera::to_string(job.error().code)) + ": " +
                        job.error().message);
@@ -323,9 +336,7 @@ void SubmitRun::take_results() {
   }
   if (!next) {
     stop_ = true;
-    throw FatalError(std::string(tessera::to_string(next.error().code)) + ": " +
-                     next.error().message +
-                     "; what was written is safe, and the same command goes on from there");
+    throw FatalError(end_of_job(next.error(), options_.output.folder));
   }
 }
 
