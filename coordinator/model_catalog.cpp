@@ -36,6 +36,11 @@ CatalogEntry load_model(const std::string& argument) {
   if (name.empty() || name.size() > protocol::kNameBytesMax) {
     throw FatalError("--model " + argument + ": the name has 1 to 256 bytes");
   }
+  // The workers load the weights; where this copy has them, too, it must be of the same model.
+  if (const auto weights = open_weights(folder);
+      !weights && weights.error().code != ErrorCode::kNotFound) {
+    throw FatalError("--model " + argument + ": " + weights.error().message);
+  }
   FolderTokenizer loaded = value_or_fatal(load_tokenizer(folder), argument);
   log_notes(name, folder, loaded.seqlen);
   ServedModel model{

@@ -54,6 +54,7 @@ struct FolderTokenizer {
 Result<FolderTokenizer> load_tokenizer(const ModelFolder& folder);
 
 // The weights, with every tensor checked against config.json, and those of Dense modules read.
+// kNotFound only where files are missing, so that whoever needs no weights can tell.
 Result<SafetensorsFolder> open_weights(const ModelFolder& folder);
 
 // All of the above: what the processes that serve the folder will ask of it.

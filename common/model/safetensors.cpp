@@ -283,28 +283,35 @@ Result<void> SafetensorsFolder::check_index(
 
 namespace {
 
+// Of files that hold weights in another form; training leaves others with these suffixes.
+bool holds_other_weights(const std::string& lower_name) {
+  const auto ends = [&](std::string_view suffix) { return lower_name.ends_with(suffix); };
+  return ends(".gguf") || ends(".onnx") || ends(".h5") || ends(".msgpack") ||
+         ((ends(".bin") || ends(".pt") || ends(".pth")) &&
+          (lower_name.starts_with("pytorch_model") || lower_name.starts_with("model") ||
+           lower_name.starts_with("consolidated")));
+}
+
 // Why a folder without safetensors files has no weights for us.
 Error without_weights(const std::filesystem::path& dir) {
   std::error_code failed;
   for (std::filesystem::directory_iterator it(dir, failed), end; !failed && it != end;
        it.increment(failed)) {
-    std::string suffix = it->path().extension().string();
-    std::ranges::transform(suffix, suffix.begin(),
-                           [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 'a' - 'A') : c; });
     const std::string name = it->path().filename().string();
-    if (suffix == ".bin" || suffix == ".pt" || suffix == ".pth") {
+    std::string lower = name;
+    std::ranges::transform(lower, lower.begin(), [](char c) {
+      return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    });
+    if (holds_other_weights(lower)) {
       return invalid(dir.string() + " has its weights only in " + name +
-                     ", which can run code when it is read; save the model as safetensors "
-                     "(save_pretrained with safe_serialization) and give that folder");
-    }
-    if (suffix == ".gguf") {
-      return invalid(dir.string() + " has its weights only in the GGUF file " + name +
-                     "; give the folder of the model that it was converted from");
+                     ", which Tessera does not read; save the model as safetensors (transformers' "
+                     "save_pretrained does) and give that folder");
     }
   }
-  return {ErrorCode::kNotFound, dir.string() +
-                                    " holds no weights: model.safetensors and "
-                                    "model.safetensors.index.json are not there; download them"};
+  return {ErrorCode::kNotFound,
+          dir.string() +
+              " holds no weights: neither model.safetensors nor model.safetensors.index.json is "
+              "there; download them"};
 }
 
 }  // namespace

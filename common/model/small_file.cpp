@@ -13,6 +13,10 @@ Error cannot_open(const fs::path& path, int error_number) {
   const std::string name = path.string();
   switch (error_number) {
     case ENOENT:
+      if (std::error_code failed; fs::is_symlink(path, failed)) {
+        return {ErrorCode::kNotFound,
+                name + " is a link to a file that is not there; download the model again"};
+      }
       return {ErrorCode::kNotFound, name + " is not there"};
     case EACCES:
     case EPERM:
@@ -29,7 +33,7 @@ std::optional<Error> lfs_pointer(const fs::path& path, std::string_view head) {
   if (!head.starts_with("version https://git-lfs.github.com/spec/")) {
     return std::nullopt;
   }
-  return Error{ErrorCode::kInvalidArgument,
+  return Error{ErrorCode::kNotFound,
                path.string() +
                    " is a Git LFS pointer, not the file itself: fetch it with `git lfs pull` in "
                    "that folder, or download the model again"};
@@ -37,7 +41,7 @@ std::optional<Error> lfs_pointer(const fs::path& path, std::string_view head) {
 
 bool is_there(const fs::path& path) {
   std::error_code failed;
-  const fs::file_status status = fs::status(path, failed);
+  const fs::file_status status = fs::symlink_status(path, failed);
   return fs::exists(status) || (failed && failed != std::errc::no_such_file_or_directory &&
                                 failed != std::errc::not_a_directory);
 }

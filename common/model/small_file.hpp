@@ -21,7 +21,7 @@ Error cannot_open(const std::filesystem::path& path, int error_number);
 // file that begins with `head`.
 std::optional<Error> lfs_pointer(const std::filesystem::path& path, std::string_view head);
 
-// Whether there is something at `path`, readable or not.
+// Whether there is something at `path`, readable or not; a link to nothing is something.
 bool is_there(const std::filesystem::path& path);
 
 }  // namespace tessera

@@ -34,7 +34,8 @@ def wait_for(condition, what, patience_s=PATIENCE_S):
 class Cluster:
     """A coordinator with its private Redis, and workers that a test adds and kills."""
 
-    def __init__(self, *coordinator_args):
+    def __init__(self, *coordinator_args, models=(MODEL,)):
+        self.models = models  # [NAME=]DIR
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="tessera-test-"))
         self.coordinator_args = coordinator_args
         self.processes = []
@@ -67,7 +68,8 @@ class Cluster:
         port_file.unlink(missing_ok=True)
         self.coordinator = self._spawn(
             "coordinator", "tessera-coordinator", "--listen", self.addresses["clients"],
-            "--worker-listen", self.addresses["workers"], "--model", str(MODEL),
+            "--worker-listen", self.addresses["workers"],
+            *(word for model in self.models for word in ("--model", str(model))),
             "--data-dir", str(self.folder / "data"), "--port-file", str(port_file),
             "--heartbeat-ms", "2000", *self.coordinator_args)
         wait_for(lambda: port_file.exists() or self.coordinator.poll() is not None, "the coordinator")
@@ -75,10 +77,10 @@ class Cluster:
         self.addresses = json.loads(port_file.read_text())
         return self.coordinator
 
-    def add_worker(self, wait=True, threads=1, args=()):
+    def add_worker(self, wait=True, threads=1, model=MODEL, args=()):
         name = f"worker-{len(self.workers)}"
         worker = self._spawn(name, "tessera-worker", "--coordinator", self.addresses["workers"],
-                             "--model", str(MODEL), "--threads", str(threads),
+                             "--model", str(model), "--threads", str(threads),
                              "--name", name, *args)
         worker.name = name
         self.workers.append(worker)

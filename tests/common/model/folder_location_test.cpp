@@ -81,7 +81,19 @@ TEST(FolderLocation, EachCauseHasItsSentence) {
          f.remove("model.safetensors");
          f.write("m.GGUF", "x");
        },
-       {"GGUF"}},
+       {"only in m.GGUF"}},
+      {"",
+       [](const DemoFolder& f) {
+         f.remove("model.safetensors");
+         f.write("training_args.bin", "x");
+       },
+       {"holds no weights"}},
+      {"",
+       [](const DemoFolder& f) {
+         f.remove("model.safetensors");
+         fs::create_symlink("../blobs/gone", f.path() / "model.safetensors");
+       },
+       {"model.safetensors is a link to a file that is not there"}},
       {"",
        [](const DemoFolder& f) {
          f.remove("model.safetensors");

@@ -100,6 +100,18 @@ TEST(Item, PromptsGoByName) {
   }
 }
 
+TEST(Item, AFolderMayLeaveOpenWhatPlainTextsGet) {
+  ServedModel model = kModel;
+  model.plain_refusal = "say prompt_name";
+  model.default_dimensions = 48;
+  const ServedModel models[] = {model};
+  EXPECT_NE(resolve({}, models).error().message.find("say prompt_name"), std::string::npos);
+  EXPECT_EQ(resolve({.prompt_name = "document"}, models)->prefix, "passage: ");
+  EXPECT_EQ(resolve({.query = true}, models)->prefix, kModel.query_prefix);
+  EXPECT_EQ(resolve({.query = true}, models)->dimensions, 48U);
+  EXPECT_EQ(resolve({.query = true, .dimensions = 256}, models)->dimensions, 256U);
+}
+
 TEST(Item, KeysTellEverythingApartThatMattersAndNothingElse) {
   const ResolvedSpec plain{};
   const ResolvedSpec prefixed{.prefix = "ab"};

@@ -155,6 +155,17 @@ TEST_P(RowKernelsTest, PoolGivesUnitVectorsAndSeesWhatIsNotFinite) {
   double squares = 0;
   for (const float v : out) squares += double{v} * v;
   EXPECT_NEAR(squares, 1, 1e-5);
+  std::vector<float> raw(128);  // The same direction with the length that it had.
+  EXPECT_EQ(kernels().pool(raw.data(), x.data(), weight.data(), 128, 1e-6F, false), 1);
+  double length = 0, mean_square = 0;
+  for (std::size_t i = 0; i < 128; ++i) {
+    length += double{raw[i]} * raw[i];
+    mean_square += double{x[i]} * x[i] / 128;
+  }
+  for (std::size_t i = 0; i < 128; ++i) {
+    EXPECT_NEAR(raw[i], x[i] / std::sqrt(mean_square + 1e-6) * weight[i], 1e-5);
+    EXPECT_NEAR(raw[i] / std::sqrt(length), out[i], 1e-6);
+  }
   const auto with = [&](float value) {
     auto changed = x;
     changed[77] = value;
