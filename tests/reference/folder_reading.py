@@ -264,7 +264,8 @@ class Folder:
              file, "module_output_name", raw.get("module_output_name"))
         need(not raw.get("use_residual", False), file, "use_residual")
         activation = raw.get("activation_function", "torch.nn.modules.activation.Tanh")
-        need(isinstance(activation, str) and activation in ACTIVATIONS, file, "activation_function", activation)
+        need(isinstance(activation, str) and activation in ACTIVATIONS, file,
+             "activation_function", activation)
         for key in ("in_features", "out_features"):
             need(is_int(raw.get(key)), file, key, raw.get(key))
         self.steps.append(("dense", self.path / path / "model.safetensors",
@@ -288,7 +289,7 @@ class Folder:
             return
         need(raw.get("model_type", "SentenceTransformer") == "SentenceTransformer",
              file, "model_type", raw.get("model_type"))
-        # Nothing in the libraries reads it; the model's own code, which they may run, puts it behind
+        # Nothing in the libraries reads it; a model's own code, which they may run, puts it behind
         # every text.
         need("suffix" not in raw, file, "suffix", raw.get("suffix"))
         prompts = {} if raw.get("prompts") is None else raw["prompts"]

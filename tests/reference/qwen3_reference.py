@@ -51,7 +51,9 @@ def model_weights(folder):
         tensors = tensors_of(path)
     else:
         files = set(json.loads(index.read_text())["weight_map"].values())
-        tensors = {k: v for name in sorted(files) for k, v in tensors_of(folder.path / name).items()}
+        tensors = {}
+        for name in sorted(files):
+            tensors |= tensors_of(folder.path / name)
     return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
 
 
@@ -92,8 +94,8 @@ def attention(x, weights, config, angles):
 
 
 def mlp(x, weights):
-    gate = x @ weights("mlp.gate_proj").T
-    return (gate / (1 + np.exp(-gate)) * (x @ weights("mlp.up_proj").T)) @ weights("mlp.down_proj").T
+    gate, up = x @ weights("mlp.gate_proj").T, x @ weights("mlp.up_proj").T
+    return (gate / (1 + np.exp(-gate)) * up) @ weights("mlp.down_proj").T
 
 
 def check_shapes(config, tensors):
