@@ -16,10 +16,14 @@ namespace {
   std::_Exit(code);
 }
 
+// Refuses before the weights are loaded what the self-tests would find behind them.
 tessera::ModelFolder read_model(const tessera::EngineOptions& options) {
   auto model = tessera::read_model_folder(options.model_dir);
   if (!model) {
     throw tessera::FatalError(model.error().message);
+  }
+  if (const auto tokenizer = tessera::load_tokenizer(*model); !tokenizer) {
+    throw tessera::FatalError(tokenizer.error().message);
   }
   return std::move(model).value();
 }

@@ -16,9 +16,7 @@ std::string host_name() {
 }
 
 void add_engine_options(CLI::App& app, EngineOptions& engine) {
-  app.add_option("--model", engine.model_dir, "Hugging Face folder of the model")
-      ->required()
-      ->check(CLI::ExistingDirectory);
+  app.add_option("--model", engine.model_dir, "Hugging Face folder of the model")->required();
   app.add_option("--device", engine.device, "cpu, or cuda:N")->capture_default_str();
   app.add_option("--devices", engine.devices,
                  "GPUs of one group that holds one model: all, or numbers such as 0,1");

@@ -38,21 +38,27 @@ const std::string kGgufAdvice =
     "which llama.cpp and Ollama use; give the folder of the model that it was converted from, with "
     "config.json, tokenizer.json and model.safetensors";
 
-bool is_hub_name(const std::string& text) {
-  static const std::regex kName("[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*");
-  return std::regex_match(text, kName);
+// ORG/NAME, for one or for an address of the hub's page of a model; else nothing.
+std::string hub_name(const std::string& text) {
+  static const std::regex kName(
+      "((https?:/+)?(www\\.)?(huggingface\\.co|hf\\.co)/+)?"
+      "([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*)(/.*)?");
+  std::smatch found;
+  const bool fits = std::regex_match(text, found, kName);
+  return fits && (found[1].matched || !found[6].matched) ? found[5].str() : "";
 }
 
 Error not_there(const fs::path& given) {
   const std::string name = given.string();
-  if (!is_hub_name(name)) {
+  const std::string on_hub = hub_name(name);
+  if (on_hub.empty()) {
     return {ErrorCode::kNotFound, name + ": there is no such folder"};
   }
   return {ErrorCode::kNotFound,
           name +
               ": there is no such folder; if a model of that name on the Hugging Face hub is "
               "meant, fetch it with `hf download " +
-              name + " --local-dir DIR` and give DIR"};
+              on_hub + " --local-dir DIR` and give DIR"};
 }
 
 Error describe_file(const fs::path& given) {

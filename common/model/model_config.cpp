@@ -2,6 +2,7 @@
 
 #include "common/model/rope_settings.hpp"
 #include "common/model/settings.hpp"
+#include "common/model/tokenizer_settings.hpp"
 
 namespace tessera {
 namespace {
@@ -91,7 +92,6 @@ void take_harmless(Settings& config) {
                    "unsloth_fixed",
                    "unsloth_version",
                    "model_name",
-                   "tokenizer_class",
                    "attn_implementation",
                    "_attn_implementation",
                    "_attn_implementation_autoset",
@@ -194,6 +194,7 @@ Result<ModelConfig> parse_model_config(std::string_view text, const std::string&
   read_architecture(config, read);
   check_quantisation(config);
   check_attention(config);
+  allow_tokenizer_class(config);  // It counts where tokenizer_config.json names none.
   read_sizes(config, read);
   read.rope_theta = read_rope_theta(config);
   for (const char* name : {"torch_dtype", "dtype"}) {  // The newer name wins.

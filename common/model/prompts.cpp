@@ -75,7 +75,7 @@ Result<Prompts> parse_prompts(std::string_view text, const std::string& file) {
   Prompts prompts;
   read_named(settings, prompts);
   read_default(settings, prompts);
-  settings.allow("model_type", {"SentenceTransformer", nullptr},
+  settings.allow("model_type", {"SentenceTransformer"},
                  "only models of the kind SentenceTransformer give one vector a text");
   settings.allow("similarity_fn_name", {"cosine", "dot", "euclidean", "manhattan", nullptr},
                  kElsewhere);

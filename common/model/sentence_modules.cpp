@@ -61,7 +61,9 @@ Result<ModuleEntry> parse_entry(const Json& value, const std::string& file) {
                  "only Transformer, Pooling, Normalize and Dense of sentence-transformers are "
                  "supported; serve such a model with sentence-transformers");
   }
-  if (!is_inside(read.path)) {
+  if (const Json* path = entry.value("path"); path == nullptr || !path->is_string()) {
+    entry.refuse("path", "not a path inside the folder");
+  } else if (!is_inside(read.path)) {
     entry.refuse("path", "not a path inside the folder");
   }
   if (auto all = entry.end(); !all) {
@@ -74,7 +76,7 @@ Result<std::string> read_setting_file(const fs::path& path) {
   return read_small_file(path, kSettingsBytesMax);
 }
 
-// Any of the names that older classes gave the same file; the first that is there counts.
+// Any of the names that older classes gave the same file; the first that says something counts.
 Result<std::optional<std::int64_t>> read_sentence_bert(const fs::path& dir) {
   for (const char* name : {"sentence_bert_config.json", "sentence_roberta_config.json",
                            "sentence_distilbert_config.json", "sentence_camembert_config.json",
@@ -85,7 +87,10 @@ Result<std::optional<std::int64_t>> read_sentence_bert(const fs::path& dir) {
       if (!text) {
         return text.error();
       }
-      return parse_sentence_bert(*text, (dir / name).string());
+      auto limit = parse_sentence_bert(*text, (dir / name).string());
+      if (!limit || Json::parse(*text, nullptr, false) != Json::object()) {
+        return limit;
+      }
     }
   }
   return std::optional<std::int64_t>();
@@ -112,6 +117,8 @@ Result<VectorModule> read_normalize(const fs::path& dir) {
   }
   Settings module(path.string(), *object);
   check_names(module);
+  // Of a class that is no more; some published folders have it, and what it says is done anyway.
+  module.allow("normalize_embeddings", {true}, kElsewhere);
   if (auto all = module.end(); !all) {
     return all.error();
   }
@@ -141,6 +148,7 @@ Result<void> read_pooling(const fs::path& path, SentenceModules& read) {
     return named.error();
   }
   read.pooling_named = true;
+  read.pooling_file = path;
   read.pooling_width = *named;
   return {};
 }
@@ -224,7 +232,7 @@ Result<std::int64_t> parse_pooling(std::string_view text, const std::string& fil
   if (!pooling.boolean("pooling_mode_lasttoken", false) && !named) {
     pooling.refuse("pooling_mode_lasttoken", kWhy);
   }
-  pooling.allow("include_prompt", {true}, kElsewhere);
+  pooling.allow("include_prompt", {true, false}, kElsewhere);  // The last token is never in it.
   const std::int64_t old_width = pooling.integer("word_embedding_dimension", 1, kWidthMax, 0);
   const std::int64_t width = pooling.integer("embedding_dimension", 1, kWidthMax, old_width);
   if (auto all = pooling.end(); !all) {
@@ -338,7 +346,8 @@ Result<SentenceModules> read_sentence_modules(const fs::path& model_dir) {
 Result<void> check_module_widths(const SentenceModules& modules, const ModelConfig& config) {
   std::int64_t width = config.hidden_size;
   if (modules.pooling_width != 0 && modules.pooling_width != width) {
-    return invalid("the pooling file's embedding dimension is " +
+    return invalid(modules.pooling_file.string() +
+                   ": its width (embedding_dimension, word_embedding_dimension) is " +
                    std::to_string(modules.pooling_width) + ", config.json's hidden_size " +
                    std::to_string(width) + ": these files are not of one model");
   }

@@ -35,6 +35,7 @@ struct SentenceModules {
   bool listed = false;                         // modules.json is there
   bool pooling_named = false;                  // a pooling file is there
   bool normalized = false;                     // the last module is kNormalize
+  std::filesystem::path pooling_file{};        // that says the width
   std::int64_t pooling_width = 0;              // as the pooling file says; 0: it does not
   std::optional<std::int64_t> max_seq_length;  // of sentence_bert_config.json
 };

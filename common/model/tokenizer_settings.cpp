@@ -64,7 +64,11 @@ void take_added_tokens(Settings& settings, TokenizerSettings& read) {
     if (!digits) {
       return settings.refuse("added_tokens_decoder", "a key is not a token id");
     }
+    if (!token.is_object()) {
+      return settings.refuse("added_tokens_decoder", "a value is not a token with its flags");
+    }
     take_token(settings, "added_tokens_decoder", token, std::stoi(id), read);
+    ++read.decoder_tokens;
   }
 }
 
@@ -83,6 +87,13 @@ void take_limit(Settings& settings, TokenizerSettings& read) {
 
 }  // namespace
 
+void allow_tokenizer_class(Settings& settings) {
+  settings.allow("tokenizer_class",
+                 {"Qwen2Tokenizer", "Qwen2TokenizerFast", "PreTrainedTokenizerFast",
+                  "TokenizersBackend", nullptr},
+                 "only the tokenizers of Qwen2 and Qwen3 are supported");
+}
+
 Result<TokenizerSettings> parse_tokenizer_config(std::string_view text, const std::string& file) {
   auto object = parse_settings(text, file);
   if (!object) {
@@ -90,10 +101,7 @@ Result<TokenizerSettings> parse_tokenizer_config(std::string_view text, const st
   }
   Settings settings(file, *object);
   TokenizerSettings read;
-  settings.allow("tokenizer_class",
-                 {"Qwen2Tokenizer", "Qwen2TokenizerFast", "PreTrainedTokenizerFast",
-                  "TokenizersBackend", nullptr},
-                 "only the tokenizers of Qwen2 and Qwen3 are supported");
+  allow_tokenizer_class(settings);
   for (const char* off :
        {"add_prefix_space", "split_special_tokens", "do_lower_case", "from_slow"}) {
     settings.allow(off, {false, nullptr}, kOtherIds);
@@ -181,6 +189,13 @@ Result<void> check_named_tokens(const TokenizerSettings& settings, const Tokeniz
                        ", which tokenizer.json has not among its added_tokens; save the tokenizer "
                        "again with transformers, or serve the model with sentence-transformers"};
     }
+  }
+  if (settings.decoder_tokens != 0 && settings.decoder_tokens != tokenizer.added_token_count()) {
+    return Error{ErrorCode::kInvalidArgument,
+                 file + ": added_tokens_decoder has " + std::to_string(settings.decoder_tokens) +
+                     " tokens, tokenizer.json " + std::to_string(tokenizer.added_token_count()) +
+                     " added_tokens, and versions of transformers differ in which ids that gives; "
+                     "save the tokenizer again with transformers"};
   }
   return {};
 }

@@ -202,6 +202,8 @@ std::string_view Tokenizer::piece(std::int32_t id) const {
   return impl_->spec.vocabulary.piece(id);
 }
 
+std::size_t Tokenizer::added_token_count() const { return impl_->spec.added_tokens.size(); }
+
 std::optional<std::int32_t> Tokenizer::added_token(std::string_view content) const {
   for (const tokenizer::AddedToken& token : impl_->spec.added_tokens) {
     if (token.content == content) {

@@ -83,6 +83,7 @@ class Tokenizer {
   std::string_view piece(std::int32_t id) const;
   // The id of a string that is looked for in texts before anything else; none for any other.
   std::optional<std::int32_t> added_token(std::string_view content) const;
+  std::size_t added_token_count() const;
   // Tokens of a text, template included, to which the file's own truncation cuts; 0: it does not.
   // encode() leaves it to its caller.
   std::size_t truncation_length() const;

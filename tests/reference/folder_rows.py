@@ -94,7 +94,7 @@ for name, file in {"onnx": "onnx/model.onnx", "onnx in the folder": "model.onnx"
                    "openvino": "openvino/openvino_model.bin", "tensorflow": "tf_model.h5",
                    "flax": "flax_model.msgpack"}.items():
     refused(KIND, name, lambda p, file=file: [remove(p, WEIGHTS), put(p, file, b"\x08\x07")],
-            WEIGHTS, weights=True)
+            "safetensors", weights=True)
 refused(KIND, "a variant only", lambda p: os.rename(p / WEIGHTS, p / "model.fp16.safetensors"),
         WEIGHTS, weights=True)
 refused(KIND, "no weights", lambda p: remove(p, WEIGHTS), WEIGHTS, weights=True)

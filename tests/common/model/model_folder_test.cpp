@@ -117,13 +117,15 @@ TEST(ModelFolder, HarmlessVariantsAreTheSameModel) {
        [](const DemoFolder& f) {
          f.write(kTokenizer, R"({"add_bos_token": false, "add_prefix_space": false,
            "added_tokens_decoder": {"16000": {"content": "<|endoftext|>", "lstrip": false,
-           "normalized": false, "rstrip": false, "single_word": false, "special": true}},
+           "normalized": false, "rstrip": false, "single_word": false, "special": true},
+           "16001": {"content": "<|im_start|>"}, "16002": {"content": "<|im_end|>"}},
            "additional_special_tokens": [], "bos_token": null, "eos_token": "<|endoftext|>",
            "pad_token": {"__type": "AddedToken", "content": "<|endoftext|>", "lstrip": false},
            "chat_template": "x", "model_max_length": 1e30, "padding_side": "left",
            "split_special_tokens": false, "tokenizer_class": "Qwen2Tokenizer"})");
        }},
       {"versions", set(kSettings, "__version__", {{"sentence_transformers", "6.2.0"}})},
+      {"pooling without the prompt's tokens", set(kPooling, "include_prompt", false)},
   };
   const std::string same = demo_settings();
   for (const auto& [name, change] : cases) {
@@ -145,7 +147,6 @@ TEST(ModelFolder, RefusesWhatWouldBeAnotherModel) {
       {set(kPooling, "pooling_mode_lasttoken", false), {kPooling, "pooling_mode_lasttoken"}},
       {set(kPooling, "pooling_mode", "mean"), {kPooling, "pooling_mode is \"mean\""}},
       {set(kPooling, "pooling_mode", {"lasttoken", "mean"}), {kPooling, "mean"}},
-      {set(kPooling, "include_prompt", false), {kPooling, "include_prompt is false"}},
       {set(kPooling, "word_embedding_dimension", 128), {"128", "256"}},
       {set(kPooling, "weights", 1), {kPooling, "\"weights\" is 1"}},
       {[](const DemoFolder& f) { f.remove(kPooling); }, {kPooling, "is not there"}},
@@ -188,6 +189,8 @@ TEST(ModelFolder, RefusesWhatWouldBeAnotherModel) {
       {set(kTokenizer, "extra_special_tokens", {{"image_token", "<image>"}}), {"<image>"}},
       {set(kTokenizer, "added_tokens_decoder", {{"7", {{"content", "<|endoftext|>"}}}}),
        {"id 7", "<|endoftext|>"}},
+      {set(kTokenizer, "added_tokens_decoder", {{"16000", {{"content", "<|endoftext|>"}}}}),
+       {kTokenizer, "added_tokens_decoder has 1 tokens"}},
       {set(kTokenizer, "eos_token", {{"content", "<|endoftext|>"}, {"lstrip", true}}), {"lstrip"}},
       {set(kTokenizer, "my_flag", true), {kTokenizer, "my_flag"}},
       {set("special_tokens_map.json", "cls_token", "[CLS]"), {"special_tokens_map.json", "[CLS]"}},
