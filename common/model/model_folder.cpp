@@ -70,10 +70,10 @@ Result<void> read_other_settings(ModelFolder& folder) {
 }
 
 // Without modules.json sentence-transformers takes the last token of a causal language model and
-// the mean of all tokens of anything else.
+// the mean of all tokens of anything else, whatever a pooling file says that no list names.
 Result<void> check_pooling_is_known(const ModelFolder& folder) {
   const SentenceModules& modules = folder.modules;
-  if (modules.listed || modules.pooling_named || folder.config.architecture == "Qwen3ForCausalLM") {
+  if (modules.listed || folder.config.architecture == "Qwen3ForCausalLM") {
     return {};
   }
   return invalid((folder.transformer_dir() / "config.json").string() + ": architectures is " +

@@ -40,10 +40,15 @@ def library_vectors(directory):
     model = sentence_transformers.SentenceTransformer(
         directory, device="cpu", local_files_only=True,
         model_kwargs={"dtype" if NEW else "torch_dtype": torch.float32})
-    encoders = {"query": model.encode_query,
-                "document": model.encode if model.default_prompt_name else model.encode_document}
-    vectors = {role: np.asarray(encoders.get(role, encoders["document"])(item["text"]), np.float64)
-               for role, item in sweep.ITEMS}
+
+    def embed(role, item):
+        if role == "query":
+            return model.encode_query(item["text"])
+        if "prompt_name" in item:
+            return model.encode(item["text"], prompt_name=item["prompt_name"])
+        return model.encode_document(item["text"])
+
+    vectors = {role: np.asarray(embed(role, item), np.float64) for role, item in sweep.ITEMS}
     return vectors, model.max_seq_length
 
 
@@ -87,7 +92,9 @@ def verdict(known, entry, plain):
                 declined)
     off = {role: distance(vector, vectors[role]) for role, vector in mine.items()}
     if max(off.values(), default=0) > COSINE_ERROR_MAX:
-        return "MISMATCH", str(off)
+        # Without that list the library reads no prompts; the reference does (folder_reading.py).
+        listed = (folder.path / "modules.json").exists()
+        return "MISMATCH" if listed else "other, for want of modules.json", str(off)
     return "equal", ""
 
 

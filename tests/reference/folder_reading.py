@@ -226,10 +226,10 @@ class Folder:
 
     def read_unlisted(self):
         """Without modules.json a causal model is pooled by its last token, any other by the mean.
-        What the folder says in its other files counts here, though the libraries do not read it."""
+        A pooling file and prompts in the folder count here, though the libraries do not read them
+        then: they may only be of the same pooling, and queries get the prompt that is theirs."""
         if (self.path / "1_Pooling/config.json").exists():
             self.read_pooling("1_Pooling")
-            return
         kinds = self.config.raw.get("architectures") or [""]
         need(isinstance(kinds, list) and str(kinds[0]).endswith("ForCausalLM"),
              "config.json", "architectures", kinds)
