@@ -276,13 +276,13 @@ Result<msgpack::object_handle> unpack_header(std::span<const std::byte> header) 
 
 std::string_view name_of(const Message& message) {
   static constexpr std::string_view kNames[] = {
-      "Ping",          "Pong",          "ErrorReply",  "ClientHello",   "EmbedRequest",
-      "OpenJob",       "SubmitChunk",   "CloseJob",    "ResultAck",     "CancelJob",
-      "StatusRequest", "ServerHello",   "EmbedReply",  "JobOpened",     "ChunkAck",
-      "ChunkResult",   "JobUpdate",     "StatusReply", "WorkerHello",   "BatchResult",
-      "WorkerGoodbye", "WorkerWelcome", "Batch",       "WorkerMetrics", "MetricsRequest",
-      "MetricsReply",  "RecordPut",     "RecordQuery", "RecordClaim",   "RecordDelete",
-      "RecordsReply",  "EmbedRequests", "EmbedReplies"};
+      "Ping",          "Pong",          "ErrorReply",   "ClientHello",   "EmbedRequest",
+      "OpenJob",       "SubmitChunk",   "CloseJob",     "ResultAck",     "CancelJob",
+      "StatusRequest", "ServerHello",   "EmbedReply",   "JobOpened",     "ChunkAck",
+      "ChunkResult",   "JobUpdate",     "StatusReply",  "WorkerHello",   "BatchResult",
+      "WorkerGoodbye", "WorkerWelcome", "Batch",        "WorkerMetrics", "MetricsRequest",
+      "MetricsReply",  "RecordPut",     "RecordQuery",  "RecordClaim",   "RecordDelete",
+      "RecordsReply",  "EmbedRequests", "EmbedReplies", "LeaveJob"};
   static_assert(std::size(kNames) == std::variant_size_v<Message>);
   return kNames[message.index()];
 }

@@ -145,6 +145,7 @@ void fields(F& f, OpenJob& m) {
   f(2, m.job_key);
   f(3, m.spec);
   f(4, m.priority);
+  f(6, m.opener);
   f(7, m.tenant);
   f(8, m.trace);
 }
@@ -164,6 +165,11 @@ template <typename F>
 void fields(F& f, ResultAck& m) {
   f(1, m.job_id);
   f(2, m.chunk);
+}
+template <typename F>
+void fields(F& f, LeaveJob& m) {
+  f(1, m.job_id);
+  f(2, m.opener);
 }
 template <typename F>
 void fields(F& f, CancelJob& m) {

@@ -19,12 +19,14 @@
 namespace tessera::protocol {
 
 inline constexpr std::uint32_t kVersionMajor = 1;
-inline constexpr std::uint32_t kVersionMinor = 2;
+inline constexpr std::uint32_t kVersionMinor = 3;
 // Coordinators below it would not see EmbedSpec::prompt_name, so clients do not send them one.
 inline constexpr std::uint32_t kMinorWithPromptNames = 1;
 // Coordinators below it refuse MetricsRequest, records and EmbedRequests, and see no quota and no
 // cache control.
 inline constexpr std::uint32_t kMinorWithMetrics = 2;
+// Coordinators below it do not know LeaveJob.
+inline constexpr std::uint32_t kMinorWithLeaveJob = 3;
 
 // Limits that the receiver checks before it allocates.
 inline constexpr std::size_t kHeaderBytesMax = 1U << 20;
@@ -217,13 +219,17 @@ struct EmbedRequests {
 };
 
 // Opens a job, or takes up again the job with this key: same key and spec give the same job,
-// another spec is kConflict. Until then the connection gets none of that job's results.
+// another spec is kConflict. Until then the connection gets none of that job's results. Who opens a
+// job last has it: the client that had it before gets kConflict for its own OpenJob.
 struct OpenJob {
   std::uint64_t request_id = 0;
   std::string job_key;  // Chosen by the client, at most kNameBytesMax bytes.
   EmbedSpec spec;
   std::uint32_t priority = 1;  // Weight of the job's share, 1..100.
-  std::string tenant = {};     // Of this job; empty = the connection's.
+  // Random, the same each time that this taking up of the job is said again on a fresh connection:
+  // so it does not take the job back from one that came later. 0: not said.
+  std::uint64_t opener = 0;
+  std::string tenant = {};  // Of this job; empty = the connection's.
   RequestTrace trace = {};
 };
 
@@ -240,10 +246,18 @@ struct CloseJob {
   std::uint32_t chunks = 0;
 };
 
-// The result of the chunk is safe at the client; the coordinator may forget it.
+// The result of the chunk is safe at the client; the coordinator may forget it. Counts from the
+// client that has the job.
 struct ResultAck {
   std::string job_id;
   std::uint32_t chunk = 0;
+};
+
+// The client takes no more results of the job, which goes on as if the connection were closed: what
+// was sent and not acknowledged waits for whoever opens the job next.
+struct LeaveJob {
+  std::string job_id;
+  std::uint64_t opener = 0;  // Of the OpenJob that is taken back.
 };
 
 struct CancelJob {
@@ -392,7 +406,8 @@ using Message =
                  ResultAck, CancelJob, StatusRequest, ServerHello, EmbedReply, JobOpened, ChunkAck,
                  ChunkResult, JobUpdate, StatusReply, WorkerHello, BatchResult, WorkerGoodbye,
                  WorkerWelcome, Batch, WorkerMetrics, MetricsRequest, MetricsReply, RecordPut,
-                 RecordQuery, RecordClaim, RecordDelete, RecordsReply, EmbedRequests, EmbedReplies>;
+                 RecordQuery, RecordClaim, RecordDelete, RecordsReply, EmbedRequests, EmbedReplies,
+                 LeaveJob>;
 
 // The name of the message's type, for logs: "SubmitChunk".
 std::string_view name_of(const Message& message);

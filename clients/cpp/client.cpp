@@ -1,6 +1,7 @@
 #include "clients/cpp/client.hpp"
 
 #include <deque>
+#include <random>
 
 #include "clients/cpp/connection.hpp"
 
@@ -15,6 +16,11 @@ constexpr std::size_t kRequestBytesMax = 1U << 20;
 constexpr std::size_t kRequestsInFlightMax = 8;
 
 const Error kUnexpectedAnswer{ErrorCode::kInternal, "the coordinator gave an unexpected answer"};
+
+std::uint64_t random_opener() {
+  std::random_device source;
+  return (std::uint64_t{source()} << 32U | source()) | 1U;  // 0 would be: not said.
+}
 
 std::size_t bytes_of(const Item& item) {
   return item.ids.empty() ? item.text.size() : item.ids.size() * sizeof(std::int32_t);
@@ -123,7 +129,9 @@ Result<EmbedResult> Client::embed(const std::vector<Item>& items, const protocol
 }
 
 Result<Job> Client::open_job(const protocol::OpenJob& open, milliseconds timeout) {
-  auto state = connection_->add_job(open);
+  protocol::OpenJob opening = open;
+  opening.opener = random_opener();
+  auto state = connection_->add_job(opening);
   std::optional<Error> failure;
   const auto settled = [&] {
     failure = state->failure();

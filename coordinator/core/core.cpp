@@ -150,7 +150,9 @@ void Core::on_work(FromClient& event, const std::string& tenant, Micros now, Act
   } else if (auto* chunk = std::get_if<protocol::SubmitChunk>(&event.message)) {
     jobs_.on_chunk(peer, std::move(*chunk), retry_after_ms(), actions);
   } else if (const auto* ack = std::get_if<protocol::ResultAck>(&event.message)) {
-    jobs_.on_ack(*ack, actions);
+    jobs_.on_ack(peer, *ack, actions);
+  } else if (const auto* leave = std::get_if<protocol::LeaveJob>(&event.message)) {
+    jobs_.on_leave(peer, *leave);
   } else if (const auto* open = std::get_if<protocol::OpenJob>(&event.message)) {
     jobs_.on_open(peer, open->tenant.empty() ? tenant : open->tenant, *open, actions);
   } else if (const auto* close = std::get_if<protocol::CloseJob>(&event.message)) {

@@ -46,6 +46,16 @@ void Job::move(Chunk& chunk, Stage stage) {
   chunk.stage = stage;
 }
 
+RangeSet Job::acknowledged() const {
+  RangeSet set = delivered;
+  for (const auto& [number, chunk] : chunks) {
+    if (chunk.stage == Chunk::Stage::kAcking || chunk.stage == Chunk::Stage::kAckAgain) {
+      set.insert(number);
+    }
+  }
+  return set;
+}
+
 protocol::JobProgress Job::progress() const {
   return {.job_id = id,
           .job_key = key,

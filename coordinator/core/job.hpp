@@ -1,5 +1,6 @@
 #pragma once
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -63,7 +64,10 @@ struct Job {
   std::vector<std::pair<std::string, std::uint64_t>> end_waiters;  // Clients and their request ids.
   bool closed = false;
   std::uint32_t chunks_total = 0;
-  std::string peer;  // The client that gets results; empty when there is none.
+  std::string peer;                // The client that gets results; empty when there is none.
+  std::uint64_t opener = 0;        // OpenJob::opener and
+  std::uint64_t open_request = 0;  // request id of the one who has the job, or had it last.
+  std::deque<std::uint64_t> openers_before;  // Who came before: none of them gets it back.
   Micros ended_at = 0;
 
   RangeSet accepted;
@@ -90,6 +94,8 @@ struct Job {
   }
   // Of the results that the ledger will have to hold for them, all being well.
   std::uint64_t owed_bytes() const { return owed_items * resolved->row_bytes(); }
+  // With those of which the ledger is yet to hear: their results never come again.
+  RangeSet acknowledged() const;
   bool all_delivered() const { return closed && delivered.size() == chunks_total; }
   // Keeps the counters above.
   void move(Chunk& chunk, Chunk::Stage stage);

@@ -296,10 +296,12 @@ void JobDesk::fetch_result(Job& job, std::uint32_t number, Chunk& chunk, Actions
       actions);
 }
 
-void JobDesk::on_ack(const protocol::ResultAck& ack, Actions& actions) {
+void JobDesk::on_ack(const std::string& peer, const protocol::ResultAck& ack, Actions& actions) {
   Job* job = find_job(ack.job_id);
   Chunk* chunk = find_chunk(ack.job_id, ack.chunk);
-  if (chunk == nullptr || !job->done.contains(ack.chunk) || chunk->stage == Stage::kAcking) {
+  // One who had the job before says nothing about what its next client has got.
+  if (chunk == nullptr || job->peer != peer || !job->done.contains(ack.chunk) ||
+      chunk->stage == Stage::kAcking) {
     return;
   }
   acknowledge(*job, ack.chunk, actions);

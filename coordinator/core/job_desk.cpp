@@ -16,10 +16,15 @@ using ledger::Status;
 
 constexpr std::size_t kGapsMax = 4096;
 constexpr std::uint32_t kPriorityMax = 100;
+constexpr std::size_t kOpenersMax = 64;
 
 Error unserved_error() {
   return {ErrorCode::kConflict,
           "the ledger has a job with this key that cannot be served now: choose another key"};
+}
+
+Error taken_over_error() {
+  return {ErrorCode::kConflict, "another client has taken this job up since, and gets its results"};
 }
 
 }  // namespace
@@ -140,9 +145,13 @@ void JobDesk::on_open(const std::string& peer, const std::string& tenant,
   const auto trace = open.trace == protocol::RequestTrace{}
                          ? nullptr
                          : std::make_shared<const protocol::RequestTrace>(open.trace);
+  if (known != nullptr && open.opener != 0 &&
+      std::ranges::count(known->openers_before, open.opener) > 0) {
+    return reply_error(peer, open.request_id, taken_over_error(), actions);
+  }
   if (known != nullptr && (known->created || !ledger_is_busy())) {
     known->trace = trace;
-    return answer_open(peer, open.request_id, *known, actions);
+    return answer_open(peer, open, *known, actions);
   }
   if (unserved_.contains(id)) {
     return reply_error(peer, open.request_id, unserved_error(), actions);
@@ -163,10 +172,10 @@ void JobDesk::on_open(const std::string& peer, const std::string& tenant,
   job.resolved = std::make_shared<const ResolvedSpec>(std::move(*resolved));
   job.priority = open.priority;
   job.trace = trace;
-  answer_open(peer, open.request_id, job, actions);
+  answer_open(peer, open, job, actions);
 }
 
-void JobDesk::answer_open(const std::string& peer, std::uint64_t request_id, Job& job,
+void JobDesk::answer_open(const std::string& peer, const protocol::OpenJob& open, Job& job,
                           Actions& actions) {
   if (!job.created) {
     run(
@@ -175,21 +184,22 @@ void JobDesk::answer_open(const std::string& peer, std::uint64_t request_id, Job
                           .tenant = job.tenant,
                           .spec = ledger::encode_spec(job.spec),
                           .priority = job.priority},
-        [this, peer, request_id, id = job.id](const ledger::Reply& reply, Micros, Actions& out) {
+        [this, peer, open, id = job.id](const ledger::Reply& reply, Micros, Actions& out) {
           Job* created = find_job(id);
           if (created == nullptr) {
             return;
           }
           if (reply.status == Status::kConflict && !created->created) {
             unserved_.insert(id);
-            reply_error(peer, request_id, unserved_error(), out);
+            reply_error(peer, open.request_id, unserved_error(), out);
             running_.erase(id);
             jobs_.erase(id);
             return;
           }
           if (reply.status == Status::kFailed) {
-            reply_error(peer, request_id, {ErrorCode::kUnavailable, "the ledger refused the job"},
-                        out, kLedgerRetryMs);
+            reply_error(peer, open.request_id,
+                        {ErrorCode::kUnavailable, "the ledger refused the job"}, out,
+                        kLedgerRetryMs);
             if (!created->created && created->chunks.empty()) {
               running_.erase(id);
               jobs_.erase(id);
@@ -197,22 +207,53 @@ void JobDesk::answer_open(const std::string& peer, std::uint64_t request_id, Job
             return;
           }
           created->created = true;
-          answer_open(peer, request_id, *created, out);
+          answer_open(peer, open, *created, out);
         },
         actions);
     return;
   }
-  take_back_sent(job);  // It may not have arrived.
-  job.peer = peer;
-  actions.push_back(SendClient{peer, protocol::JobOpened{.request_id = request_id,
-                                                         .job_id = job.id,
-                                                         .state = job.state,
-                                                         .window_chunks = limits_.window_chunks,
-                                                         .accepted = job.accepted.to_pairs(),
-                                                         .delivered = job.delivered.to_pairs()}});
+  hand_over(peer, open, job, actions);
+  actions.push_back(
+      SendClient{peer, protocol::JobOpened{.request_id = open.request_id,
+                                           .job_id = job.id,
+                                           .state = job.state,
+                                           .window_chunks = limits_.window_chunks,
+                                           .accepted = job.accepted.to_pairs(),
+                                           .delivered = job.acknowledged().to_pairs()}});
   if (job.ended() && job.end_durable) {
     actions.push_back(
         SendClient{peer, protocol::JobUpdate{.request_id = 0, .progress = job.progress()}});
+  }
+}
+
+// Results go to the one who came last. Who had the job would wait for them in vain, so it hears of
+// it; so does one that comes again because it did not hear.
+void JobDesk::hand_over(const std::string& peer, const protocol::OpenJob& open, Job& job,
+                        Actions& actions) {
+  take_back_sent(job);  // It may not have arrived.
+  const bool another =
+      open.opener != 0 || job.opener != 0 ? job.opener != open.opener : job.peer != peer;
+  if (another && job.opener != 0) {
+    job.openers_before.push_back(job.opener);
+    if (job.openers_before.size() > kOpenersMax) {
+      job.openers_before.pop_front();
+    }
+  }
+  if (another && !job.peer.empty() && !job.ended()) {
+    reply_error(job.peer, job.open_request, taken_over_error(), actions);
+  } else if (another && !job.peer.empty() && !job.end_durable) {
+    job.end_waiters.emplace_back(job.peer, 0);  // It has all, and waits for the word of the end.
+  }
+  job.peer = peer;
+  job.opener = open.opener;
+  job.open_request = open.request_id;
+}
+
+void JobDesk::on_leave(const std::string& peer, const protocol::LeaveJob& leave) {
+  Job* job = find_job(leave.job_id);
+  if (job != nullptr && job->peer == peer && job->opener == leave.opener) {
+    take_back_sent(*job);
+    job->peer.clear();
   }
 }
 
@@ -290,7 +331,9 @@ void JobDesk::on_chunk(const std::string& peer, protocol::SubmitChunk chunk,
   } else if (job->accepted.contains(chunk.chunk)) {
     ack.code = ErrorCode::kOk;  // Sent again because our first answer was late or lost.
   } else if (const auto known = job->chunks.find(chunk.chunk); known != job->chunks.end()) {
-    known->second.submitter = peer;  // Its journal entry is being written; the answer follows.
+    if (job->peer == peer) {
+      known->second.submitter = peer;  // Its journal entry is being written; the answer follows.
+    }
     return;
   } else if (auto refused = refusal(*job, chunk)) {
     ack.code = refused->code;

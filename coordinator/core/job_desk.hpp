@@ -51,7 +51,8 @@ class JobDesk {
   void on_chunk(const std::string& peer, protocol::SubmitChunk chunk, std::uint32_t retry_after_ms,
                 Actions& actions);
   void on_close(const std::string& peer, const protocol::CloseJob& close, Actions& actions);
-  void on_ack(const protocol::ResultAck& ack, Actions& actions);
+  void on_ack(const std::string& peer, const protocol::ResultAck& ack, Actions& actions);
+  void on_leave(const std::string& peer, const protocol::LeaveJob& leave);
   void on_cancel(const std::string& peer, const protocol::CancelJob& cancel, Actions& actions);
   void on_client_gone(const std::string& peer);
 
@@ -95,7 +96,11 @@ class JobDesk {
   void accept(const std::string& peer, Job& job, protocol::SubmitChunk chunk, Actions& actions);
   void accepted(const JobId& id, std::uint32_t number, const ledger::Reply& reply,
                 Actions& actions);
-  void answer_open(const std::string& peer, std::uint64_t request_id, Job& job, Actions& actions);
+  // `open` names the job and who opens it; its other fields are not looked at.
+  void answer_open(const std::string& peer, const protocol::OpenJob& open, Job& job,
+                   Actions& actions);
+  void hand_over(const std::string& peer, const protocol::OpenJob& open, Job& job,
+                 Actions& actions);
   void activate(Job& job, std::uint32_t number, Chunk& chunk, Micros now, Actions& actions);
   void fetch_items(Job& job, std::uint32_t number, Chunk& chunk, Actions& actions);
   void items_fetched(const JobId& id, std::uint32_t number, const ledger::Reply& reply, Micros now,

@@ -89,6 +89,7 @@ TEST(Codec, EveryMessageTypeSurvivesARoundTrip) {
   check(CloseJob{});
   check(ResultAck{});
   check(CancelJob{});
+  check(LeaveJob{});
   check(StatusRequest{});
   check(ServerHello{});
   check(EmbedReply{});

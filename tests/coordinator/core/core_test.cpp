@@ -202,6 +202,116 @@ TEST(Core, AClientThatOpensItsJobAgainGetsWhatItDidNotAcknowledge) {
   EXPECT_EQ(harness.core.unacknowledged_bytes("c"), 0U);
 }
 
+// Opens "key" with an opener; whether the coordinator refused.
+bool open_as(CoreHarness& harness, const std::string& peer, std::uint64_t opener,
+             std::uint64_t request_id) {
+  harness.from_client(
+      peer, protocol::OpenJob{.request_id = request_id, .job_key = "key", .opener = opener});
+  const auto refused = harness.got<protocol::ErrorReply>(peer);
+  return std::ranges::any_of(refused, [&](const protocol::ErrorReply& error) {
+    EXPECT_EQ(error.code, ErrorCode::kConflict);
+    return error.request_id == request_id;
+  });
+}
+
+TEST(Core, WhoOpensAJobLastHasItAndTheOneBeforeHearsOfIt) {
+  CoreHarness harness;
+  harness.add_worker("w");
+  const auto revoked = [&](const std::string& peer) {
+    std::set<std::uint64_t> requests;
+    for (const auto& error : harness.got<protocol::ErrorReply>(peer)) {
+      requests.insert(error.request_id);
+    }
+    return requests;
+  };
+  EXPECT_FALSE(open_as(harness, "a", 11, 5));
+  const JobId job = harness.got<protocol::JobOpened>("a").back().job_id;
+  harness.submit("a", job, 0, {"text"});
+  harness.work();
+  EXPECT_FALSE(open_as(harness, "b", 12, 6));
+  EXPECT_EQ(revoked("a"), std::set<std::uint64_t>{5});
+  harness.from_client("a", protocol::ResultAck{job, 0});
+  EXPECT_EQ(harness.core.unacknowledged_bytes("a"), 0U);
+  EXPECT_GT(harness.core.unacknowledged_bytes("b"), 0U) << "not given up by who had it before";
+
+  EXPECT_FALSE(open_as(harness, "b, on a new connection", 12, 7));
+  EXPECT_TRUE(revoked("b").empty()) << "it is the same one";
+  EXPECT_TRUE(open_as(harness, "a, which did not hear", 11, 8)) << "it does not get the job back";
+  EXPECT_EQ(acknowledge_all(harness, "b, on a new connection"), std::set<std::uint32_t>{0});
+
+  EXPECT_FALSE(open_as(harness, "b, on a new connection", 13, 9)) << "anew by the same client";
+  EXPECT_EQ(revoked("b, on a new connection"), std::set<std::uint64_t>{7});
+}
+
+TEST(Core, AChunkThatTheFormerClientSendsLateIsAcknowledgedToTheNewOne) {
+  CoreHarness harness;
+  const JobId job = harness.open_job("a", "key");
+  EXPECT_FALSE(open_as(harness, "b", 12, 6));
+  harness.ledger_answers = false;
+  harness.submit("b", job, 0, {"text"});
+  harness.submit("a", job, 0, {"text"});
+  const RunLedger accept = harness.operations.back();
+  harness.step(LedgerReply{accept.id, harness.ledger.run(accept.operation, 1)});
+  EXPECT_EQ(harness.got<protocol::ChunkAck>("b").size(), 1U);
+}
+
+TEST(Core, WhoHadAJobWhenItEndedHearsOfTheEndBesideTheNext) {
+  CoreHarness harness;
+  harness.add_worker("w");
+  EXPECT_FALSE(open_as(harness, "a", 11, 5));
+  const JobId job = harness.got<protocol::JobOpened>("a").back().job_id;
+  harness.submit("a", job, 0, {"text"});
+  harness.work();
+  harness.from_client("a", protocol::CloseJob{.request_id = 6, .job_id = job, .chunks = 1});
+  harness.ledger_answers = false;
+  harness.from_client("a", protocol::ResultAck{job, 0});
+  const auto answer_last = [&] {
+    const RunLedger last = harness.operations.back();
+    harness.step(LedgerReply{last.id, harness.ledger.run(last.operation, 1)});
+  };
+  answer_last();  // The acknowledgement; now the end is being written.
+  EXPECT_FALSE(open_as(harness, "b", 12, 7));
+  answer_last();
+  for (const std::string peer : {"a", "b"}) {
+    const auto updates = harness.got<protocol::JobUpdate>(peer);
+    ASSERT_FALSE(updates.empty()) << peer;
+    EXPECT_EQ(updates.back().progress.state, protocol::JobState::kDone) << peer;
+  }
+  EXPECT_TRUE(harness.got<protocol::ErrorReply>("a").empty());
+}
+
+TEST(Core, WhatIsBeingAcknowledgedIsNotPromisedToTheNextClient) {
+  CoreHarness harness;
+  harness.add_worker("w");
+  const JobId job = harness.open_job("a", "key");
+  harness.submit("a", job, 0, {"text"});
+  harness.work();
+  harness.ledger_answers = false;
+  harness.from_client("a", protocol::ResultAck{job, 0});
+  EXPECT_FALSE(open_as(harness, "b", 12, 6));
+  using Ranges = std::vector<std::pair<std::uint32_t, std::uint32_t>>;
+  EXPECT_EQ(harness.got<protocol::JobOpened>("b").back().delivered, (Ranges{{0, 0}}));
+}
+
+TEST(Core, AClientThatLeavesAJobHoldsNothingBack) {
+  CoreHarness harness;
+  harness.add_worker("w");
+  EXPECT_FALSE(open_as(harness, "a", 11, 5));
+  const JobId job = harness.got<protocol::JobOpened>("a").back().job_id;
+  harness.submit("a", job, 0, {"text"});
+  harness.work();
+  EXPECT_GT(harness.core.unacknowledged_bytes("a"), 0U);
+  harness.from_client("a", protocol::LeaveJob{.job_id = job, .opener = 10});
+  harness.from_client("b", protocol::LeaveJob{.job_id = job, .opener = 11});
+  harness.from_client("a", protocol::LeaveJob{.job_id = "none", .opener = 11});
+  EXPECT_GT(harness.core.unacknowledged_bytes("a"), 0U) << "that was another taking up, or job";
+  harness.from_client("a", protocol::LeaveJob{.job_id = job, .opener = 11});
+  EXPECT_EQ(harness.core.unacknowledged_bytes("a"), 0U);
+  EXPECT_FALSE(open_as(harness, "b", 12, 6));
+  EXPECT_TRUE(harness.got<protocol::ErrorReply>("a").empty());
+  EXPECT_EQ(acknowledge_all(harness, "b"), std::set<std::uint32_t>{0});
+}
+
 TEST(Core, AChunkIsAcknowledgedToTheConnectionThatSentItLast) {
   CoreHarness harness;
   const JobId job = harness.open_job("c", "key");
