@@ -253,7 +253,7 @@ def test_truncation_is_asked_for_and_told(cluster, client, tmp_path):
     ({"dimensions": 257}, ErrorCode.INVALID_ARGUMENT),
     ({"dimensions": 2**32 - 1}, ErrorCode.INVALID_ARGUMENT),
     ({"model": "nobody"}, ErrorCode.NOT_FOUND),
-    ({"instruction": "\n" * 9000}, ErrorCode.INVALID_ARGUMENT),
+    ({"prompt_name": "nobody"}, ErrorCode.INVALID_ARGUMENT),
 ])
 def test_bad_requests_are_refused_whole(cluster, client, spec, code):
     for call in (lambda: client.embed(["x"], **spec), lambda: client.submit(["x"], **spec)):

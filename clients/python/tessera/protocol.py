@@ -1,24 +1,43 @@
 """The messages of Tessera's client protocol, as far as a client needs them.
 
-A message is one or two ZeroMQ frames: frame 0 is msgpack [major version, message type, {field: value}],
-frame 1 the raw payload (texts, token ids or vectors, little-endian). Field numbers are those of
-ARCHITECTURE.md; unknown fields are ignored.
+A message is one or two ZeroMQ frames: frame 0 is msgpack [major version, message type, {field:
+value}], frame 1 the raw payload (texts, token ids or vectors, little-endian). Field numbers are
+those of ARCHITECTURE.md; unknown fields are ignored.
 """
 
 import dataclasses
 import enum
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+import hashlib
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-import msgpack
+import msgpack  # type: ignore[import-untyped, unused-ignore]
 import numpy as np
 
-VERSION = 1
-CHUNK_ITEMS_MAX = 4096
-TEXT_BYTES_MAX = 4 << 20
-HEADER_BYTES_MAX = 1 << 20
+from .errors import ErrorCode, ItemError, TesseraError
 
-Item = Union[str, bytes, Sequence[int]]
+VERSION = 1
+MINOR_WITH_PROMPT_NAMES = 1
+MINOR_WITH_LEAVE_JOB = 3
+HEADER_BYTES_MAX = 1 << 20
+CHUNK_ITEMS_MAX = 4096
+JOB_CHUNKS_MAX = 1 << 22
+TEXT_BYTES_MAX = 4 << 20
+NAME_BYTES_MAX = 256
+INSTRUCTION_BYTES_MAX = 8 << 10
+DEADLINE_MS_MAX = 3_600_000  # What the coordinator gives a request at the most.
+
 Fields = Dict[int, Any]
+Frames = List[bytes]  # Of one message.
+Block = Tuple[int, bytes]  # Kind (0 text, 1 token ids) and bytes of an item.
+
+
+class JobState(enum.IntEnum):
+    """Where a job stands, by its number on the wire."""
+
+    OPEN = 0
+    RUNNING = 1
+    DONE = 2
+    CANCELLED = 3
 
 
 class Type(enum.IntEnum):
@@ -42,77 +61,13 @@ class Type(enum.IntEnum):
     CHUNK_RESULT = 15
     JOB_UPDATE = 16
     STATUS_REPLY = 17
-
-
-class ErrorCode(enum.IntEnum):
-    """Why a request or one item of it could not be served."""
-
-    OK = 0
-    INVALID_ARGUMENT = 1
-    UNSUPPORTED_VERSION = 2
-    NOT_FOUND = 3
-    CONFLICT = 4
-    INVALID_UTF8 = 5
-    EMPTY_TEXT = 6
-    TOO_LONG = 7
-    INVALID_TOKEN_ID = 8
-    RESOURCE_EXHAUSTED = 9
-    UNAVAILABLE = 10
-    DEADLINE_EXCEEDED = 11
-    CANCELLED = 12
-    NOT_FINITE = 13
-    POISON = 14
-    UNAUTHENTICATED = 15
-    INTERNAL = 16
-
-    @classmethod
-    def _missing_(cls, value: object) -> "ErrorCode":
-        return cls.INTERNAL  # Of a newer coordinator.
-
-
-class TesseraError(Exception):
-    """A request or job that cannot be served; `code` says why."""
-
-    def __init__(self, code: ErrorCode, message: str):
-        super().__init__(f"{code.name}: {message}")
-        self.code = code
-        self.message = message
-
-
-@dataclasses.dataclass(frozen=True)
-class ItemError:
-    """Why one item has no vector."""
-
-    index: int
-    code: ErrorCode
-    message: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Spec:
-    """How items are embedded; the same for all items of a request or job."""
-
-    model: str = ""
-    query: bool = False
-    instruction: str = ""
-    dimensions: int = 0
-    float16: bool = False
-    truncate: str = "none"
-    max_tokens: int = 0
-
-    def fields(self) -> Fields:
-        sides = {"none": 0, "left": 1, "right": 2}
-        if self.truncate not in sides:
-            raise ValueError("truncate is none, left or right")
-        return {
-            1: self.model, 2: self.query or bool(self.instruction), 3: self.instruction,
-            4: self.dimensions, 5: int(self.float16), 6: sides[self.truncate], 7: self.max_tokens,
-        }
+    LEAVE_JOB = 33
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a job stands, as the coordinator counts."""
+    """Where a job stands, as the coordinator counts. `state` is open, running, done or cancelled;
+    `chunks_total` is 0 until all chunks were submitted."""
 
     job_id: str
     job_key: str
@@ -131,28 +86,29 @@ class Progress:
 
     @classmethod
     def of(cls, fields: Fields) -> "Progress":
-        states = ("open", "running", "done", "cancelled")
         state = fields.get(4, 0)
         numbers = [fields.get(number, 0) for number in range(5, 16)]
+        names = [known.name.lower() for known in JobState]
         return cls(fields.get(1, ""), fields.get(2, ""),
-                   states[state] if state < len(states) else str(state), *numbers)
+                   names[state] if state < len(names) else str(state), *numbers)
 
 
 @dataclasses.dataclass
 class Results:
     """The answer to a block of items, in its order."""
 
-    vectors: np.ndarray  # [items, width]; rows of failed items are NaN.
+    vectors: np.ndarray  # [items, width], float32 or float16; rows of failed items are NaN.
     errors: List[ItemError]
-    token_counts: np.ndarray
-    tokens_cut: np.ndarray
-    cache_hits: int
-    cache_joins: int
-    cache_misses: int
+    token_counts: np.ndarray  # [items] uint32: tokens embedded, the final token included.
+    tokens_cut: np.ndarray  # [items] uint32: tokens that truncation removed.
+    cache_hits: int  # Items answered from the cache,
+    cache_joins: int  # the same as one already in work,
+    cache_misses: int  # and computed for this call.
 
 
-def pack(message_type: Type, fields: Fields) -> bytes:
-    return msgpack.packb([VERSION, int(message_type), fields], use_bin_type=True)
+def pack(message_type: Type, fields: Fields, payload: bytes = b"") -> Frames:
+    header = msgpack.packb([VERSION, int(message_type), fields], use_bin_type=True)
+    return [header, payload] if payload else [header]
 
 
 def unpack(header: bytes) -> Tuple[int, Fields]:
@@ -166,33 +122,29 @@ def unpack(header: bytes) -> Tuple[int, Fields]:
         raise TesseraError(ErrorCode.INVALID_ARGUMENT, f"not a message: {error}") from error
     if version != VERSION:
         raise TesseraError(ErrorCode.UNSUPPORTED_VERSION,
-                           f"the coordinator speaks protocol version {version}, this client {VERSION}")
+                           f"the coordinator speaks protocol version {version}, this client "
+                           f"{VERSION}")
     if not isinstance(message_type, int) or not isinstance(fields, dict):
         raise TesseraError(ErrorCode.INVALID_ARGUMENT, "not a message")
     return message_type, fields
 
 
-def item_bytes(item: Item) -> Tuple[int, bytes]:
-    """The kind (0 text, 1 token ids) and bytes of an item. Lone surrogates of a str become bytes that
-    the coordinator answers with INVALID_UTF8."""
-    if isinstance(item, str):
-        return 0, item.encode("utf-8", "surrogatepass")
-    if isinstance(item, (bytes, bytearray)):
-        return 0, bytes(item)
-    ids = np.asarray(item)
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        raise TypeError("an item is a str, bytes, or a sequence of token ids")
-    wide = ids.astype(np.int64)
-    if ids.size and (wide.min() < -(1 << 31) or wide.max() >= 1 << 31):
-        raise ValueError("a token id does not fit into 32 bits")
-    return 1, wide.astype("<i4").tobytes()
-
-
-def pack_items(items: Sequence[Tuple[int, bytes]]) -> Tuple[Fields, bytes]:
+def pack_items(items: Sequence[Block]) -> Tuple[Fields, bytes]:
     """The fields and payload of an item block."""
     sizes = np.array([len(data) for _, data in items], dtype="<u4").tobytes()
     kinds = bytes(kind for kind, _ in items)
     return {1: sizes, 2: kinds if any(kinds) else b""}, b"".join(data for _, data in items)
+
+
+def digest_of(count: int, items: Fields, payload: bytes) -> bytes:
+    """Tells the items of a chunk from any others, as the coordinator's ledger keeps it."""
+    digest = hashlib.blake2b(b"tessera chunk 1", digest_size=16)
+    digest.update(count.to_bytes(4, "little"))
+    digest.update(items[1])
+    digest.update(items[2] or bytes(count))
+    digest.update(payload)
+    value = digest.digest()
+    return value if any(value) else bytes(15) + b"\1"  # All zero means that there is none.
 
 
 def read_results(fields: Fields, payload: bytes, count: int,
@@ -222,4 +174,30 @@ def read_results(fields: Fields, payload: bytes, count: int,
 def ranges(data: bytes) -> List[Tuple[int, int]]:
     """Inclusive ranges of chunk numbers."""
     pairs = np.frombuffer(data, dtype="<u4").reshape(-1, 2)
+    if len(pairs) and int(pairs.max()) >= JOB_CHUNKS_MAX:
+        raise TesseraError(ErrorCode.INTERNAL, "the coordinator's answer is broken: too many "
+                                               "chunks")
     return [(int(first), int(last)) for first, last in pairs]
+
+
+def error_of(fields: Fields) -> Tuple[TesseraError, int]:
+    """The error of an ErrorReply and the milliseconds after which to try again; 0: never."""
+    code = ErrorCode(fields.get(2, ErrorCode.INTERNAL))
+    retry_ms = fields.get(4, 0)
+    if code == ErrorCode.RESOURCE_EXHAUSTED:
+        retry_ms = max(retry_ms, 50)
+    return TesseraError(code, fields.get(3, "")), retry_ms
+
+
+def too_old(spec: Fields, minor: int) -> Optional[TesseraError]:
+    """Why a coordinator of this minor version must not be asked; None when it may."""
+    if spec.get(8) and minor < MINOR_WITH_PROMPT_NAMES:
+        return TesseraError(ErrorCode.INVALID_ARGUMENT,
+                            "the coordinator is of a version without prompt names and would embed "
+                            "the texts without the prompt; update it")
+    return None
+
+
+def back_off_s(refusals: int, retry_ms: int) -> float:
+    """How long to wait after the n-th refusal in a row, counted from 0."""
+    return max(retry_ms / 1000, min(5.0, 0.05 * (1 << min(refusals, 10))))
