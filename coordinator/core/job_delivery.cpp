@@ -152,6 +152,10 @@ bool JobDesk::on_finished(FinishedUnit& finished, Actions& actions) {
   Job* job = find_job(id);
   Chunk* chunk = find_chunk(id, number);
   CHECK(job != nullptr && chunk != nullptr && chunk->stage == Stage::kActive);
+  const ModelId model = job->resolved->model;
+  if (dispatcher_.identity(model).continues(job->fingerprint)) {
+    job->fingerprint = dispatcher_.fingerprint(model);  // May be said anew since it went into work.
+  }
   chunk->counts = {.job = id,
                    .chunk = number,
                    .items = chunk->items_count,
