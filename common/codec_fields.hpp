@@ -39,6 +39,8 @@ void fields(F& f, ClientHello& m) {
   f(2, m.client);
   f(3, m.tenant);
   f(4, m.token);
+  f(5, m.ledger_id);
+  f(6, m.term_seen);
 }
 template <typename F>
 void fields(F& f, EmbedSpec& m) {
@@ -115,11 +117,22 @@ void fields(F& f, WorkerStatus& m) {
   f(7, m.batches_done);
   f(8, m.tokens_done);
   f(9, m.tokens_per_second);
+  f(10, m.device_kind);
   f(13, m.max_batch_tokens);
   f(14, m.peak_tokens_per_second);
   f(15, m.busy_share);
   f(16, m.batch_fill);
   f(17, m.temperature_c);
+}
+template <typename F>
+void fields(F& f, WorkerRefusal& m) {
+  f(1, m.name);
+  f(2, m.device_kind);
+  f(3, m.model);
+  f(4, m.fingerprint);
+  f(5, m.reason);
+  f(6, m.times);
+  f(7, m.age_s);
 }
 template <typename F>
 void fields(F& f, EmbedRequest& m) {
@@ -145,6 +158,7 @@ void fields(F& f, OpenJob& m) {
   f(2, m.job_key);
   f(3, m.spec);
   f(4, m.priority);
+  f(5, m.chunk_items);
   f(6, m.opener);
   f(7, m.tenant);
   f(8, m.trace);
@@ -154,6 +168,7 @@ void fields(F& f, SubmitChunk& m) {
   f(1, m.job_id);
   f(2, m.chunk);
   f(3, m.items);
+  f(4, m.digest);
 }
 template <typename F>
 void fields(F& f, CloseJob& m) {
@@ -187,6 +202,7 @@ void fields(F& f, ServerHello& m) {
   f(2, m.server);
   f(3, m.epoch);
   f(4, m.models);
+  f(5, m.ledger_id);
 }
 template <typename F>
 void fields(F& f, EmbedReply& m) {
@@ -239,6 +255,10 @@ void fields(F& f, StatusReply& m) {
   f(9, m.cache_misses);
   f(10, m.tokens_done);
   f(11, m.queued_tokens);
+  f(12, m.ledger_id);
+  f(13, m.ledger_warning);
+  f(14, m.refused_workers);
+  f(15, m.ledger_away_s);
 }
 template <typename F>
 void fields(F& f, WorkerHello& m) {
@@ -261,7 +281,10 @@ void fields(F& f, WorkerHello& m) {
   f(17, m.cost_s_per_token);
   f(18, m.cost_s_per_token2);
   f(19, m.process);
+  f(20, m.device_kind);
   f(21, m.fingerprint);
+  f(22, m.ledger_id);
+  f(23, m.term_seen);
 }
 template <typename F>
 void fields(F& f, BatchResult& m) {
@@ -279,6 +302,7 @@ template <typename F>
 void fields(F& f, WorkerWelcome& m) {
   f(1, m.epoch);
   f(2, m.heartbeat_ms);
+  f(3, m.ledger_id);
   f(8, m.metrics_ms);
 }
 template <typename F>

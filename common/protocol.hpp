@@ -164,6 +164,18 @@ struct WorkerStatus {
   double busy_share = 0;
   double batch_fill = 0;  // Mean of all its batches.
   double temperature_c = 0;
+  std::string device_kind;  // As in WorkerHello.
+};
+
+// Workers that were refused for one reason, under one name.
+struct WorkerRefusal {
+  std::string name;
+  std::string device_kind;
+  std::string model;
+  std::string fingerprint;
+  std::string reason;       // The sentence that the worker was told.
+  std::uint64_t times = 0;  // In this term.
+  double age_s = 0;         // Since the last one.
 };
 
 // --- both ways
@@ -194,6 +206,9 @@ struct ClientHello {
   std::string client;  // Program and version, for logs.
   std::string tenant;  // Fair share is per tenant.
   std::string token;   // Key, where the coordinator asks for one.
+  // The ledger that the client has seen last, and its highest term there; empty at first.
+  std::string ledger_id;
+  std::uint64_t term_seen = 0;
 };
 
 struct EmbedRequest {
@@ -229,14 +244,21 @@ struct OpenJob {
   // Random, the same each time that this taking up of the job is said again on a fresh connection:
   // so it does not take the job back from one that came later. 0: not said.
   std::uint64_t opener = 0;
+  // How many items the client puts into a chunk; another number for the same key is kConflict,
+  // since chunk numbers then mean other items. 0: not said.
+  std::uint32_t chunk_items = 0;
   std::string tenant = {};  // Of this job; empty = the connection's.
   RequestTrace trace = {};
 };
 
+// Resending the same items is harmless; other items for a chunk that the ledger has are kConflict.
 struct SubmitChunk {
   std::string job_id;
-  std::uint32_t chunk = 0;  // Numbered from 0, any order; resending is harmless.
+  std::uint32_t chunk = 0;  // Numbered from 0, any order.
   ItemBlock items;
+  // Instead of items, for a chunk that the ledger has: are they these? 16 bytes, see ChunkDigest.
+  // kNotFound when the ledger does not have the chunk.
+  std::vector<std::uint8_t> digest;
 };
 
 // The client has sent all chunks: 0..chunks-1.
@@ -278,6 +300,7 @@ struct ServerHello {
   std::string server;
   std::uint64_t epoch = 0;  // Leader term.
   std::vector<ModelInfo> models;
+  std::string ledger_id;  // As in WorkerWelcome.
 };
 
 struct EmbedReply {
@@ -335,6 +358,10 @@ struct StatusReply {
   std::uint64_t cache_misses = 0;
   std::uint64_t tokens_done = 0;
   std::uint64_t queued_tokens = 0;
+  std::string ledger_id;
+  std::string ledger_warning;  // What happened to the ledger, a sentence; empty: nothing known.
+  std::vector<WorkerRefusal> refused_workers;  // The latest first.
+  double ledger_away_s = 0;                    // How long Redis has not been reachable; 0: it is.
 };
 
 // --- worker to coordinator
@@ -366,6 +393,12 @@ struct WorkerHello {
   // 64 hex digits over samples of the weights, all that versions before had. What those left behind
   // and still say of this model is known by it.
   std::string former_fingerprint;
+  // What decides a vector's last bits beside the model: "cpu-avx512_bf16", "sm90".
+  std::string device_kind;
+  // The ledger of the coordinator that was followed last, and the highest term seen there; empty at
+  // first. By these a coordinator learns that its ledger is an older copy, or another one.
+  std::string ledger_id;
+  std::uint64_t term_seen = 0;
 };
 
 // Sequence order is that of the Batch. Vectors are rounded to float16 before they leave the worker.
@@ -390,6 +423,8 @@ struct WorkerWelcome {
   std::uint64_t epoch = 0;
   std::uint32_t heartbeat_ms = 1000;  // Ping when idle for so long; silence of three is death.
   std::uint32_t metrics_ms = 0;       // Between two WorkerMetrics; 0 = send none.
+  std::string ledger_id;  // 32 hex digits, made with the ledger. Terms of different ones say
+                          // nothing about each other.
 };
 
 struct Batch {

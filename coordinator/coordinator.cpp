@@ -5,6 +5,7 @@
 
 #include "common/check.hpp"
 #include "common/codec.hpp"
+#include "common/codec_origin.hpp"
 #include "common/log.hpp"
 #include "common/replace_file.hpp"
 #include "coordinator/ledger_scripts.hpp"
@@ -236,7 +237,8 @@ void Coordinator::receive(bool from_clients) {
     if (from_clients && message) {
       step(FromClient{std::move(incoming.peer), std::move(message).value()});
     } else if (from_clients) {
-      step(BadFromClient{std::move(incoming.peer), message.error()});
+      step(BadFromClient{std::move(incoming.peer), message.error(),
+                         protocol::read_origin(incoming.header)});
     } else if (message) {
       step(FromWorker{std::move(incoming.peer), std::move(message).value()});
     } else {

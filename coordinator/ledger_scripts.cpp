@@ -18,6 +18,7 @@ enum Script : int {
   kCreate,
   kSet,
   kAccept,
+  kCheck,
   kStore,
   kAck,
   kEnd,
@@ -28,11 +29,30 @@ enum Script : int {
   kDropRecord
 };
 
+// Digests of so many chunks in a row are a field of job:ID:digests: 496 bytes and Redis' own few
+// fit the 512 of its allocator, and no write moves more than those.
+constexpr std::uint32_t kDigestsPerField = 31;
+
 // KEYS[1] is the epoch key and ARGV[1] the caller's epoch in every script that changes anything.
 constexpr const char* kFence =
     "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'FENCED' end\n";
 
+// KEYS[3] is the bitmap of accepted chunks, KEYS[4] the digests; ARGV[2] the chunk, ARGV[3] the
+// field of its digest, ARGV[4] the bytes before it there, ARGV[5] the digest. A chunk of a job that
+// an earlier version took in has none.
+constexpr const char* kCompareDigest =
+    "local kept = redis.call('HGET', KEYS[4], ARGV[3]) or ''\n"
+    "local at = tonumber(ARGV[4])\n"
+    "local known = redis.call('GETBIT', KEYS[3], ARGV[2]) == 1\n"
+    "if known then\n"
+    "  local old = string.sub(kept, at + 1, at + 16)\n"
+    "  if old ~= '' and old ~= string.rep('\\0', 16) and old ~= ARGV[5] then\n"
+    "    return redis.error_reply('CONFLICT the chunk has other items')\n"
+    "  end\n"
+    "end\n";
+
 std::string fenced(const char* body) { return std::string(kFence) + body; }
+std::string with_digest(const char* body) { return std::string(kFence) + kCompareDigest + body; }
 
 std::string job_key(const JobId& job) { return kPrefix + "job:" + job; }
 std::string part_key(const JobId& job, const char* part) { return job_key(job) + ":" + part; }
@@ -52,6 +72,10 @@ RedisCommand make(Script script, std::vector<std::string> keys, std::vector<std:
   return command;
 }
 
+std::string to_text(const protocol::ChunkDigest& digest) {
+  return {reinterpret_cast<const char*>(digest.data()), digest.size()};
+}
+
 template <typename... T>
 std::vector<std::string> numbers(T... values) {
   return {std::to_string(values)...};
@@ -66,13 +90,20 @@ struct ToCommand {
                  std::to_string(op.priority)});
   }
   RedisCommand operator()(ledger::AcceptChunk& op) const {
-    RedisCommand command =
-        make(kAccept,
-             {kEpochKey, job_key(op.job), part_key(op.job, "accepted"), in_key(op.job, op.chunk)},
-             numbers(epoch, op.chunk, op.items));
+    RedisCommand command = make(kAccept,
+                                {kEpochKey, job_key(op.job), part_key(op.job, "accepted"),
+                                 part_key(op.job, "digests"), in_key(op.job, op.chunk)},
+                                with_digest_place(op.chunk, op.digest));
+    command.args.push_back(std::to_string(op.items));
     command.tail = std::move(op.content);
     command.has_tail = true;
     return command;
+  }
+  RedisCommand operator()(ledger::CheckChunk& op) const {
+    return make(
+        kCheck,
+        {kEpochKey, job_key(op.job), part_key(op.job, "accepted"), part_key(op.job, "digests")},
+        with_digest_place(op.chunk, op.digest));
   }
   RedisCommand operator()(ledger::StoreResult& op) const {
     RedisCommand command = make(kStore,
@@ -102,10 +133,11 @@ struct ToCommand {
     return make(kEnd, std::move(keys), numbers(epoch, static_cast<int>(op.state)));
   }
   RedisCommand operator()(ledger::ForgetJob& op) const {
-    return make(kForget,
-                {kEpochKey, kJobsKey, job_key(op.job), part_key(op.job, "accepted"),
-                 part_key(op.job, "done"), part_key(op.job, "delivered")},
-                {std::to_string(epoch), op.job});
+    return make(
+        kForget,
+        {kEpochKey, kJobsKey, job_key(op.job), part_key(op.job, "accepted"),
+         part_key(op.job, "done"), part_key(op.job, "delivered"), part_key(op.job, "digests")},
+        {std::to_string(epoch), op.job});
   }
   RedisCommand operator()(ledger::FetchChunk& op) const {
     return {.script = -1, .args = {"GET", in_key(op.job, op.chunk)}, .tail = {}};
@@ -125,6 +157,14 @@ struct ToCommand {
   RedisCommand operator()(ledger::DropRecord& op) const {
     return make(kDropRecord, {kEpochKey, kRecordsKey, record_key(op.id)},
                 {std::to_string(epoch), op.id, std::to_string(op.version - 1)});
+  }
+
+  std::vector<std::string> with_digest_place(std::uint32_t chunk,
+                                             const protocol::ChunkDigest& digest) const {
+    std::vector<std::string> args =
+        numbers(epoch, chunk, chunk / kDigestsPerField, chunk % kDigestsPerField * digest.size());
+    args.push_back(to_text(digest));
+    return args;
   }
 };
 
@@ -178,12 +218,18 @@ const std::vector<std::string>& ledger_scripts() {
       fenced("redis.call('HSET', KEYS[2], unpack(ARGV, 2))\n"
              "return 'OK'"),
       // kAccept
-      fenced("if redis.call('SETBIT', KEYS[3], ARGV[2], 1) == 0 then\n"
-             "  redis.call('SET', KEYS[4], ARGV[4])\n"
-             "  redis.call('HINCRBY', KEYS[2], 'items_accepted', ARGV[3])\n"
-             "  redis.call('HSET', KEYS[2], 'state', 1)\n"
-             "end\n"
-             "return 'OK'"),
+      with_digest("if not known then\n"
+                  "  redis.call('SETBIT', KEYS[3], ARGV[2], 1)\n"
+                  "  redis.call('SET', KEYS[5], ARGV[7])\n"
+                  "  kept = kept .. string.rep('\\0', at - #kept)\n"
+                  "  redis.call('HSET', KEYS[4], ARGV[3],\n"
+                  "             string.sub(kept, 1, at) .. ARGV[5] .. string.sub(kept, at + 17))\n"
+                  "  redis.call('HINCRBY', KEYS[2], 'items_accepted', ARGV[6])\n"
+                  "  redis.call('HSET', KEYS[2], 'state', 1)\n"
+                  "end\n"
+                  "return 'OK'"),
+      // kCheck
+      with_digest("return known and 'OK' or 'MISSING'"),
       // kStore, kAck and kEnd: what frees memory comes first. A full server refuses a script at a
       // first command that may need some; one that has changed something is run to its end. So what
       // has been accepted always ends, and the room that results take beyond the server's bound is
@@ -209,6 +255,7 @@ const std::vector<std::string>& ledger_scripts() {
       // kForget
       fenced("redis.call('SREM', KEYS[2], ARGV[2])\n"
              "redis.call('DEL', KEYS[3], KEYS[4], KEYS[5], KEYS[6])\n"
+             "redis.call('UNLINK', KEYS[7])\n"
              "return 'OK'"),
       // kLoad
       "return {redis.call('HGETALL', KEYS[1]), redis.call('GET', KEYS[2]),\n"
@@ -252,6 +299,9 @@ ledger::Reply to_reply(RedisValue value) {
   }
   if (value.kind == RedisValue::Kind::kString && value.text == "FENCED") {
     return {.status = ledger::Status::kFenced, .message = {}, .content = {}};
+  }
+  if (value.kind == RedisValue::Kind::kString && value.text == "MISSING") {
+    return {.status = ledger::Status::kMissing, .message = {}, .content = {}};
   }
   return {.status = ledger::Status::kDone, .message = {}, .content = to_bytes(value.text)};
 }

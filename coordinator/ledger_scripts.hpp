@@ -14,6 +14,7 @@
 //   job:ID:accepted    bitmaps by chunk number
 //   job:ID:done
 //   job:ID:delivered
+//   job:ID:digests     hash: which items the accepted chunks have, 16 bytes each in fields of 31
 //   job:ID:in:N        items of chunk N, from its acceptance until its result is stored
 //   job:ID:out:N       result of chunk N, until the client has acknowledged it
 //   records            set of record ids

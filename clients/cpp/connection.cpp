@@ -244,16 +244,32 @@ void Connection::handle_error(const protocol::ErrorReply& error, TimePoint now) 
       return;
     }
   }
-  const bool final =
-      error.code == ErrorCode::kUnsupportedVersion || error.code == ErrorCode::kUnauthenticated;
-  if (error.request_id == 0 && final) {
-    refusal_ = Error{error.code, error.message};
-    requests_.fail_all(*refusal_);
-    for (const auto& job : jobs_) {
-      job->fail(*refusal_);
-    }
+  if (error.request_id == 0) {
+    handle_error_for_nobody({error.code, error.message});
   } else {
     log::warn("the coordinator reports {}: {}", to_string(error.code), error.message);
+  }
+}
+
+// The coordinator could not read what it refuses, so it may be anything that was sent: all that
+// waits for an answer ends with the reason, instead of waiting for its deadline.
+void Connection::handle_error_for_nobody(const Error& error) {
+  log::warn("the coordinator reports {}: {}", to_string(error.code), error.message);
+  if (error.code == ErrorCode::kResourceExhausted || error.code == ErrorCode::kUnavailable) {
+    return;  // Of the hello, which is said again.
+  }
+  const bool final = error.code == ErrorCode::kUnsupportedVersion ||
+                     error.code == ErrorCode::kUnauthenticated || !ready_;
+  if (final) {
+    refusal_ = error;
+    requests_.fail_all(error);
+  } else {
+    requests_.fail_sent(error);
+  }
+  for (const auto& job : jobs_) {
+    if (final || job->waits()) {
+      job->fail(error);
+    }
   }
 }
 

@@ -51,6 +51,7 @@ class Connection {
   void handle(protocol::Message message, TimePoint now);
   void handle_hello(const protocol::ServerHello& hello, TimePoint now);
   void handle_error(const protocol::ErrorReply& error, TimePoint now);
+  void handle_error_for_nobody(const Error& error);
   JobState* job_with_id(const std::string& job_id);
   void send_everything_again(TimePoint now);
   void keep_alive(TimePoint now);

@@ -36,19 +36,30 @@ Result<void> Job::submit(std::uint32_t chunk, protocol::ItemBlock& items, millis
   if (auto valid = protocol::validate(items); !valid) {
     return valid;
   }
+  const TimePoint deadline = Clock::now() + timeout;
   const bool room =
       connection_->wait(timeout, [&] { return state_->failure() || state_->has_room(chunk); });
-  Result<void> outcome;
-  connection_->with_state([&](Outbox&, TimePoint now) {
-    if (state_->failure()) {
-      outcome = *state_->failure();
-    } else if (!room) {
-      outcome = Error{ErrorCode::kResourceExhausted, "the job's window is full"};
-    } else {
-      state_->submit(chunk, std::move(items), now);
+  if (!room) {
+    return Error{ErrorCode::kResourceExhausted, "the job's window is full"};
+  }
+  std::optional<Error> failure;
+  bool in_question = true;
+  while (in_question && !failure) {
+    connection_->with_state([&](Outbox&, TimePoint now) {
+      state_->submit(chunk, items, now);
+      failure = state_->failure();
+      in_question = state_->is_in_question(chunk);
+    });
+    const auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now());
+    const bool answered = !in_question || connection_->wait(std::max(left, milliseconds(0)), [&] {
+      return state_->failure() || !state_->is_in_question(chunk);
+    });
+    if (!answered) {
+      return Error{ErrorCode::kResourceExhausted,
+                   "the coordinator has not said yet whether its ledger has these items"};
     }
-  });
-  return outcome;
+  }
+  return failure ? Result<void>(*failure) : Result<void>();
 }
 
 Result<void> Job::close(std::uint32_t chunks, milliseconds timeout) {

@@ -38,9 +38,10 @@ class Job {
   bool cancelled() const;
 
   // Hands one chunk over; sent again by itself until the coordinator has it in its ledger. Waits
-  // while the window is full: kResourceExhausted when it still is after `timeout`. Chunks that the
-  // ledger has already are accepted and not sent. `items` is left alone unless the result is ok.
-  // The error is the job's end: cancelled, refused, or its ledger lost.
+  // while the window is full: kResourceExhausted when it still is after `timeout`. Of a chunk that
+  // the ledger has already only a digest is sent, and its answer waited for: ok when it is of the
+  // same items, else kConflict, for submit and next alike. `items` is left alone unless the result
+  // is ok. Any other error is the job's end: cancelled, refused, or its ledger lost.
   Result<void> submit(std::uint32_t chunk, protocol::ItemBlock& items,
                       std::chrono::milliseconds timeout);
 

@@ -91,23 +91,43 @@ void JobState::reconcile(const protocol::JobOpened& opened, TimePoint now, Outbo
   for (auto& [chunk, outgoing] : outgoing_) {
     outgoing.send_at = now;
   }
+  // A ledger that went back may have taken other items since, from another client of this key.
+  for (const auto& [chunk, digest] : digests_) {
+    if (ledger_has(chunk) && in_flight_.contains(chunk) && !received_.contains(chunk)) {
+      questions_[chunk] = {.digest = digest, .send_at = now};
+    }
+  }
+  std::erase_if(questions_, [&](const auto& entry) { return !ledger_has(entry.first); });
+  for (auto& [chunk, question] : questions_) {
+    question.send_at = now;
+  }
 }
 
 void JobState::on_chunk_ack(const protocol::ChunkAck& ack, TimePoint now) {
   const auto found = outgoing_.find(ack.chunk);
-  if (found == outgoing_.end()) {
-    return;  // A second acknowledgement, of a chunk that was sent twice.
-  }
-  if (ack.code == ErrorCode::kOk) {
+  const auto asked = questions_.find(ack.chunk);
+  if (found != outgoing_.end() && ack.code == ErrorCode::kOk) {
     accepted_.insert(ack.chunk);
     outgoing_.erase(found);
-  } else if (ack.code == ErrorCode::kResourceExhausted || ack.code == ErrorCode::kUnavailable) {
-    found->second.send_at = now + back_off(found->second.refusals++, ack.retry_after_ms);
+  } else if (found != outgoing_.end()) {
+    on_refused_chunk(ack, found->second.send_at, found->second.refusals, now);
+  } else if (asked != questions_.end() && ack.code == ErrorCode::kOk) {
+    digests_[ack.chunk] = asked->second.digest;
+    questions_.erase(asked);
+  } else if (asked != questions_.end()) {
+    on_refused_chunk(ack, asked->second.send_at, asked->second.refusals, now);
+  }  // Else a second acknowledgement, of a chunk that was sent twice.
+}
+
+void JobState::on_refused_chunk(const protocol::ChunkAck& ack, TimePoint& send_at,
+                                std::uint32_t& refusals, TimePoint now) {
+  if (ack.code == ErrorCode::kResourceExhausted || ack.code == ErrorCode::kUnavailable) {
+    send_at = now + back_off(refusals++, ack.retry_after_ms);
   } else if (ack.code == ErrorCode::kNotFound) {
     // A coordinator that was restarted got the chunk before it got our OpenJob.
     opened_ = false;
     open_at_ = now + back_off(open_refusals_++, ack.retry_after_ms);
-    found->second.send_at = now;
+    send_at = now;
   } else {
     fail({ack.code, "chunk " + std::to_string(ack.chunk) + " was refused: " + ack.message});
   }
@@ -140,6 +160,8 @@ void JobState::fail(Error error) {
     failure_ = std::move(error);
   }
   outgoing_.clear();
+  std::erase_if(results_, [&](const auto& result) { return questions_.contains(result.chunk); });
+  questions_.clear();
 }
 
 void JobState::collect(TimePoint now, Outbox& outbox) {
@@ -151,6 +173,16 @@ void JobState::collect(TimePoint now, Outbox& outbox) {
       outbox.push_back(
           protocol::SubmitChunk{.job_id = id_, .chunk = chunk, .items = outgoing.items});
       outgoing.send_at = now + kAnswerWait;
+    }
+  }
+  for (auto& [chunk, question] : questions_) {
+    if (question.send_at <= now) {
+      const auto& digest = question.digest;
+      outbox.push_back(protocol::SubmitChunk{.job_id = id_,
+                                             .chunk = chunk,
+                                             .items = {},
+                                             .digest = std::vector(digest.begin(), digest.end())});
+      question.send_at = now + kAnswerWait;
     }
   }
 }
@@ -166,6 +198,9 @@ TimePoint JobState::next_due() const {
     for (const auto& [chunk, outgoing] : outgoing_) {
       due = std::min(due, outgoing.send_at);
     }
+    for (const auto& [chunk, question] : questions_) {
+      due = std::min(due, question.send_at);
+    }
   }
   return due;
 }
@@ -174,26 +209,41 @@ bool JobState::has_room(std::uint32_t chunk) const {
   return ledger_has(chunk) || in_flight_.size() < window_chunks_;
 }
 
-void JobState::submit(std::uint32_t chunk, protocol::ItemBlock items, TimePoint now) {
-  if (ledger_has(chunk) || failure_) {
+void JobState::submit(std::uint32_t chunk, protocol::ItemBlock& items, TimePoint now) {
+  if (failure_) {
     return;
   }
-  in_flight_.insert(chunk);
-  outgoing_[chunk] = Outgoing{.items = std::move(items), .send_at = now};
+  const protocol::ChunkDigest digest = protocol::digest_of(items);
+  if (!ledger_has(chunk)) {
+    in_flight_.insert(chunk);
+    digests_[chunk] = digest;
+    outgoing_[chunk] = Outgoing{.items = std::move(items), .send_at = now};
+    return;
+  }
+  const auto known = digests_.find(chunk);
+  if (known == digests_.end() || known->second != digest) {
+    const auto [asked, is_new] = questions_.try_emplace(chunk, Question{.digest = digest});
+    if (is_new || asked->second.digest != digest) {
+      asked->second = {.digest = digest, .send_at = now};
+    }
+  }
 }
 
 std::optional<protocol::ChunkResult> JobState::take_result() {
-  if (results_.empty()) {
+  const auto next = std::ranges::find_if(
+      results_, [&](const auto& result) { return !questions_.contains(result.chunk); });
+  if (next == results_.end()) {
     return std::nullopt;
   }
-  auto result = std::move(results_.front());
-  results_.pop_front();
+  auto result = std::move(*next);
+  results_.erase(next);
   return result;
 }
 
 void JobState::acknowledge(std::uint32_t chunk, Outbox& outbox) {
   received_.erase(chunk);
   in_flight_.erase(chunk);
+  digests_.erase(chunk);
   acknowledged_.insert(chunk);
   outbox.push_back(protocol::ResultAck{.job_id = id_, .chunk = chunk});
 }

@@ -7,6 +7,7 @@
 
 #include "clients/cpp/chunk_set.hpp"
 #include "clients/cpp/request_table.hpp"
+#include "common/chunk_digest.hpp"
 #include "common/protocol.hpp"
 
 namespace tessera::client {
@@ -32,6 +33,8 @@ class JobState {
   void on_progress(const protocol::JobProgress& progress);
   void on_disconnected(TimePoint now);
   void fail(Error error);
+  // Whether something that was sent waits for an answer.
+  bool waits() const { return !opened_ || !outgoing_.empty() || !questions_.empty(); }
   // Appends the chunks that are due. Nothing is sent before the job is open on this connection.
   void collect(TimePoint now, Outbox& outbox);
   TimePoint next_due() const;
@@ -40,7 +43,10 @@ class JobState {
 
   // Whether submit(chunk) may be called: the window has room, or the ledger has the chunk already.
   bool has_room(std::uint32_t chunk) const;
-  void submit(std::uint32_t chunk, protocol::ItemBlock items, TimePoint now);
+  // Takes the items, unless the ledger has the chunk: then it is asked whether they are these.
+  void submit(std::uint32_t chunk, protocol::ItemBlock& items, TimePoint now);
+  // Whether what submit() has asked about the chunk is not answered yet.
+  bool is_in_question(std::uint32_t chunk) const { return questions_.contains(chunk); }
   std::optional<protocol::ChunkResult> take_result();
   // The result of `chunk` is safe; also for chunks of an earlier run of the caller.
   void acknowledge(std::uint32_t chunk, Outbox& outbox);
@@ -60,7 +66,14 @@ class JobState {
     TimePoint send_at;
     std::uint32_t refusals = 0;
   };
+  struct Question {
+    protocol::ChunkDigest digest;
+    TimePoint send_at;
+    std::uint32_t refusals = 0;
+  };
   bool ledger_has(std::uint32_t chunk) const { return accepted_.contains(chunk); }
+  void on_refused_chunk(const protocol::ChunkAck& ack, TimePoint& send_at, std::uint32_t& refusals,
+                        TimePoint now);
   void reconcile(const protocol::JobOpened& opened, TimePoint now, Outbox& outbox);
 
   protocol::OpenJob open_;
@@ -77,7 +90,11 @@ class JobState {
   std::set<std::uint32_t> in_flight_;           // Submitted or accepted, not acknowledged.
   std::set<std::uint32_t> received_;            // Result here, not acknowledged.
   std::map<std::uint32_t, Outgoing> outgoing_;  // Not in the ledger yet.
-  std::deque<protocol::ChunkResult> results_;   // Not taken yet.
+  // Of chunks in flight that the caller submitted: what their items are.
+  std::map<std::uint32_t, protocol::ChunkDigest> digests_;
+  // In the ledger; is it with the caller's items? Until the answer their results are held back.
+  std::map<std::uint32_t, Question> questions_;
+  std::deque<protocol::ChunkResult> results_;  // Not taken yet.
   std::optional<Error> failure_;
 };
 

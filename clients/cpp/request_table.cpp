@@ -66,6 +66,17 @@ void RequestTable::fail_all(const Error& error) {
   pending_.clear();
 }
 
+void RequestTable::fail_sent(const Error& error) {
+  for (auto it = pending_.begin(); it != pending_.end();) {
+    if (it->second.send_at != TimePoint::max()) {
+      ++it;
+      continue;
+    }
+    it->second.reply.set_value(error);
+    it = pending_.erase(it);
+  }
+}
+
 void RequestTable::collect(TimePoint now, Outbox& outbox) {
   for (auto it = pending_.begin(); it != pending_.end();) {
     Pending& pending = it->second;

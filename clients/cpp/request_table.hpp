@@ -36,6 +36,8 @@ class RequestTable {
   // After a lost connection: whatever was sent may never have arrived.
   void send_all_again(TimePoint now);
   void fail_all(const Error& error);
+  // Of those that were sent and not answered.
+  void fail_sent(const Error& error);
 
   // Appends what is due now to `outbox`; requests past their deadline end in kDeadlineExceeded, or
   // in the coordinator's last refusal.

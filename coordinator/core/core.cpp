@@ -199,7 +199,7 @@ void Core::on(FromWorker& event, Micros now, Actions& actions) {
 }
 
 void Core::on(BadFromClient& event, Micros /*now*/, Actions& actions) {
-  reply_error(event.peer, 0, event.error, actions);
+  reply_bad_message(event, actions);
 }
 
 void Core::on(BadFromWorker& event, Micros now, Actions& actions) {

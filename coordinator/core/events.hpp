@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "common/codec_origin.hpp"
 #include "common/protocol.hpp"
 #include "coordinator/core/item.hpp"
 #include "coordinator/core/ledger.hpp"
@@ -28,6 +29,7 @@ struct FromWorker {
 struct BadFromClient {
   std::string peer;
   Error error;
+  protocol::Origin origin;
 };
 struct BadFromWorker {
   std::string peer;

@@ -79,16 +79,17 @@ Result<Job> Job::restore(const ledger::StoredJob& stored, std::span<const Served
   if (!spec) {
     return spec.error();
   }
-  auto resolved = resolve(*spec, models);
+  auto resolved = resolve(spec->embed, models);
   if (!resolved) {
     return resolved.error();
   }
   Job job{.id = stored.job,
           .key = stored.job_key,
           .tenant = stored.tenant,
-          .spec = std::move(*spec),
+          .spec = std::move(spec->embed),
           .resolved = std::make_shared<const ResolvedSpec>(std::move(*resolved)),
           .priority = stored.priority,
+          .chunk_items = spec->chunk_items,
           .state = stored.state,
           .fingerprint = stored.fingerprint,
           .created = true,

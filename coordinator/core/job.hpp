@@ -32,6 +32,7 @@ struct Chunk {
   Stage stage = Stage::kJournalling;
   std::uint32_t items_count = 0;
   std::string submitter;  // Who gets the ChunkAck: the client that sent it last.
+  std::optional<protocol::ChunkDigest> digest;  // Of its items; the ledger has it after a restart.
   std::optional<protocol::ItemBlock> items;
   UnitId unit = 0;
   std::optional<protocol::ChunkResult> result;
@@ -54,6 +55,7 @@ struct Job {
   std::shared_ptr<const ResolvedSpec> resolved;
   std::uint32_t priority = 1;
   std::shared_ptr<const protocol::RequestTrace> trace;  // Of who opened it last; may be null.
+  std::uint32_t chunk_items = 0;  // As the client said when it opened the job first; 0: not said.
   protocol::JobState state = protocol::JobState::kOpen;
   std::string fingerprint;               // Empty until its first items went into work.
   bool created = false;                  // In the ledger.

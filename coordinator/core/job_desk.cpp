@@ -27,6 +27,12 @@ Error taken_over_error() {
   return {ErrorCode::kConflict, "another client has taken this job up since, and gets its results"};
 }
 
+std::string chunk_items_conflict(const Job& job, std::uint32_t other) {
+  return "job \"" + job.key + "\" was begun with " + std::to_string(job.chunk_items) +
+         " items a chunk, not " + std::to_string(other) +
+         ": keep that number, or choose another key";
+}
+
 }  // namespace
 
 JobDesk::JobDesk(std::span<const ServedModel> models, Dispatcher& dispatcher, ItemFlow& flow,
@@ -142,6 +148,10 @@ void JobDesk::on_open(const std::string& peer, const std::string& tenant,
     return refuse(ErrorCode::kConflict,
                   "the job with this key has another specification: choose another key");
   }
+  if (known != nullptr && known->chunk_items != 0 && open.chunk_items != 0 &&
+      known->chunk_items != open.chunk_items) {
+    return refuse(ErrorCode::kConflict, chunk_items_conflict(*known, open.chunk_items));
+  }
   const auto trace = open.trace == protocol::RequestTrace{}
                          ? nullptr
                          : std::make_shared<const protocol::RequestTrace>(open.trace);
@@ -171,6 +181,7 @@ void JobDesk::on_open(const std::string& peer, const std::string& tenant,
   job.spec = open.spec;
   job.resolved = std::make_shared<const ResolvedSpec>(std::move(*resolved));
   job.priority = open.priority;
+  job.chunk_items = open.chunk_items;
   job.trace = trace;
   answer_open(peer, open, job, actions);
 }
@@ -182,7 +193,7 @@ void JobDesk::answer_open(const std::string& peer, const protocol::OpenJob& open
         ledger::CreateJob{.job = job.id,
                           .job_key = job.key,
                           .tenant = job.tenant,
-                          .spec = ledger::encode_spec(job.spec),
+                          .spec = ledger::encode_spec(job.spec, job.chunk_items),
                           .priority = job.priority},
         [this, peer, open, id = job.id](const ledger::Reply& reply, Micros, Actions& out) {
           Job* created = find_job(id);
@@ -325,16 +336,20 @@ void JobDesk::on_chunk(const std::string& peer, protocol::SubmitChunk chunk,
   }
   protocol::ChunkAck ack{.job_id = chunk.job_id, .chunk = chunk.chunk};
   Job* job = find_job(chunk.job_id);
+  const bool is_question = chunk.items.sizes.empty() && !chunk.digest.empty();
+  const auto digest =
+      is_question ? protocol::to_digest(chunk.digest) : protocol::digest_of(chunk.items);
   if (job == nullptr || !job->created) {
     ack.code = ErrorCode::kNotFound;
     ack.message = "no job has this id";
-  } else if (job->accepted.contains(chunk.chunk)) {
-    ack.code = ErrorCode::kOk;  // Sent again because our first answer was late or lost.
-  } else if (const auto known = job->chunks.find(chunk.chunk); known != job->chunks.end()) {
-    if (job->peer == peer) {
-      known->second.submitter = peer;  // Its journal entry is being written; the answer follows.
-    }
-    return;
+  } else if (!digest) {
+    ack.code = ErrorCode::kInvalidArgument;
+    ack.message = "the digest of a chunk has 16 bytes, not all zero";
+  } else if (job->accepted.contains(chunk.chunk) || job->chunks.contains(chunk.chunk)) {
+    return recognise(peer, *job, chunk.chunk, *digest, retry_after_ms, actions);
+  } else if (is_question) {
+    ack.code = ErrorCode::kNotFound;
+    ack.message = "the ledger does not have this chunk: send its items";
   } else if (auto refused = refusal(*job, chunk)) {
     ack.code = refused->code;
     ack.message = refused->message;
@@ -342,20 +357,22 @@ void JobDesk::on_chunk(const std::string& peer, protocol::SubmitChunk chunk,
       ack.retry_after_ms = retry_after_ms;
     }
   } else {
-    return accept(peer, *job, std::move(chunk), actions);
+    return accept(peer, *job, std::move(chunk), *digest, actions);
   }
   actions.push_back(SendClient{peer, std::move(ack)});
 }
 
 void JobDesk::accept(const std::string& peer, Job& job, protocol::SubmitChunk chunk,
-                     Actions& actions) {
+                     const protocol::ChunkDigest& digest, Actions& actions) {
   Chunk& entry = job.chunks[chunk.chunk];
   entry.items_count = static_cast<std::uint32_t>(chunk.items.sizes.size());
   entry.submitter = peer;
+  entry.digest = digest;
   owe(job, entry.items_count);
   ledger::AcceptChunk operation{.job = job.id,
                                 .chunk = chunk.chunk,
                                 .items = entry.items_count,
+                                .digest = digest,
                                 .content = ledger::journal_chunk(chunk)};
   if (resident_bytes_ < limits_.resident_bytes_max) {
     entry.items = std::move(chunk.items);
@@ -378,10 +395,11 @@ void JobDesk::accepted(const JobId& id, std::uint32_t number, const ledger::Repl
   }
   protocol::ChunkAck ack{.job_id = id, .chunk = number};
   const std::string peer = std::exchange(chunk->submitter, {});
-  if (reply.status == Status::kFailed) {
-    ack.code = ErrorCode::kUnavailable;
-    ack.message = "the ledger refused the chunk";
-    ack.retry_after_ms = kLedgerRetryMs;
+  if (reply.status == Status::kFailed || reply.status == Status::kConflict) {
+    const bool conflict = reply.status == Status::kConflict;
+    ack.code = conflict ? ErrorCode::kConflict : ErrorCode::kUnavailable;
+    ack.message = conflict ? chunk_conflict(*job, number) : "the ledger refused the chunk";
+    ack.retry_after_ms = conflict ? 0 : kLedgerRetryMs;
     drop_contents(*chunk);
     settle(*job, chunk->items_count);
     job->chunks.erase(number);

@@ -34,6 +34,9 @@ struct JobLimits {
   std::uint32_t items_per_step_max = 8192;    // So that queries do not wait behind a step.
 };
 
+// What a client is told that sends other items for a chunk than the ledger has.
+std::string chunk_conflict(const Job& job, std::uint32_t number);
+
 // Takes jobs and their chunks in, makes them durable, lets them into work within their window, and
 // delivers results to the client that has the job open. Any loss between here and the client, the
 // ledger or a worker is met by doing the step again: each is idempotent. A result is sent once each
@@ -93,7 +96,14 @@ class JobDesk {
   std::optional<Error> refusal(const Job& job, const protocol::SubmitChunk& chunk) const;
   // Whether the results of so many items more will find room in the ledger.
   bool may_owe(const Job& job, std::size_t items) const;
-  void accept(const std::string& peer, Job& job, protocol::SubmitChunk chunk, Actions& actions);
+  // Whether a chunk that is here, or in the ledger, is the one that was sent again.
+  void recognise(const std::string& peer, Job& job, std::uint32_t number,
+                 const protocol::ChunkDigest& digest, std::uint32_t retry_after_ms,
+                 Actions& actions);
+  void recognised(const std::string& peer, const Job& job, std::uint32_t number,
+                  const ledger::Reply& reply, Actions& actions);
+  void accept(const std::string& peer, Job& job, protocol::SubmitChunk chunk,
+              const protocol::ChunkDigest& digest, Actions& actions);
   void accepted(const JobId& id, std::uint32_t number, const ledger::Reply& reply,
                 Actions& actions);
   // `open` names the job and who opens it; its other fields are not looked at.

@@ -68,18 +68,19 @@ JobId job_id_of(std::string_view tenant, std::string_view job_key) {
   return hex;
 }
 
-std::string encode_spec(const protocol::EmbedSpec& spec) {
-  const protocol::Bytes bytes =
-      join(protocol::encode(protocol::OpenJob{.request_id = 0, .job_key = {}, .spec = spec}), {});
+std::string encode_spec(const protocol::EmbedSpec& spec, std::uint32_t chunk_items) {
+  const protocol::OpenJob open{
+      .request_id = 0, .job_key = {}, .spec = spec, .chunk_items = chunk_items};
+  const protocol::Bytes bytes = join(protocol::encode(open), {});
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-Result<protocol::EmbedSpec> decode_spec(std::string_view bytes) {
+Result<JobSpec> decode_spec(std::string_view bytes) {
   auto open = read<protocol::OpenJob>(std::as_bytes(std::span(bytes)));
   if (!open) {
     return open.error();
   }
-  return std::move(open->spec);
+  return JobSpec{.embed = std::move(open->spec), .chunk_items = open->chunk_items};
 }
 
 protocol::Bytes journal_chunk(const protocol::SubmitChunk& chunk) {

@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "common/chunk_digest.hpp"
 #include "coordinator/core/item.hpp"
 
 // What the core asks of the ledger. Each operation is one atomic, idempotent script (see
@@ -23,12 +24,22 @@ struct CreateJob {
   std::uint32_t priority = 1;
 };
 
-// From here on the chunk's items will each have an end.
+// From here on the chunk's items will each have an end. Refused when the ledger has other items
+// under this number.
 struct AcceptChunk {
   JobId job;
   std::uint32_t chunk = 0;
   std::uint32_t items = 0;
+  protocol::ChunkDigest digest{};
   protocol::Bytes content;  // journal_chunk()
+};
+
+// Whether a chunk that the ledger has is this one, which it also knows when its items and its
+// result are gone. One of a ledger that kept no digests yet is taken for it.
+struct CheckChunk {
+  JobId job;
+  std::uint32_t chunk = 0;
+  protocol::ChunkDigest digest{};
 };
 
 // Puts the result in the place of the chunk's items. The first result stays. The job's vectors are
@@ -98,13 +109,15 @@ struct DropRecord {
   std::uint64_t version = 1;
 };
 
-using Operation = std::variant<CreateJob, AcceptChunk, StoreResult, AckResult, CloseJob, EndJob,
-                               ForgetJob, FetchChunk, FetchResult, PutRecord, DropRecord>;
+using Operation = std::variant<CreateJob, AcceptChunk, CheckChunk, StoreResult, AckResult, CloseJob,
+                               EndJob, ForgetJob, FetchChunk, FetchResult, PutRecord, DropRecord>;
 
 enum class Status : std::uint8_t {
   kDone,      // Durable; for the fetches, `content` is what was found (empty: nothing).
   kFenced,    // Another coordinator has taken over.
-  kConflict,  // CreateJob: another job has the id. PutRecord, DropRecord: another version.
+  kConflict,  // CreateJob: another job has the id. AcceptChunk, CheckChunk: other items are there.
+              // PutRecord, DropRecord: another version.
+  kMissing,   // CheckChunk: the ledger does not have the chunk.
   kFailed,    // The server refused (out of memory, disk full); `message` says why.
 };
 
@@ -151,8 +164,12 @@ JobId job_id_of(std::string_view tenant, std::string_view job_key);
 
 // The forms in which messages lie in the ledger: the codec's two frames, the first one preceded by
 // its length. Reading checks like a message from outside.
-std::string encode_spec(const protocol::EmbedSpec& spec);
-Result<protocol::EmbedSpec> decode_spec(std::string_view bytes);
+struct JobSpec {
+  protocol::EmbedSpec embed;
+  std::uint32_t chunk_items = 0;  // As in OpenJob.
+};
+std::string encode_spec(const protocol::EmbedSpec& spec, std::uint32_t chunk_items = 0);
+Result<JobSpec> decode_spec(std::string_view bytes);
 protocol::Bytes journal_chunk(const protocol::SubmitChunk& chunk);
 Result<protocol::SubmitChunk> read_chunk(std::span<const std::byte> content);
 protocol::Bytes journal_result(const protocol::ChunkResult& result);

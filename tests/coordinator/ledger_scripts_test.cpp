@@ -4,6 +4,7 @@
 #include <poll.h>
 
 #include <csignal>
+#include <cstring>
 #include <filesystem>
 #include <thread>
 
@@ -53,6 +54,12 @@ class LedgerScriptsTest : public testing::Test {
     EXPECT_TRUE(job.ok());
     return job.ok() ? std::move(job).value() : ledger::StoredJob{};
   }
+  // Unlike for unlike numbers.
+  static protocol::ChunkDigest digest(std::uint32_t number) {
+    protocol::ChunkDigest digest{};
+    std::memcpy(digest.data() + 3, &number, sizeof(number));
+    return digest;
+  }
   static protocol::Bytes bytes(std::string_view text) {
     const auto* data = reinterpret_cast<const std::byte*>(text.data());
     return {data, data + text.size()};
@@ -72,7 +79,7 @@ TEST_F(LedgerScriptsTest, AJobFromCreationToItsEnd) {
   }
   EXPECT_EQ(call(list_jobs_command()).items.at(0).text, "id");
   for (int again = 0; again < 2; ++again) {
-    run(ledger::AcceptChunk{"id", 9, 3, bytes(again == 0 ? kContent : "another")});
+    run(ledger::AcceptChunk{"id", 9, 3, digest(1), bytes(again == 0 ? kContent : "another")});
   }
   EXPECT_EQ(run(ledger::FetchChunk{"id", 9}).content, bytes(kContent));
   EXPECT_EQ(load().items_accepted, 3U);
@@ -98,7 +105,7 @@ TEST_F(LedgerScriptsTest, AJobFromCreationToItsEnd) {
   run(ledger::CloseJob{"id", 10});
   run(ledger::AckResult{"id", 9});
   EXPECT_TRUE(run(ledger::FetchResult{"id", 9}).content.empty());
-  run(ledger::AcceptChunk{"id", 1, 1, bytes("x")});
+  run(ledger::AcceptChunk{"id", 1, 1, digest(2), bytes("x")});
   run(ledger::EndJob{"id", protocol::JobState::kCancelled, {1}});
   EXPECT_TRUE(run(ledger::FetchChunk{"id", 1}).content.empty());
   job = load();
@@ -115,19 +122,78 @@ TEST_F(LedgerScriptsTest, AJobThatTheLeaderDoesNotKnowIsNotTakenForANewOne) {
   run(ledger::CreateJob{"id", "key", "", "spec", 1});
   EXPECT_EQ(run(ledger::CreateJob{"id", "key", "", "another", 1}).status, Status::kConflict);
   EXPECT_EQ(run(ledger::CreateJob{"id", "key", "", "spec", 1}).status, Status::kDone);
-  run(ledger::AcceptChunk{"id", 0, 1, bytes("x")});
+  run(ledger::AcceptChunk{"id", 0, 1, digest(1), bytes("x")});
   EXPECT_EQ(run(ledger::CreateJob{"id", "key", "", "spec", 1}).status, Status::kConflict)
       << "its first chunk would seem to be written down and is not";
+}
+
+// In any order, over the borders of the fields, as they come and when all has been delivered.
+TEST_F(LedgerScriptsTest, AChunkIsToldFromAnyOtherOfItsNumber) {
+  run(ledger::CreateJob{"id", "key", "", "spec", 1});
+  const std::uint32_t chunks[] = {40, 0, 30, 31, 29, 61, 62, 1000, 4'194'303, 1};
+  for (const std::uint32_t chunk : chunks) {
+    EXPECT_EQ(run(ledger::CheckChunk{"id", chunk, digest(chunk + 1)}).status, Status::kMissing);
+    EXPECT_EQ(run(ledger::AcceptChunk{"id", chunk, 1, digest(chunk + 1), bytes("x")}).status,
+              Status::kDone);
+    EXPECT_EQ(run(ledger::AcceptChunk{"id", chunk, 1, digest(7777), bytes("y")}).status,
+              Status::kConflict);
+    EXPECT_EQ(run(ledger::FetchChunk{"id", chunk}).content, bytes("x"));
+  }
+  for (const std::uint32_t chunk : chunks) {
+    run(ledger::StoreResult{.job = "id", .chunk = chunk, .items = 1, .content = bytes("result")});
+    run(ledger::AckResult{"id", chunk});
+  }
+  run(ledger::EndJob{"id", protocol::JobState::kDone, {}});
+  ++epoch;
+  call(increment_epoch_command());  // Another coordinator knows as much.
+  for (const std::uint32_t chunk : chunks) {
+    EXPECT_EQ(run(ledger::CheckChunk{"id", chunk, digest(chunk + 1)}).status, Status::kDone);
+    EXPECT_EQ(run(ledger::CheckChunk{"id", chunk, digest(chunk + 2)}).status, Status::kConflict);
+  }
+  EXPECT_EQ(load().items_accepted, std::size(chunks)) << "none was counted twice";
+  run(ledger::ForgetJob{"id", "key", ""});
+  EXPECT_EQ(call({.args = {"EXISTS", "tessera:job:id:digests"}}).integer, 0);
+}
+
+// What an earlier version has written.
+TEST_F(LedgerScriptsTest, AChunkWithoutADigestIsTakenForWhatItIsSaidToBe) {
+  run(ledger::CreateJob{"id", "key", "", "spec", 1});
+  call({.args = {"SETBIT", "tessera:job:id:accepted", "2", "1"}});
+  run(ledger::AcceptChunk{"id", 3, 1, digest(3), bytes("x")});
+  for (const std::uint32_t number : {5U, 6U}) {
+    EXPECT_EQ(run(ledger::CheckChunk{"id", 2, digest(number)}).status, Status::kDone);
+    EXPECT_EQ(run(ledger::AcceptChunk{"id", 2, 1, digest(number), bytes("y")}).status,
+              Status::kDone);
+  }
+  EXPECT_TRUE(run(ledger::FetchChunk{"id", 2}).content.empty());
+  EXPECT_EQ(run(ledger::CheckChunk{"id", 3, digest(5)}).status, Status::kConflict);
+}
+
+TEST_F(LedgerScriptsTest, DigestsTakeLittleMoreThanTheirBytes) {
+  run(ledger::CreateJob{"id", "key", "", "spec", 1});
+  constexpr std::uint32_t kChunks = 31 * 100;
+  for (std::uint32_t chunk = 0; chunk < kChunks; ++chunk) {
+    client->run(to_command(ledger::AcceptChunk{"id", chunk, 1, digest(chunk + 1), {}}, epoch),
+                [](const RedisValue&) {});
+  }
+  call({.args = {"PING"}});
+  const auto bytes_used =
+      call({.args = {"MEMORY", "USAGE", "tessera:job:id:digests", "SAMPLES", "0"}}).integer;
+  RecordProperty("bytes_a_chunk", std::to_string(static_cast<double>(bytes_used) / kChunks));
+  EXPECT_GT(bytes_used, std::int64_t{16} * kChunks);
+  EXPECT_LT(bytes_used, std::int64_t{20} * kChunks);
 }
 
 TEST_F(LedgerScriptsTest, AFullServerStillForgetsWhatIsDelivered) {
   run(ledger::CreateJob{"id", "key", "", "spec", 1});
   const protocol::Bytes large(200'000, std::byte{7});
-  run(ledger::AcceptChunk{"id", 0, 1, large});
+  run(ledger::AcceptChunk{"id", 0, 1, digest(1), large});
   run(ledger::StoreResult{.job = "id", .chunk = 0, .items = 1, .content = large});
-  run(ledger::AcceptChunk{"id", 1, 1, large});
+  run(ledger::AcceptChunk{"id", 1, 1, digest(2), large});
   call({.args = {"CONFIG", "SET", "maxmemory", "1mb"}});
-  EXPECT_EQ(run(ledger::AcceptChunk{"id", 2, 1, large}).status, Status::kFailed);
+  EXPECT_EQ(run(ledger::AcceptChunk{"id", 2, 1, digest(3), large}).status, Status::kFailed);
+  EXPECT_EQ(run(ledger::AcceptChunk{"id", 1, 1, digest(2), large}).status, Status::kDone);
+  EXPECT_EQ(run(ledger::CheckChunk{"id", 1, digest(4)}).status, Status::kConflict);
   EXPECT_EQ(run(ledger::AckResult{"id", 0}).status, Status::kDone);
   EXPECT_EQ(run(ledger::EndJob{"id", protocol::JobState::kCancelled, {1}}).status, Status::kDone);
   call({.args = {"CONFIG", "SET", "maxmemory", "0"}});
@@ -141,10 +207,10 @@ TEST_F(LedgerScriptsTest, AFullServerStillForgetsWhatIsDelivered) {
 
 TEST_F(LedgerScriptsTest, AFullServerStillTakesResultsInTheirItemsPlace) {
   run(ledger::CreateJob{"id", "key", "", "spec", 1});
-  run(ledger::AcceptChunk{"id", 0, 1, bytes("items")});
+  run(ledger::AcceptChunk{"id", 0, 1, digest(1), bytes("items")});
   call({.args = {"CONFIG", "SET", "maxmemory", "1"}});
   const protocol::Bytes large(200'000, std::byte{7});
-  EXPECT_EQ(run(ledger::AcceptChunk{"id", 1, 1, large}).status, Status::kFailed);
+  EXPECT_EQ(run(ledger::AcceptChunk{"id", 1, 1, digest(2), large}).status, Status::kFailed);
   EXPECT_EQ(call(increment_epoch_command()).integer, static_cast<std::int64_t>(epoch) + 1)
       << "a coordinator can start on it";
   ++epoch;
@@ -168,7 +234,8 @@ TEST_F(LedgerScriptsTest, AnOlderLeaderChangesNothing) {
   call(increment_epoch_command());
   const ledger::Operation operations[] = {
       ledger::CreateJob{"other", "key", "", "spec", 1},
-      ledger::AcceptChunk{"id", 0, 1, bytes("x")},
+      ledger::AcceptChunk{"id", 0, 1, digest(1), bytes("x")},
+      ledger::CheckChunk{"id", 0, digest(1)},
       ledger::StoreResult{.job = "id", .chunk = 0, .content = bytes("x")},
       ledger::AckResult{"id", 0},
       ledger::CloseJob{"id", 1},

@@ -197,7 +197,10 @@ def test_duplicate_and_out_of_order_chunks(coordinator):
     job.connect()
     for number in (4, 2, 2, 0, 4):
         job.submit(number)
-    job.submit(2, items=[[9, 9, 9]])  # The first content stays.
+    job.submit(2, items=[[9, 9, 9]])  # The first content stays, whoever sends another.
+    refused = job.peer.wait_for("ChunkAck", where=lambda m: m["code"] != 0)
+    assert refused["code"] == 4 and refused["chunk"] == 2
+    assert 'chunk 2 of job "order"' in refused["message"]
     job.submit(1 << 30, items=[[1]])
     refused = job.peer.wait_for("ChunkAck", where=lambda m: m["chunk"] == 1 << 30)
     assert refused["code"] == 1

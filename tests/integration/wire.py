@@ -11,7 +11,7 @@ import zmq
 
 SLOWDOWN = int(os.environ.get("TESSERA_TEST_SLOWDOWN", "1"))  # Of sanitized builds.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BIN_U8 = {"kinds", "codes", "sources"}
+BIN_U8 = {"kinds", "codes", "sources", "digest"}
 BIN_U32 = {"sizes", "token_counts", "tokens_cut", "lengths", "accepted", "delivered"}
 NESTED = {"spec": "EmbedSpec", "items": "ItemBlock", "results": "ResultBlock",
           "progress": "JobProgress", "trace": "RequestTrace", "quota": "Quota",
@@ -21,7 +21,7 @@ BIN_F64 = {"bounds", "values"}
 BIN_U64 = {"counts"}
 NESTED_LISTS = {"errors": "ItemError", "models": "ModelInfo", "jobs": "JobProgress",
                 "workers": "WorkerStatus", "traces": "RequestTrace", "families": "MetricFamily",
-                "records": "RecordInfo"}
+                "records": "RecordInfo", "refused_workers": "WorkerRefusal"}
 
 
 def _read_tables():

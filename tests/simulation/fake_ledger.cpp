@@ -14,6 +14,11 @@ bool set_bit(protocol::Bytes& bitmap, std::uint32_t bit) {
   return before;
 }
 
+bool has_bit(const protocol::Bytes& bitmap, std::uint32_t bit) {
+  return bitmap.size() > bit / 8 &&
+         (bitmap[bit / 8] & static_cast<std::byte>(0x80U >> (bit % 8))) != std::byte{0};
+}
+
 }  // namespace
 
 ledger::Reply FakeLedger::run(const ledger::Operation& operation, std::uint64_t epoch) {
@@ -40,6 +45,15 @@ ledger::Reply FakeLedger::run(const ledger::Operation& operation, std::uint64_t 
   if (conflicts(operation)) {
     return {.status = ledger::Status::kConflict};
   }
+  if (const auto* check = std::get_if<ledger::CheckChunk>(&operation)) {
+    return {.status = compare(check->job, check->chunk, check->digest)};
+  }
+  if (const auto* accept = std::get_if<ledger::AcceptChunk>(&operation)) {
+    const ledger::Status status = compare(accept->job, accept->chunk, accept->digest);
+    if (status != ledger::Status::kMissing) {
+      return {.status = status};
+    }
+  }
   if (refuses(operation)) {
     return {.status = ledger::Status::kFailed};
   }
@@ -62,6 +76,17 @@ bool FakeLedger::conflicts(const ledger::Operation& operation) const {
     return version != 0 && version != drop->version - 1;
   }
   return false;
+}
+
+ledger::Status FakeLedger::compare(const JobId& job, std::uint32_t chunk,
+                                   const protocol::ChunkDigest& digest) const {
+  const auto found = jobs_.find(job);
+  if (found == jobs_.end() || !has_bit(found->second.accepted, chunk)) {
+    return ledger::Status::kMissing;
+  }
+  const auto kept = digests_.find({job, chunk});
+  const bool same = kept == digests_.end() || kept->second == digest;
+  return same ? ledger::Status::kDone : ledger::Status::kConflict;
 }
 
 bool FakeLedger::refuses(const ledger::Operation& operation) const {
@@ -103,6 +128,7 @@ void FakeLedger::apply(const ledger::AcceptChunk& op) {
   ledger::StoredJob& job = jobs_.at(op.job);
   if (!set_bit(job.accepted, op.chunk)) {
     contents_[{"in:" + op.job, op.chunk}] = op.content;
+    digests_[{op.job, op.chunk}] = op.digest;
     job.items_accepted += op.items;
     job.state = protocol::JobState::kRunning;
   }
@@ -147,6 +173,11 @@ std::vector<ledger::StoredRecord> FakeLedger::load_records() const {
     records.push_back(record);
   }
   return records;
+}
+
+void FakeLedger::apply(const ledger::ForgetJob& op) {
+  jobs_.erase(op.job);
+  std::erase_if(digests_, [&](const auto& entry) { return entry.first.first == op.job; });
 }
 
 std::vector<ledger::StoredJob> FakeLedger::load() const {

@@ -28,11 +28,12 @@ class FakeLedger {
  private:
   void apply(const ledger::CreateJob& op);
   void apply(const ledger::AcceptChunk& op);
+  void apply(const ledger::CheckChunk&) {}
   void apply(const ledger::StoreResult& op);
   void apply(const ledger::AckResult& op);
   void apply(const ledger::CloseJob& op);
   void apply(const ledger::EndJob& op);
-  void apply(const ledger::ForgetJob& op) { jobs_.erase(op.job); }
+  void apply(const ledger::ForgetJob& op);
   void apply(const ledger::FetchChunk&) {}
   void apply(const ledger::FetchResult&) {}
   void apply(const ledger::PutRecord& op) { records_[op.id] = op; }
@@ -42,12 +43,16 @@ class FakeLedger {
   // Of a record that is to be changed: is its version the one that the change is of?
   bool conflicts(const ledger::Operation& operation) const;
   std::uint64_t version_of(const std::string& record) const;
+  // How the ledger's chunk stands to one with this digest.
+  ledger::Status compare(const JobId& job, std::uint32_t chunk,
+                         const protocol::ChunkDigest& digest) const;
 
   using ContentKey = std::pair<std::string, std::uint32_t>;
   std::uint64_t epoch_ = 0;
   std::map<JobId, ledger::StoredJob> jobs_;
   std::map<std::string, ledger::StoredRecord> records_;
-  std::map<ContentKey, protocol::Bytes> contents_;  // "in:" or "out:" and the job; chunk
+  std::map<ContentKey, protocol::Bytes> contents_;       // "in:" or "out:" and the job; chunk
+  std::map<ContentKey, protocol::ChunkDigest> digests_;  // By job and chunk.
 };
 
 }  // namespace tessera::coordinator::simulation

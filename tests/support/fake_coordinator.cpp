@@ -139,6 +139,8 @@ void FakeCoordinator::handle(const std::string& peer, protocol::Message message)
                                                  .workers = 1}}});
   } else if (auto* ping = std::get_if<protocol::Ping>(&message)) {
     send(peer, protocol::Pong{ping->nonce});
+  } else if (reads_nothing) {
+    send(peer, ErrorReply{0, ErrorCode::kInvalidArgument, "field 2 has a wrong type or value", 0});
   } else if (auto* embed_request = std::get_if<protocol::EmbedRequest>(&message)) {
     ++counts_.embed_messages;
     answer_embed(peer, *embed_request);
@@ -231,20 +233,29 @@ void FakeCoordinator::open_job(const std::string& peer, const protocol::OpenJob&
 }
 
 void FakeCoordinator::take_chunk(const std::string& peer, protocol::SubmitChunk chunk) {
-  ++counts_.chunks;
+  const bool is_question = chunk.items.sizes.empty();
+  ++(is_question ? counts_.questions : counts_.chunks);
+  const auto digest =
+      is_question ? protocol::to_digest(chunk.digest) : protocol::digest_of(chunk.items);
   Job* job = job_with_id(chunk.job_id);
   protocol::ChunkAck ack{.job_id = chunk.job_id, .chunk = chunk.chunk};
   if (job == nullptr || job->peer != peer) {
     ack.code = ErrorCode::kNotFound;
   } else if (job->state == JobState::kCancelled) {
     ack.code = ErrorCode::kCancelled;
-  } else if (take_one(refuse_chunks)) {
+  } else if (job->digests.contains(chunk.chunk) && job->digests[chunk.chunk] != digest) {
+    ack.code = ErrorCode::kConflict;
+    ack.message = "other items";
+  } else if (!is_question && take_one(refuse_chunks)) {
     ack.code = ErrorCode::kResourceExhausted;
     ack.retry_after_ms = 1;
   } else if (job->results.contains(chunk.chunk) || job->delivered.contains(chunk.chunk)) {
     ++counts_.chunk_repeats;
+  } else if (is_question) {
+    ack.code = ErrorCode::kNotFound;
   } else {
     CHECK(job->results.size() < window_chunks);
+    job->digests[chunk.chunk] = digest.value();
     job->results[chunk.chunk] = embed(chunk.items, job->open.spec);
     if (take_one(lose_chunk_acks)) {
       return;

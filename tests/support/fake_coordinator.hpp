@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "common/chunk_digest.hpp"
 #include "common/net/zmq_socket.hpp"
 #include "common/protocol.hpp"
 
@@ -39,7 +40,7 @@ class FakeCoordinator {
 
   struct Counts {
     std::uint64_t hellos = 0, embeds = 0, embed_messages = 0, opens = 0, chunks = 0,
-                  chunk_repeats = 0, acks = 0, items_embedded = 0;
+                  chunk_repeats = 0, questions = 0, acks = 0, items_embedded = 0;
   };
   Counts counts() const;
   bool job_done(const std::string& key) const;
@@ -53,6 +54,7 @@ class FakeCoordinator {
   std::atomic<bool> hold_results{false};     // Results wait until this is false again.
   std::atomic<bool> reverse_results{false};  // Of what is waiting, the last chunk goes first.
   std::atomic<bool> silent{false};           // Receives and says nothing.
+  std::atomic<bool> reads_nothing{false};    // Answers requests and chunks as if not readable.
   std::atomic<std::uint32_t> dimensions{32};
   std::atomic<std::uint32_t> minor{protocol::kVersionMinor};  // What its hello says.
   std::atomic<char> fingerprint{'f'};                         // All digits of it.
@@ -65,7 +67,8 @@ class FakeCoordinator {
     protocol::JobState state = protocol::JobState::kOpen;
     std::map<std::uint32_t, protocol::ResultBlock> results;  // Accepted, not delivered.
     std::map<std::uint32_t, std::uint32_t> delivered;        // chunk -> items
-    std::map<std::uint32_t, bool> sent;                      // To the peer at hand.
+    std::map<std::uint32_t, protocol::ChunkDigest> digests;
+    std::map<std::uint32_t, bool> sent;  // To the peer at hand.
     std::optional<std::uint32_t> chunks_total;
     std::string peer;
   };

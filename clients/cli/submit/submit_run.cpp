@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <future>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "common/check.hpp"
 #include "common/log.hpp"
@@ -159,9 +160,11 @@ void SubmitRun::compare_finished() {
 // is left of the input becomes a new job.
 void SubmitRun::open_job() {
   for (int attempt = 0; attempt < 2; ++attempt) {
-    auto job = client_->open_job(
-        {.job_key = manifest_.job_key, .spec = options_.spec, .priority = options_.priority},
-        kAnswerWait);
+    auto job = client_->open_job({.job_key = manifest_.job_key,
+                                  .spec = options_.spec,
+                                  .priority = options_.priority,
+                                  .chunk_items = static_cast<std::uint32_t>(options_.chunk_items)},
+                                 kAnswerWait);
     if (!job && job.error().code == ErrorCode::kConflict) {
       throw FatalError(end_of_job(job.error(), options_.output.folder));
     }
@@ -280,16 +283,14 @@ bool SubmitRun::close_job(std::uint64_t chunks) {
 
 bool SubmitRun::submit(Chunk& chunk) {
   meter_.on_read(chunk, false);
-  protocol::ItemBlock items = std::move(chunk.items);
+  protocol::ItemBlock items = std::exchange(chunk.items, {});
   const auto number = static_cast<std::uint32_t>(chunk.number - manifest_.base_chunk);
-  {
-    const std::lock_guard lock(mutex_);
-    chunk.items = {};
-    read_.emplace(chunk.number, std::move(chunk));
-  }
   while (!stop_) {
     const auto submitted = job_->submit(number, items, kLook);
     if (submitted) {
+      // Only now: a result is written beside the items that the ledger is known to have.
+      const std::lock_guard lock(mutex_);
+      read_.emplace(chunk.number, std::move(chunk));
       return true;
     }
     if (submitted.error().code != ErrorCode::kResourceExhausted) {

@@ -113,6 +113,22 @@ TEST(Client, SaysWhenNobodyAnswers) {
   EXPECT_EQ(hello.error().code, ErrorCode::kUnavailable);
 }
 
+TEST(Client, ShowsWhatTheCoordinatorCouldNotReadInsteadOfWaiting) {
+  FakeCoordinator coordinator;
+  Client client(options_for(coordinator));
+  ASSERT_TRUE(client.connect(kLong).ok());
+  coordinator.reads_nothing = true;
+  const auto result = client.embed(texts(1), {}, kLong);
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(result.error().message, "field 2 has a wrong type or value");
+  const auto job = client.open_job({.job_key = "key"}, kLong);
+  ASSERT_FALSE(job.ok());
+  EXPECT_EQ(job.error().code, ErrorCode::kInvalidArgument);
+  coordinator.reads_nothing = false;
+  EXPECT_TRUE(client.embed(texts(1), {}, kLong).ok()) << "the connection is as good as before";
+}
+
 TEST(Client, SurvivesARestartWithARequestInFlight) {
   FakeCoordinator coordinator;
   Client client(options_for(coordinator));

@@ -191,6 +191,84 @@ TEST(Job, IsTakenUpAgainByAnotherClient) {
   EXPECT_EQ(coordinator.counts().items_embedded, 2 * kChunks);
 }
 
+// Some chunks are accepted, some delivered, by one client; another comes with the same key.
+class JobBegunBefore : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    coordinator_.hold_results = true;
+    Client client(options_for(coordinator_));
+    auto job = client.open_job({.job_key = "key"}, kLong);
+    ASSERT_TRUE(job.ok());
+    for (std::uint32_t chunk = 0; chunk < 6; ++chunk) {
+      auto items = block_of(chunk);
+      ASSERT_TRUE(job->submit(chunk, items, kLong).ok());
+    }
+    coordinator_.hold_results = false;
+    std::map<std::uint32_t, int> seen;
+    take(*job, 6, seen, false);
+    job->acknowledge(0);
+    job->acknowledge(1);
+    while (coordinator_.counts().acks < 2) {
+      std::this_thread::sleep_for(1ms);
+    }
+  }
+  FakeCoordinator coordinator_;
+};
+
+TEST_F(JobBegunBefore, TheSameItemsAreAskedForByTheirDigest) {
+  Client client(options_for(coordinator_));
+  auto job = client.open_job({.job_key = "key"}, kLong);
+  ASSERT_TRUE(job.ok());
+  const auto chunks = coordinator_.counts().chunks;
+  for (std::uint32_t chunk = 0; chunk < 6; ++chunk) {
+    auto items = block_of(chunk);
+    EXPECT_TRUE(job->submit(chunk, items, kLong).ok()) << chunk;
+  }
+  EXPECT_EQ(coordinator_.counts().questions, 6U);
+  EXPECT_EQ(coordinator_.counts().chunks, chunks) << "their items travel once";
+  std::map<std::uint32_t, int> seen;
+  take(*job, 4, seen, true);
+}
+
+TEST_F(JobBegunBefore, OtherItemsAreAConflict) {
+  for (const std::uint32_t chunk : {0U, 5U}) {  // One that is delivered, one that is not.
+    Client client(options_for(coordinator_));
+    auto job = client.open_job({.job_key = "key"}, kLong);
+    ASSERT_TRUE(job.ok());
+    auto other = block_of(99);
+    const auto submitted = job->submit(chunk, other, kLong);
+    ASSERT_FALSE(submitted.ok());
+    EXPECT_EQ(submitted.error().code, ErrorCode::kConflict);
+    EXPECT_NE(submitted.error().message.find("chunk " + std::to_string(chunk)), std::string::npos);
+    EXPECT_EQ(other.sizes, block_of(99).sizes) << "they are left alone";
+    auto next = job->next(kLong);
+    while (next.ok() && next->has_value()) {
+      EXPECT_NE((*next)->chunk, chunk) << "no row of the former items for the other ones";
+      next = job->next(kLong);
+    }
+    EXPECT_EQ(next.error().code, ErrorCode::kConflict);
+  }
+}
+
+TEST_F(JobBegunBefore, WhatIsInFlightIsAskedForAgainAfterALossOfTheConnection) {
+  coordinator_.hold_results = true;
+  Client client(options_for(coordinator_));
+  auto job = client.open_job({.job_key = "key"}, kLong);
+  ASSERT_TRUE(job.ok());
+  auto items = block_of(6);
+  ASSERT_TRUE(job->submit(6, items, kLong).ok());
+  items = block_of(5);
+  ASSERT_TRUE(job->submit(5, items, kLong).ok());
+  coordinator_.restart();
+  while (coordinator_.counts().questions < 3) {
+    std::this_thread::sleep_for(1ms);
+  }
+  coordinator_.hold_results = false;
+  std::map<std::uint32_t, int> seen;
+  take(*job, 5, seen, true);
+  EXPECT_TRUE(seen.contains(6));
+}
+
 TEST(Job, AnotherSpecIsAConflict) {
   FakeCoordinator coordinator;
   Client client(options_for(coordinator));
