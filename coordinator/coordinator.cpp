@@ -55,17 +55,17 @@ CoreOptions core_options(const Options& options, const std::vector<CatalogEntry>
 
 Coordinator::Coordinator(const Options& options)
     : options_(options), models_(load_models(options.models)) {
-  std::string ledger_url = options_.redis;
-  if (ledger_url.empty()) {
+  if (!options_.redis) {
     private_redis_ =
         std::make_unique<PrivateRedis>(options_.data_dir, maxmemory_mb_of(options_.redis_mb));
-    ledger_url = private_redis_->url();
   }
-  const std::string cache_url = options_.redis_cache.empty() ? ledger_url : options_.redis_cache;
-  ledger_ = std::make_unique<RedisClient>(
-      RedisOptions{.url = ledger_url, .scripts = ledger_scripts(), .resend = true, .timeout = 10s});
+  ledger_ = std::make_unique<RedisClient>(RedisOptions{
+      .address = ledger_address(), .scripts = ledger_scripts(), .resend = true, .timeout = 10s});
   cache_ = std::make_unique<RedisClient>(
-      RedisOptions{.url = cache_url, .scripts = {}, .resend = false, .timeout = kCachePatience});
+      RedisOptions{.address = options_.redis_cache.value_or(ledger_address()),
+                   .scripts = {},
+                   .resend = false,
+                   .timeout = kCachePatience});
   const RedisServerInfo server = check_ledger_server();
   epoch_ = become_leader();
   const std::vector<ledger::StoredJob> stored = load_jobs();
@@ -92,10 +92,12 @@ Result<RedisValue> Coordinator::ask_ledger_server(RedisCommand command) {
                        std::chrono::duration_cast<std::chrono::milliseconds>(patience));
 }
 
+const RedisAddress& Coordinator::ledger_address() const {
+  return private_redis_ ? private_redis_->address() : *options_.redis;
+}
+
 void Coordinator::refuse_redis(const std::string& why) const {
-  throw FatalError("cannot use Redis at " +
-                   hide_passwords(private_redis_ ? private_redis_->url() : options_.redis) + ": " +
-                   why);
+  throw FatalError("cannot use Redis at " + ledger_address().printable() + ": " + why);
 }
 
 RedisServerInfo Coordinator::check_ledger_server() {
@@ -111,7 +113,8 @@ RedisServerInfo Coordinator::check_ledger_server() {
   if (const std::string refusal = ledger_refusal(server); !refusal.empty()) {
     refuse_redis(refusal);
   }
-  const bool with_cache = options_.redis_cache.empty() || options_.redis_cache == options_.redis;
+  const bool with_cache =
+      !options_.redis_cache || options_.redis_cache->same_server(ledger_address());
   for (const std::string& warning : ledger_warnings(server, with_cache)) {
     log::warn("{}", warning);
   }

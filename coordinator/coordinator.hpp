@@ -39,6 +39,7 @@ class Coordinator {
   std::vector<ledger::StoredJob> load_jobs();
   std::vector<ledger::StoredRecord> load_records();
   Result<RedisValue> ask_ledger_server(RedisCommand command);
+  const RedisAddress& ledger_address() const;
   [[noreturn]] void refuse_redis(const std::string& why) const;
   // Throws when it would lose jobs by itself.
   RedisServerInfo check_ledger_server();

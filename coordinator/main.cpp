@@ -18,6 +18,9 @@ int main(int argc, char** argv) {
     log::init("coordinator", options.log_level,
               options.log_json ? log::Form::kJson : log::Form::kText);
     log::info("options\n{}", options.printed);
+    for (const std::string& warning : options.warnings) {
+      log::warn("{}", warning);
+    }
     const StopSignal stop;
     coordinator::Coordinator process(options);
     return process.run(stop) ? EXIT_SUCCESS : EXIT_FAILURE;

@@ -2,14 +2,41 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdlib>
+#include <filesystem>
 #include <iostream>
+#include <span>
+#include <sstream>
 #include <string_view>
 #include <thread>
 
 #include "common/check.hpp"
+#include "coordinator/redis_login.hpp"
 
 namespace tessera::coordinator {
 namespace {
+
+// The servers as they are given, before secrets are looked up.
+struct RedisWords {
+  std::string url;
+  std::string password_file;
+  std::string cache_url;
+  std::string cache_password_file;
+};
+
+void add_redis_options(CLI::App& app, RedisWords& redis) {
+  app.add_option("--redis", redis.url,
+                 "Redis that holds jobs: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB] or "
+                 "unix:/PATH[?db=DB], %XX for special characters. Default: a private redis-server "
+                 "in the data folder");
+  app.add_option("--redis-password-file", redis.password_file,
+                 "File with the password of --redis, which `ps` then does not show; or set the "
+                 "variable TESSERA_REDIS_PASSWORD");
+  app.add_option("--redis-cache", redis.cache_url,
+                 "Redis that holds cached vectors. Default: the one that holds jobs");
+  app.add_option("--redis-cache-password-file", redis.cache_password_file,
+                 "File with the password of --redis-cache; or TESSERA_REDIS_CACHE_PASSWORD");
+}
 
 void add_options(CLI::App& app, Options& o) {
   app.add_option("--listen", o.listen, "Address for clients; port * picks a free one")
@@ -19,12 +46,6 @@ void add_options(CLI::App& app, Options& o) {
                  "Hugging Face folder of a model that workers serve, with a name: [NAME=]DIR. May "
                  "be given several times")
       ->required();
-  app.add_option("--redis", o.redis,
-                 "Redis that holds jobs: redis://[:password@]host[:port][/db] or unix:/path. "
-                 "Default: a private redis-server in the data folder");
-  app.add_option("--redis-cache", o.redis_cache,
-                 "Redis that holds cached vectors. Default: the "
-                 "one that holds jobs");
   app.add_option("--data-dir", o.data_dir, "Folder of the private redis-server")
       ->capture_default_str();
   app.add_option("--redis-mb", o.redis_mb,
@@ -60,23 +81,91 @@ void add_options(CLI::App& app, Options& o) {
   app.allow_config_extras(CLI::config_extras_mode::error);
 }
 
-}  // namespace
+std::optional<std::string> variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value != nullptr && *value != '\0' ? std::optional<std::string>(value) : std::nullopt;
+}
 
-std::string hide_passwords(std::string text) {
-  for (std::size_t at = text.find("redis://"); at != std::string::npos;
-       at = text.find("redis://", at + 1)) {
-    const std::size_t start = at + std::string_view("redis://").size();
-    const std::size_t end = text.find_first_of("@\n", start);
-    if (end != std::string::npos && text[end] == '@') {
-      text.replace(start, end - start, "***");
+RedisAddress address_of(const RedisLogin& login) {
+  auto address = resolve_login(login);
+  if (!address) {
+    throw FatalError(address.error().message);
+  }
+  return std::move(*address);
+}
+
+void read_redis_words(const RedisWords& words, Options& options) {
+  if (!words.url.empty()) {
+    options.redis = address_of({.url = words.url,
+                                .password_file = words.password_file,
+                                .environment = variable("TESSERA_REDIS_PASSWORD"),
+                                .option = "--redis"});
+  } else if (!words.password_file.empty()) {
+    throw FatalError("--redis-password-file is for the server that --redis names, and none is");
+  }
+  if (!words.cache_url.empty()) {
+    options.redis_cache = address_of({.url = words.cache_url,
+                                      .password_file = words.cache_password_file,
+                                      .environment = variable("TESSERA_REDIS_CACHE_PASSWORD"),
+                                      .option = "--redis-cache"});
+  } else if (!words.cache_password_file.empty()) {
+    throw FatalError(
+        "--redis-cache-password-file is for the server that --redis-cache names, and none is");
+  }
+}
+
+// The settings as CLI11 writes them, with the servers' own printed forms for what was given.
+std::string printed_settings(const CLI::App& app, const Options& options) {
+  std::istringstream lines(app.config_to_str(true));
+  std::string printed;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("redis=") && options.redis) {
+      line = "redis=\"" + options.redis->printable() + "\"";
+    } else if (line.starts_with("redis-cache=") && options.redis_cache) {
+      line = "redis-cache=\"" + options.redis_cache->printable() + "\"";
+    }
+    printed += hide_secrets(line) + "\n";
+  }
+  return printed;
+}
+
+// Whether the password of a URL stands among the arguments, where every user of the machine sees
+// it.
+bool is_on_command_line(std::span<char*> arguments, const std::string& url) {
+  return !url.empty() && std::ranges::any_of(arguments, [&](const char* argument) {
+    return std::string_view(argument).find(url) != std::string_view::npos;
+  });
+}
+
+void warn_of_secrets(std::span<char*> arguments, const RedisWords& words, Options& options) {
+  const auto warn = [&](const std::string& url, const std::string& option,
+                        const std::string& environment) {
+    if (is_on_command_line(arguments, url) && !parse_redis_url(url)->password.empty()) {
+      options.warnings.push_back("the password in " + option +
+                                 " is on the command line, where ps shows it: " + option +
+                                 "-password-file or the variable " + environment + " hides it");
+    }
+  };
+  warn(words.url, "--redis", "TESSERA_REDIS_PASSWORD");
+  warn(words.cache_url, "--redis-cache", "TESSERA_REDIS_CACHE_PASSWORD");
+  for (const std::string& path : {words.password_file, words.cache_password_file}) {
+    std::error_code unknown;
+    const auto permissions = std::filesystem::status(path, unknown).permissions();
+    if (!path.empty() && !unknown &&
+        (permissions & std::filesystem::perms::others_read) != std::filesystem::perms::none) {
+      options.warnings.push_back("every user of this machine can read the password file " + path +
+                                 ": chmod 600 it");
     }
   }
-  return text;
 }
+
+}  // namespace
 
 bool parse_options(int argc, char** argv, Options& options) {
   CLI::App app("Accepts embedding requests and jobs, and shares them among workers.",
                "tessera-coordinator");
+  RedisWords redis;
+  add_redis_options(app, redis);
   add_options(app, options);
   try {
     app.parse(argc, argv);
@@ -84,15 +173,14 @@ bool parse_options(int argc, char** argv, Options& options) {
     std::cout << app.help();
     return false;
   } catch (const CLI::Error& error) {
-    throw FatalError(error.what());
+    throw FatalError(hide_secrets(error.what()));
   }
   if (options.threads == 0) {
     options.threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 4, 1, 16);
   }
-  if (options.redis_cache.empty()) {
-    options.redis_cache = options.redis;
-  }
-  options.printed = hide_passwords(app.config_to_str(true));
+  read_redis_words(redis, options);
+  warn_of_secrets({argv, static_cast<std::size_t>(argc)}, redis, options);
+  options.printed = printed_settings(app, options);
   return true;
 }
 

@@ -1,16 +1,19 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "coordinator/redis_url.hpp"
 
 namespace tessera::coordinator {
 
 struct Options {
   std::string listen = "tcp://127.0.0.1:7400";
   std::string worker_listen = "tcp://127.0.0.1:7401";
-  std::vector<std::string> models;  // [NAME=]DIR
-  std::string redis;                // Empty: a private server.
-  std::string redis_cache;          // Empty: as `redis`.
+  std::vector<std::string> models;          // [NAME=]DIR
+  std::optional<RedisAddress> redis;        // Nothing: a private server.
+  std::optional<RedisAddress> redis_cache;  // Nothing: the one that holds jobs.
   std::string data_dir = "tessera-data";
   std::string port_file;
   std::string log_level = "info";
@@ -22,14 +25,13 @@ struct Options {
   int heartbeat_ms = 1000;
   int window_chunks = 64;
   double drain_s = 20;
-  std::string printed;  // All of the above as a --config file would have it, passwords hidden.
+  std::string printed;  // All of the above as a --config file would have it, without secrets.
+  std::vector<std::string> warnings;  // For the log, once there is one.
 };
 
-// "redis://:secret@host" becomes "redis://***@host", wherever it is in the text.
-std::string hide_passwords(std::string text);
-
-// Reads flags and the --config file (the flags' names, as `name = value` lines). Returns false when
-// only help was asked for; throws FatalError with one line on anything wrong.
+// Reads flags, the --config file (the flags' names, as `name = value` lines) and passwords from
+// where they are kept. Returns false when only help was asked for; throws FatalError with one line,
+// without secrets, on anything wrong.
 bool parse_options(int argc, char** argv, Options& options);
 
 }  // namespace tessera::coordinator

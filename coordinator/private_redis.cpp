@@ -81,7 +81,7 @@ PrivateRedis::PrivateRedis(const fs::path& data_dir, int memory_mb)
   if (socket_.size() > kSocketPathBytesMax) {
     throw FatalError("the data folder's path is too long for a socket in it: " + dir_.string());
   }
-  url_ = "unix:" + socket_;
+  address_.socket = socket_;
   const auto deadline = std::chrono::steady_clock::now() + kLockPatience;
   while (const auto holder = lock_.take((dir_ / "lock").string(), "tessera coordinator",
                                         LockFile::Inherit::kByChildren)) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "common/lock_file.hpp"
+#include "coordinator/redis_url.hpp"
 
 namespace tessera::coordinator {
 
@@ -23,7 +24,7 @@ class PrivateRedis {
   PrivateRedis(const PrivateRedis&) = delete;
   PrivateRedis& operator=(const PrivateRedis&) = delete;
 
-  const std::string& url() const { return url_; }
+  const RedisAddress& address() const { return address_; }
   // Starts it again when it has ended; its file has all that was answered. One that ends soon after
   // its start (its disk is full, its memory wanted elsewhere) is given a pause. Call often.
   void restart_if_ended();
@@ -34,7 +35,7 @@ class PrivateRedis {
   const std::filesystem::path dir_;
   const int memory_mb_;
   std::string socket_;
-  std::string url_;
+  RedisAddress address_;
   LockFile lock_;  // Inherited by the server.
   pid_t pid_ = -1;
   std::chrono::steady_clock::time_point started_at_;

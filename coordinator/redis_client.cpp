@@ -4,7 +4,6 @@
 #include <hiredis/hiredis.h>
 
 #include <algorithm>
-#include <charconv>
 #include <csignal>
 #include <utility>
 
@@ -16,7 +15,6 @@ namespace {
 
 constexpr std::chrono::milliseconds kBackOffMin{50};
 constexpr std::chrono::milliseconds kBackOffMax{2000};
-constexpr int kDefaultPort = 6379;
 // hiredis moves all that it holds after each write of what the socket takes, a fifth of this at a
 // time: with 128 MB waiting, that is all it does.
 constexpr std::size_t kUnwrittenBytesMax = std::size_t{1} << 20;
@@ -141,40 +139,7 @@ struct RedisClient::Hooks {
   }
 };
 
-RedisClient::RedisClient(RedisOptions options) : options_(std::move(options)) {
-  std::string rest = options_.url;
-  const auto malformed = [&] {
-    return FatalError("a Redis URL is redis://[:password@]host[:port][/db] or unix:/path");
-  };
-  if (rest.starts_with("unix:")) {
-    rest.erase(0, 5);
-    host_ = rest.starts_with("//") ? rest.substr(2) : rest;
-  } else if (rest.starts_with("redis://")) {
-    rest.erase(0, 8);
-    if (const auto at = rest.rfind('@'); at != std::string::npos) {
-      password_ = rest.substr(0, at);
-      password_.erase(0, password_.find(':') + 1);
-      rest.erase(0, at + 1);
-    }
-    if (const auto slash = rest.find('/'); slash != std::string::npos) {
-      database_ = rest.substr(slash + 1);
-      rest.erase(slash);
-    }
-    port_ = kDefaultPort;
-    if (const auto colon = rest.rfind(':'); colon != std::string::npos) {
-      const char* end = rest.data() + rest.size();
-      if (std::from_chars(rest.data() + colon + 1, end, port_).ptr != end || port_ <= 0) {
-        throw malformed();
-      }
-      rest.erase(colon);
-    }
-    host_ = rest;
-  }
-  if (host_.empty()) {
-    throw malformed();
-  }
-}
-
+RedisClient::RedisClient(RedisOptions options) : options_(std::move(options)) {}
 RedisClient::~RedisClient() = default;
 
 void RedisClient::connect(Clock::time_point now) {
@@ -184,7 +149,9 @@ void RedisClient::connect(Clock::time_point now) {
   handed_ = written_ = unwritten_bytes_ = 0;
   connection_ = std::make_unique<Connection>();
   redisAsyncContext* context =
-      port_ == 0 ? redisAsyncConnectUnix(host_.c_str()) : redisAsyncConnect(host_.c_str(), port_);
+      options_.address.host.empty()
+          ? redisAsyncConnectUnix(options_.address.socket.c_str())
+          : redisAsyncConnect(options_.address.host.c_str(), options_.address.port);
   CHECK(context != nullptr);
   connection_->context = context;
   if (context->err != 0) {
@@ -207,20 +174,30 @@ void RedisClient::prepare() {
   state_ = State::kPreparing;
   script_hashes_.clear();
   preparing_left_ = 0;
-  const auto ask = [&](std::vector<const char*> argv) {
+  const auto ask = [&](const std::vector<std::string_view>& words) {
+    std::vector<const char*> argv;
+    std::vector<std::size_t> lengths;  // A password may hold any bytes.
+    for (const std::string_view word : words) {
+      argv.push_back(word.data());
+      lengths.push_back(word.size());
+    }
     ++preparing_left_;
     redisAsyncCommandArgv(connection_->context, Hooks::on_reply, this,
-                          static_cast<int>(argv.size()), argv.data(), nullptr);
+                          static_cast<int>(argv.size()), argv.data(), lengths.data());
   };
-  if (!password_.empty()) {
-    ask({"AUTH", password_.c_str()});
+  const RedisAddress& address = options_.address;
+  const std::string database = std::to_string(address.database);
+  if (!address.user.empty()) {
+    ask({"AUTH", address.user, address.password});
+  } else if (!address.password.empty()) {
+    ask({"AUTH", address.password});
   }
-  if (!database_.empty()) {
-    ask({"SELECT", database_.c_str()});
+  if (address.database != 0) {
+    ask({"SELECT", database});
   }
   ask({"PING"});
   for (const std::string& script : options_.scripts) {
-    ask({"SCRIPT", "LOAD", script.c_str()});
+    ask({"SCRIPT", "LOAD", script});
   }
 }
 
@@ -312,7 +289,7 @@ void RedisClient::answered(RedisValue value) {
 
 void RedisClient::drop(const std::string& why) {
   if (state_ == State::kReady) {
-    log::warn("Redis at {}: {}", host_, why);
+    log::warn("Redis at {}: {}", options_.address.printable(), why);
   }
   last_error_ = why;
   state_ = State::kDown;

@@ -11,6 +11,7 @@
 #include "common/net/zmq_socket.hpp"
 #include "common/protocol.hpp"
 #include "common/result.hpp"
+#include "coordinator/redis_url.hpp"
 
 namespace tessera::coordinator {
 
@@ -30,7 +31,7 @@ struct RedisCommand {
 };
 
 struct RedisOptions {
-  std::string url;                   // redis://[:password@]host[:port][/db] or unix:/path
+  RedisAddress address;
   std::vector<std::string> scripts;  // Lua, loaded on every connection before anything else.
   // What happens to commands whose connection broke before their answer: sent again on the next
   // one, in order (they must be idempotent), or answered with an error.
@@ -48,8 +49,8 @@ class RedisClient {
   using Callback = std::function<void(RedisValue)>;
   using Clock = std::chrono::steady_clock;
 
-  explicit RedisClient(RedisOptions options);  // Throws FatalError on a malformed url.
-  ~RedisClient();                              // Callbacks of open commands are not called.
+  explicit RedisClient(RedisOptions options);
+  ~RedisClient();  // Callbacks of open commands are not called.
   RedisClient(const RedisClient&) = delete;
   RedisClient& operator=(const RedisClient&) = delete;
 
@@ -87,10 +88,6 @@ class RedisClient {
   void drop(const std::string& why);
 
   const RedisOptions options_;
-  std::string host_;  // Or the socket's path.
-  int port_ = 0;      // 0: a unix socket
-  std::string password_;
-  std::string database_;
   State state_ = State::kDown;
   std::unique_ptr<Connection> connection_;
   std::vector<std::string> script_hashes_;

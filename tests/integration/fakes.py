@@ -183,11 +183,13 @@ class Proxy:
 class Coordinator:
     """The real process with a private redis-server in a temporary folder."""
 
-    def __init__(self, *flags, data_dir=None, heartbeat_ms=200):
+    def __init__(self, *flags, data_dir=None, heartbeat_ms=200, environment=None, log=None):
         self.own_dir = data_dir is None
         self.dir = data_dir or tempfile.mkdtemp(prefix="tessera-")
         self.flags = list(flags)
         self.heartbeat_ms = heartbeat_ms
+        self.environment = {**os.environ, **(environment or {})}
+        self.log = log  # A path, for what it prints.
         self.clients = self.workers = "tcp://127.0.0.1:*"
         self.process = None
         self.start()
@@ -200,7 +202,9 @@ class Coordinator:
             [os.path.join(BIN_DIR, "tessera-coordinator"), "--listen", self.clients,
              "--worker-listen", self.workers, "--model", MODEL_DIR, "--data-dir",
              os.path.join(self.dir, "data"), "--port-file", ports, "--heartbeat-ms",
-             str(self.heartbeat_ms * SLOWDOWN), "--log-level", "warn"] + self.flags)
+             str(self.heartbeat_ms * SLOWDOWN), "--log-level", "info" if self.log else "warn"]
+            + self.flags, env=self.environment,
+            **({"stdout": open(self.log, "ab"), "stderr": subprocess.STDOUT} if self.log else {}))
         deadline = time.monotonic() + 60 * SLOWDOWN
         while not os.path.exists(ports):
             assert self.process.poll() is None, "the coordinator ended at start"
