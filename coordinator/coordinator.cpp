@@ -2,13 +2,13 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <random>
 
 #include "common/check.hpp"
 #include "common/codec.hpp"
 #include "common/codec_origin.hpp"
 #include "common/log.hpp"
 #include "common/replace_file.hpp"
-#include "coordinator/ledger_scripts.hpp"
 
 namespace tessera::coordinator {
 namespace {
@@ -36,9 +36,10 @@ constexpr std::uint64_t kOwedShare = 6;
 int maxmemory_mb_of(int redis_mb) { return redis_mb / 4 * 3; }
 
 CoreOptions core_options(const Options& options, const std::vector<CatalogEntry>& models,
-                         std::uint64_t epoch, const RedisServerInfo& server) {
+                         LedgerInfo ledger, const RedisServerInfo& server) {
   CoreOptions core{.models = {},
-                   .epoch = epoch,
+                   .epoch = ledger.term,
+                   .ledger = std::move(ledger),
                    .cache_bytes = static_cast<std::size_t>(options.cache_mb) << 20U};
   for (const CatalogEntry& entry : models) {
     core.models.push_back(entry.model);
@@ -51,6 +52,31 @@ CoreOptions core_options(const Options& options, const std::vector<CatalogEntry>
   return core;
 }
 
+// A term is at least the minute, counted from 2026 on, in which it begins. So a ledger that was
+// emptied comes back with a term above all that were, and workers follow it that know no ledger id.
+std::uint64_t minute_now() {
+  constexpr std::chrono::sys_days kStart = std::chrono::year(2026) / 1 / 1;
+  const auto since = std::chrono::system_clock::now() - kStart;
+  return static_cast<std::uint64_t>(
+      std::max<std::int64_t>(1, std::chrono::duration_cast<std::chrono::minutes>(since).count()));
+}
+
+std::string random_ledger_id() {
+  std::random_device random;
+  std::string id;
+  for (int i = 0; i < 4; ++i) {
+    id += fmt::format("{:08x}", random());
+  }
+  return id;
+}
+
+std::string warning_of(const BeginTerm& after, const Lead& lead, std::size_t jobs) {
+  return after.why + "; term " + std::to_string(lead.term.number) +
+         (lead.is_new ? " began with nothing, and what was accepted before is lost"
+                      : " goes on with the " + std::to_string(jobs) +
+                            " jobs that are there, and what they had besides is lost");
+}
+
 }  // namespace
 
 Coordinator::Coordinator(const Options& options)
@@ -59,6 +85,23 @@ Coordinator::Coordinator(const Options& options)
     private_redis_ =
         std::make_unique<PrivateRedis>(options_.data_dir, maxmemory_mb_of(options_.redis_mb));
   }
+  begin_term(std::nullopt);
+  tokenisers_ = std::make_unique<TokenizePool>(models_, options_.threads, wake_);
+  clients_ = std::make_unique<net::RouterSocket>(
+      context_, options_.listen,
+      net::SocketOptions{.send_queue_messages = kClientQueueMessages,
+                         .send_queue_bytes = kClientQueueBytes});
+  workers_ = std::make_unique<net::RouterSocket>(context_, options_.worker_listen);
+  log::info("clients at {}, workers at {}", clients_->endpoint(), workers_->endpoint());
+  if (!options_.port_file.empty()) {
+    write_port_file();
+  }
+}
+
+Coordinator::~Coordinator() = default;
+
+// Anew for each term: what was asked in the last one is not asked again.
+void Coordinator::connect_redis() {
   ledger_ = std::make_unique<RedisClient>(RedisOptions{
       .address = ledger_address(), .scripts = ledger_scripts(), .resend = true, .timeout = 10s});
   cache_ = std::make_unique<RedisClient>(
@@ -66,25 +109,27 @@ Coordinator::Coordinator(const Options& options)
                    .scripts = {},
                    .resend = false,
                    .timeout = kCachePatience});
-  const RedisServerInfo server = check_ledger_server();
-  epoch_ = become_leader();
-  const std::vector<ledger::StoredJob> stored = load_jobs();
-  core_ = std::make_unique<Core>(core_options(options_, models_, epoch_, server), stored, now(),
-                                 load_records());
-  tokenisers_ = std::make_unique<TokenizePool>(models_, options_.threads, wake_);
-  clients_ = std::make_unique<net::RouterSocket>(
-      context_, options_.listen,
-      net::SocketOptions{.send_queue_messages = kClientQueueMessages,
-                         .send_queue_bytes = kClientQueueBytes});
-  workers_ = std::make_unique<net::RouterSocket>(context_, options_.worker_listen);
-  log::info("leader term {}, {} jobs in the ledger; clients at {}, workers at {}", epoch_,
-            stored.size(), clients_->endpoint(), workers_->endpoint());
-  if (!options_.port_file.empty()) {
-    write_port_file();
-  }
 }
 
-Coordinator::~Coordinator() = default;
+void Coordinator::begin_term(const std::optional<BeginTerm>& after) {
+  inbox_.clear();
+  connect_redis();
+  const RedisServerInfo server = check_ledger_server();
+  const Lead lead = become_leader(after);
+  term_ = lead.term;
+  const std::vector<ledger::StoredJob> stored = load_jobs();
+  LedgerInfo info{.id = term_.ledger_id,
+                  .term = term_.number,
+                  .term_before = lead.term_before,
+                  .warning = after ? warning_of(*after, lead, stored.size()) : ""};
+  if (after) {
+    log::error("{}", info.warning);
+  }
+  core_ = std::make_unique<Core>(core_options(options_, models_, std::move(info), server), stored,
+                                 now(), load_records());
+  log::info("leader term {} of {}ledger {}, {} jobs in it", term_.number, lead.is_new ? "new " : "",
+            term_.ledger_id, stored.size());
+}
 
 Result<RedisValue> Coordinator::ask_ledger_server(RedisCommand command) {
   const auto patience = private_redis_ ? kPrivateRedisPatience : kRedisPatience;
@@ -121,12 +166,22 @@ RedisServerInfo Coordinator::check_ledger_server() {
   return server;
 }
 
-std::uint64_t Coordinator::become_leader() {
-  const auto answer = ask_ledger_server(increment_epoch_command());
+Lead Coordinator::become_leader(const std::optional<BeginTerm>& after) {
+  LeadRequest request{.fresh_id = random_ledger_id(), .at_least = minute_now()};
+  if (after) {
+    request.at_least = std::max(request.at_least, after->above + 1);
+    request.former_id = term_.ledger_id;
+    request.former_term = term_.number;
+  }
+  const auto answer = ask_ledger_server(lead_command(request));
   if (!answer) {
     refuse_redis(answer.error().message);
   }
-  return static_cast<std::uint64_t>(answer->integer);
+  auto lead = to_lead(*answer);
+  if (!lead) {
+    throw FatalError(lead.error().message);
+  }
+  return std::move(*lead);
 }
 
 RedisValue Coordinator::read_ledger(RedisCommand command) {
@@ -164,8 +219,9 @@ std::vector<ledger::StoredJob> Coordinator::load_jobs() {
 }
 
 void Coordinator::write_port_file() const {
-  const nlohmann::json json = {
-      {"clients", clients_->endpoint()}, {"workers", workers_->endpoint()}, {"epoch", epoch_}};
+  const nlohmann::json json = {{"clients", clients_->endpoint()},
+                               {"workers", workers_->endpoint()},
+                               {"epoch", term_.number}};
   replace_file(options_.port_file, json.dump() + "\n");  // Readers see all of it or nothing.
 }
 
@@ -195,6 +251,12 @@ bool Coordinator::run(const StopSignal& stop) {
     receive(true);
     take_tokens();
     tick();
+    if (next_term_) {
+      begin_term(std::exchange(next_term_, std::nullopt));
+      if (draining) {
+        step(StopRequested{});
+      }
+    }
     if (draining && Clock::now() > deadline && !stopped_) {
       log::warn("not all was finished in time; jobs go on after the next start");
       return false;
@@ -319,13 +381,14 @@ void Coordinator::perform(SendWorker& action) {
 
 void Coordinator::perform(RunLedger& action) {
   const std::size_t operation = action.operation.index();
-  ledger_->run(to_command(std::move(action.operation), epoch_),
-               [this, id = action.id, operation, asked_at = now()](RedisValue value) {
-                 inbox_.emplace_back(LedgerReply{.id = id,
-                                                 .reply = to_reply(std::move(value)),
-                                                 .operation = operation,
-                                                 .took_us = now() - asked_at});
-               });
+  ledger_->run(to_command(std::move(action.operation), term_), [this, id = action.id, operation,
+                                                                asked_at =
+                                                                    now()](RedisValue value) {
+    ledger::Reply reply = to_reply(std::move(value));
+    term_.sequence = std::max(term_.sequence, reply.sequence);
+    inbox_.emplace_back(LedgerReply{
+        .id = id, .reply = std::move(reply), .operation = operation, .took_us = now() - asked_at});
+  });
 }
 
 void Coordinator::perform(CacheGet& action) {
@@ -357,5 +420,7 @@ void Coordinator::perform(CachePut& action) {
 void Coordinator::perform(Tokenise& action) { tokenisers_->submit(std::move(action)); }
 
 void Coordinator::perform(Stop& action) { stopped_ = std::move(action.error); }
+
+void Coordinator::perform(BeginTerm& action) { next_term_ = std::move(action); }
 
 }  // namespace tessera::coordinator

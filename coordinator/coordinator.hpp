@@ -9,6 +9,7 @@
 #include "common/net/zmq_socket.hpp"
 #include "common/stop_signal.hpp"
 #include "coordinator/core/core.hpp"
+#include "coordinator/ledger_scripts.hpp"
 #include "coordinator/model_catalog.hpp"
 #include "coordinator/options.hpp"
 #include "coordinator/private_redis.hpp"
@@ -40,10 +41,13 @@ class Coordinator {
   std::vector<ledger::StoredRecord> load_records();
   Result<RedisValue> ask_ledger_server(RedisCommand command);
   const RedisAddress& ledger_address() const;
+  void connect_redis();
+  // Becomes leader, and begins on what the ledger has; `after`: not for the first time.
+  void begin_term(const std::optional<BeginTerm>& after);
   [[noreturn]] void refuse_redis(const std::string& why) const;
   // Throws when it would lose jobs by itself.
   RedisServerInfo check_ledger_server();
-  std::uint64_t become_leader();
+  Lead become_leader(const std::optional<BeginTerm>& after);
   void write_port_file() const;
 
   void wait(const StopSignal& stop);
@@ -58,6 +62,7 @@ class Coordinator {
   void perform(CachePut& action);
   void perform(Tokenise& action);
   void perform(Stop& action);
+  void perform(BeginTerm& action);
   Micros now() const;
 
   const Options options_;
@@ -65,7 +70,7 @@ class Coordinator {
   std::unique_ptr<PrivateRedis> private_redis_;
   std::unique_ptr<RedisClient> ledger_;
   std::unique_ptr<RedisClient> cache_;
-  std::uint64_t epoch_ = 0;
+  ledger::Term term_;
   net::WakeUp wake_;
   net::Context context_;
   std::unique_ptr<net::RouterSocket> clients_;
@@ -77,6 +82,7 @@ class Coordinator {
   Clock::time_point next_tick_;
   Clock::time_point next_metrics_;
   bool ledger_up_ = true;
+  std::optional<BeginTerm> next_term_;  // Set: the core's term is over.
   std::optional<std::string> stopped_;  // Set: ended, with an error unless empty.
 };
 

@@ -23,6 +23,7 @@ enum Script : int {
   kAck,
   kEnd,
   kForget,
+  kTerm,
   kLoad,
   kLead,
   kPutRecord,
@@ -33,9 +34,19 @@ enum Script : int {
 // fit the 512 of its allocator, and no write moves more than those.
 constexpr std::uint32_t kDigestsPerField = 31;
 
-// KEYS[1] is the epoch key and ARGV[1] the caller's epoch in every script that changes anything.
+// KEYS[1] is the epoch key and ARGV[1] the caller's term, "NUMBER LEDGER SEQUENCE", in every script
+// that changes anything. Where the ledger has no term, or an older one of the same ledger, or fewer
+// changes than it has answered, it has lost some.
 constexpr const char* kFence =
-    "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'FENCED' end\n";
+    "local own = redis.call('MGET', KEYS[1], 'tessera:ledger', 'tessera:sequence')\n"
+    "local term, ledger, least = string.match(ARGV[1], '^(%d+) (%x*) (%d+)$')\n"
+    "if own[1] ~= term or own[2] ~= ledger then\n"
+    "  if own[1] and (own[2] ~= ledger or tonumber(own[1]) > tonumber(term)) then\n"
+    "    return 'FENCED'\n"
+    "  end\n"
+    "  return 'WENTBACK'\n"
+    "end\n"
+    "if tonumber(own[3] or '0') < tonumber(least) then return 'WENTBACK' end\n";
 
 // KEYS[3] is the bitmap of accepted chunks, KEYS[4] the digests; ARGV[2] the chunk, ARGV[3] the
 // field of its digest, ARGV[4] the bytes before it there, ARGV[5] the digest. A chunk of a job that
@@ -51,8 +62,16 @@ constexpr const char* kCompareDigest =
     "  end\n"
     "end\n";
 
-std::string fenced(const char* body) { return std::string(kFence) + body; }
-std::string with_digest(const char* body) { return std::string(kFence) + kCompareDigest + body; }
+// A script's own lines say 'OK' when they have changed something, 'SAME' when nothing was to be
+// changed, and otherwise what is wrong.
+std::string fenced(const std::string& body) {
+  return kFence + ("local answer = (function()\n" + body) +
+         "\nend)()\n"
+         "if answer == 'OK' then return redis.call('INCR', 'tessera:sequence') end\n"
+         "if answer == 'SAME' then return tonumber(own[3] or '0') end\n"
+         "return answer";
+}
+std::string with_digest(const std::string& body) { return fenced(kCompareDigest + body); }
 
 std::string job_key(const JobId& job) { return kPrefix + "job:" + job; }
 std::string part_key(const JobId& job, const char* part) { return job_key(job) + ":" + part; }
@@ -76,18 +95,18 @@ std::string to_text(const protocol::ChunkDigest& digest) {
   return {reinterpret_cast<const char*>(digest.data()), digest.size()};
 }
 
+// A term and the numbers behind it.
 template <typename... T>
-std::vector<std::string> numbers(T... values) {
-  return {std::to_string(values)...};
+std::vector<std::string> numbers(const std::string& term, T... values) {
+  return {term, std::to_string(values)...};
 }
 
 struct ToCommand {
-  std::uint64_t epoch;
+  std::string epoch;  // The whole term, as kFence reads it.
 
   RedisCommand operator()(ledger::CreateJob& op) const {
     return make(kCreate, {kEpochKey, kJobsKey, job_key(op.job), part_key(op.job, "accepted")},
-                {std::to_string(epoch), op.job, op.job_key, op.tenant, op.spec,
-                 std::to_string(op.priority)});
+                {epoch, op.job, op.job_key, op.tenant, op.spec, std::to_string(op.priority)});
   }
   RedisCommand operator()(ledger::AcceptChunk& op) const {
     RedisCommand command = make(kAccept,
@@ -122,7 +141,7 @@ struct ToCommand {
   }
   RedisCommand operator()(ledger::CloseJob& op) const {
     return make(kSet, {kEpochKey, job_key(op.job)},
-                {std::to_string(epoch), "closed", "1", "chunks_total", std::to_string(op.chunks)});
+                {epoch, "closed", "1", "chunks_total", std::to_string(op.chunks)});
   }
   RedisCommand operator()(ledger::EndJob& op) const {
     std::vector<std::string> keys = {kEpochKey, job_key(op.job)};
@@ -137,7 +156,7 @@ struct ToCommand {
         kForget,
         {kEpochKey, kJobsKey, job_key(op.job), part_key(op.job, "accepted"),
          part_key(op.job, "done"), part_key(op.job, "delivered"), part_key(op.job, "digests")},
-        {std::to_string(epoch), op.job});
+        {epoch, op.job});
   }
   RedisCommand operator()(ledger::FetchChunk& op) const {
     return {.script = -1, .args = {"GET", in_key(op.job, op.chunk)}, .tail = {}};
@@ -146,18 +165,19 @@ struct ToCommand {
     return {.script = -1, .args = {"GET", out_key(op.job, op.chunk)}, .tail = {}};
   }
   RedisCommand operator()(ledger::PutRecord& op) const {
-    RedisCommand command = make(kPutRecord, {kEpochKey, kRecordsKey, record_key(op.id)},
-                                {std::to_string(epoch), op.id, std::to_string(op.version - 1),
-                                 std::to_string(op.version), op.tenant, std::to_string(op.order),
-                                 op.open ? "1" : "0", op.owner, std::to_string(op.lease_ms)});
+    RedisCommand command = make(
+        kPutRecord, {kEpochKey, kRecordsKey, record_key(op.id)},
+        {epoch, op.id, std::to_string(op.version - 1), std::to_string(op.version), op.tenant,
+         std::to_string(op.order), op.open ? "1" : "0", op.owner, std::to_string(op.lease_ms)});
     command.tail = std::move(op.content);
     command.has_tail = true;
     return command;
   }
   RedisCommand operator()(ledger::DropRecord& op) const {
     return make(kDropRecord, {kEpochKey, kRecordsKey, record_key(op.id)},
-                {std::to_string(epoch), op.id, std::to_string(op.version - 1)});
+                {epoch, op.id, std::to_string(op.version - 1)});
   }
+  RedisCommand operator()(ledger::CheckTerm&) const { return make(kTerm, {kEpochKey}, {epoch}); }
 
   std::vector<std::string> with_digest_place(std::uint32_t chunk,
                                              const protocol::ChunkDigest& digest) const {
@@ -209,40 +229,39 @@ const std::vector<std::string>& ledger_scripts() {
              "  redis.call('HSET', KEYS[3], 'key', ARGV[3], 'tenant', ARGV[4], 'spec', ARGV[5],\n"
              "             'priority', ARGV[6], 'state', 0)\n"
              "  redis.call('SADD', KEYS[2], ARGV[2])\n"
+             "  return 'OK'\n"
              "elseif redis.call('HGET', KEYS[3], 'spec') ~= ARGV[5]\n"
              "    or redis.call('EXISTS', KEYS[4]) == 1 then\n"
              "  return redis.error_reply('CONFLICT the ledger has another job of this id')\n"
              "end\n"
-             "return 'OK'"),
+             "return 'SAME'"),
       // kSet
       fenced("redis.call('HSET', KEYS[2], unpack(ARGV, 2))\n"
              "return 'OK'"),
       // kAccept
-      with_digest("if not known then\n"
-                  "  redis.call('SETBIT', KEYS[3], ARGV[2], 1)\n"
-                  "  redis.call('SET', KEYS[5], ARGV[7])\n"
-                  "  kept = kept .. string.rep('\\0', at - #kept)\n"
-                  "  redis.call('HSET', KEYS[4], ARGV[3],\n"
-                  "             string.sub(kept, 1, at) .. ARGV[5] .. string.sub(kept, at + 17))\n"
-                  "  redis.call('HINCRBY', KEYS[2], 'items_accepted', ARGV[6])\n"
-                  "  redis.call('HSET', KEYS[2], 'state', 1)\n"
-                  "end\n"
+      with_digest("if known then return 'SAME' end\n"
+                  "redis.call('SETBIT', KEYS[3], ARGV[2], 1)\n"
+                  "redis.call('SET', KEYS[5], ARGV[7])\n"
+                  "kept = kept .. string.rep('\\0', at - #kept)\n"
+                  "redis.call('HSET', KEYS[4], ARGV[3],\n"
+                  "           string.sub(kept, 1, at) .. ARGV[5] .. string.sub(kept, at + 17))\n"
+                  "redis.call('HINCRBY', KEYS[2], 'items_accepted', ARGV[6])\n"
+                  "redis.call('HSET', KEYS[2], 'state', 1)\n"
                   "return 'OK'"),
       // kCheck
-      with_digest("return known and 'OK' or 'MISSING'"),
+      with_digest("return known and 'SAME' or 'MISSING'"),
       // kStore, kAck and kEnd: what frees memory comes first. A full server refuses a script at a
       // first command that may need some; one that has changed something is run to its end. So what
       // has been accepted always ends, and the room that results take beyond the server's bound is
       // what JobLimits::owed_bytes_max says.
-      fenced("if redis.call('GETBIT', KEYS[3], ARGV[2]) == 0 then\n"
-             "  redis.call('DEL', KEYS[4])\n"
-             "  redis.call('SETBIT', KEYS[3], ARGV[2], 1)\n"
-             "  redis.call('SET', KEYS[5], ARGV[10])\n"
-             "  redis.call('HSET', KEYS[2], 'fingerprint', ARGV[9])\n"
-             "  local names = {'items_done', 'items_failed', 'tokens_done', 'cache_hits',\n"
-             "                 'cache_joins', 'cache_misses'}\n"
-             "  for i = 1, 6 do redis.call('HINCRBY', KEYS[2], names[i], ARGV[i + 2]) end\n"
-             "end\n"
+      fenced("if redis.call('GETBIT', KEYS[3], ARGV[2]) == 1 then return 'SAME' end\n"
+             "redis.call('DEL', KEYS[4])\n"
+             "redis.call('SETBIT', KEYS[3], ARGV[2], 1)\n"
+             "redis.call('SET', KEYS[5], ARGV[10])\n"
+             "redis.call('HSET', KEYS[2], 'fingerprint', ARGV[9])\n"
+             "local names = {'items_done', 'items_failed', 'tokens_done', 'cache_hits',\n"
+             "               'cache_joins', 'cache_misses'}\n"
+             "for i = 1, 6 do redis.call('HINCRBY', KEYS[2], names[i], ARGV[i + 2]) end\n"
              "return 'OK'"),
       // kAck
       fenced("redis.call('DEL', KEYS[3])\n"
@@ -257,15 +276,31 @@ const std::vector<std::string>& ledger_scripts() {
              "redis.call('DEL', KEYS[3], KEYS[4], KEYS[5], KEYS[6])\n"
              "redis.call('UNLINK', KEYS[7])\n"
              "return 'OK'"),
+      // kTerm
+      fenced("return 'SAME'"),
       // kLoad
       "return {redis.call('HGETALL', KEYS[1]), redis.call('GET', KEYS[2]),\n"
       "        redis.call('GET', KEYS[3]), redis.call('GET', KEYS[4])}",
-      // kLead. Nothing is there to be deleted; see kStore.
+      // kLead. Nothing is there to be deleted; see kStore. A caller that has led until now does not
+      // take the lead from another.
       "redis.call('DEL', KEYS[2])\n"
-      "return redis.call('INCR', KEYS[1])",
+      "local before, ledger = unpack(redis.call('MGET', KEYS[1], 'tessera:ledger'))\n"
+      "if ARGV[4] ~= '0' and before and\n"
+      "    (ledger ~= ARGV[3] or tonumber(before) > tonumber(ARGV[4])) then\n"
+      "  return 'FENCED'\n"
+      "end\n"
+      "local is_new = not before and not ledger\n"
+      "if not ledger then\n"
+      "  ledger = ARGV[1]\n"
+      "  redis.call('SET', 'tessera:ledger', ledger)\n"
+      "end\n"
+      "local term = math.max(tonumber(before or '0') + 1, tonumber(ARGV[2]))\n"
+      "redis.call('SET', KEYS[1], string.format('%.0f', term))\n"
+      "return {ledger, string.format('%.0f', term), before or '0', is_new and 1 or 0,\n"
+      "        redis.call('INCR', 'tessera:sequence')}",
       // kPutRecord. One that is there is changed on a full server, too; see kStore.
       fenced("local version = redis.call('HGET', KEYS[3], 'version')\n"
-             "if version == ARGV[4] then return 'OK' end\n"
+             "if version == ARGV[4] then return 'SAME' end\n"
              "if (version or '0') ~= ARGV[3] then\n"
              "  return redis.error_reply('CONFLICT the record has another version')\n"
              "end\n"
@@ -286,8 +321,10 @@ const std::vector<std::string>& ledger_scripts() {
   return scripts;
 }
 
-RedisCommand to_command(ledger::Operation operation, std::uint64_t epoch) {
-  return std::visit(ToCommand{epoch}, operation);
+RedisCommand to_command(ledger::Operation operation, const ledger::Term& term) {
+  return std::visit(ToCommand{std::to_string(term.number) + " " + term.ledger_id + " " +
+                              std::to_string(term.sequence)},
+                    operation);
 }
 
 ledger::Reply to_reply(RedisValue value) {
@@ -300,6 +337,15 @@ ledger::Reply to_reply(RedisValue value) {
   if (value.kind == RedisValue::Kind::kString && value.text == "FENCED") {
     return {.status = ledger::Status::kFenced, .message = {}, .content = {}};
   }
+  if (value.kind == RedisValue::Kind::kString && value.text == "WENTBACK") {
+    return {.status = ledger::Status::kWentBack, .message = {}, .content = {}};
+  }
+  if (value.kind == RedisValue::Kind::kInteger) {
+    return {.status = ledger::Status::kDone,
+            .message = {},
+            .content = {},
+            .sequence = static_cast<std::uint64_t>(value.integer)};
+  }
   if (value.kind == RedisValue::Kind::kString && value.text == "MISSING") {
     return {.status = ledger::Status::kMissing, .message = {}, .content = {}};
   }
@@ -308,7 +354,31 @@ ledger::Reply to_reply(RedisValue value) {
 
 RedisCommand server_info_command() { return {.script = -1, .args = {"INFO"}, .tail = {}}; }
 
-RedisCommand increment_epoch_command() { return make(kLead, {kEpochKey, kPrefix + "nothing"}, {}); }
+RedisCommand lead_command(const LeadRequest& request) {
+  return make(kLead, {kEpochKey, kPrefix + "nothing"},
+              {request.fresh_id, std::to_string(request.at_least), request.former_id,
+               std::to_string(request.former_term)});
+}
+
+Result<Lead> to_lead(const RedisValue& value) {
+  if (value.kind == RedisValue::Kind::kString) {
+    return Error{ErrorCode::kConflict, "another coordinator has taken over this ledger"};
+  }
+  if (value.kind != RedisValue::Kind::kArray || value.items.size() != 5) {
+    return Error{ErrorCode::kInternal, "the ledger's term has another form"};
+  }
+  const auto number = [&](std::size_t index) {
+    const std::string& text = value.items[index].text;
+    std::uint64_t result = 0;
+    std::from_chars(text.data(), text.data() + text.size(), result);
+    return result;
+  };
+  return Lead{.term = {.ledger_id = value.items[0].text,
+                       .number = number(1),
+                       .sequence = static_cast<std::uint64_t>(value.items[4].integer)},
+              .term_before = number(2),
+              .is_new = value.items[3].integer != 0};
+}
 
 RedisCommand list_jobs_command() {
   return {.script = -1, .args = {"SMEMBERS", kJobsKey}, .tail = {}};

@@ -7,7 +7,11 @@
 #include "coordinator/redis_client.hpp"
 
 // The ledger's operations as Redis commands. Keys, all below "tessera:":
-//   epoch              the leader term; every script but reads refuses a caller of another term
+//   ledger             the ledger's id, 32 hex digits, made when it was founded
+//   epoch              the leader term; every script but reads refuses a caller of another term, or
+//                      of another ledger
+//   sequence           counts changes; a caller that knows of more than it says has seen a ledger
+//                      that this one is an older copy of
 //   jobs               set of job ids
 //   job:ID             hash: key tenant spec priority state fingerprint closed chunks_total and
 //                      counters
@@ -26,11 +30,27 @@ namespace tessera::coordinator {
 // Loaded on each connection; RedisCommand::script indexes it.
 const std::vector<std::string>& ledger_scripts();
 
-RedisCommand to_command(ledger::Operation operation, std::uint64_t epoch);
+RedisCommand to_command(ledger::Operation operation, const ledger::Term& term);
 ledger::Reply to_reply(RedisValue value);
 
 RedisCommand server_info_command();  // Answered by what read_server_info reads.
-RedisCommand increment_epoch_command();
+
+struct LeadRequest {
+  std::string fresh_id;        // Of the ledger, should it have none yet.
+  std::uint64_t at_least = 1;  // The new term's number.
+  // The caller's term until now, if it had one: not followed where another leads since.
+  std::string former_id;
+  std::uint64_t former_term = 0;
+};
+struct Lead {
+  ledger::Term term;
+  std::uint64_t term_before = 0;  // The last one that the ledger knows; 0: none.
+  bool is_new = false;            // The ledger was empty.
+};
+// Begins a term. Answered by what `to_lead` reads; its error is kConflict where another leads.
+RedisCommand lead_command(const LeadRequest& request);
+Result<Lead> to_lead(const RedisValue& value);
+
 RedisCommand list_jobs_command();
 // Answered by an array that `to_stored_job` reads.
 RedisCommand load_job_command(const JobId& job);

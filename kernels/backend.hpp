@@ -77,7 +77,9 @@ class Backend {
 
   // Of a GPU, for the driver's sensors: "00000000:1b:00.0"; empty of others.
   virtual std::string pci_bus_id() const { return {}; }
-  virtual std::string name() const = 0;   // "cpu avx512_bf16, 2 threads", "NVIDIA H200"
+  virtual std::string name() const = 0;  // "cpu avx512_bf16, 2 threads", "NVIDIA H200"
+  // Devices of one kind give the same bits for the same sequence: "cpu-avx512_bf16", "sm90".
+  virtual std::string kind() const = 0;
   virtual DType weight_type() const = 0;  // as stored by load_linear and load_table
   virtual DType activation_type() const = 0;
   virtual DType residual_type() const = 0;            // of the residual stream x

@@ -50,11 +50,14 @@ struct CostModel {
 
 // What a worker tells the coordinator about itself.
 struct EngineInfo {
-  std::string model_name;                // the folder's name
-  std::string fingerprint;               // 64 hexadecimal digits, see common/model/fingerprint.hpp
-  std::string former_fingerprint;        // as versions before computed it; empty: none
-  std::string tokenizer_hash;            // BLAKE2b-256 of tokenizer.json, 64 hexadecimal digits
-  std::string device;                    // "cpu avx512_bf16, 2 threads", "NVIDIA H200"
+  std::string model_name;          // the folder's name
+  std::string fingerprint;         // 64 hexadecimal digits, see common/model/fingerprint.hpp
+  std::string former_fingerprint;  // as versions before computed it; empty: none
+  std::string tokenizer_hash;      // BLAKE2b-256 of tokenizer.json, 64 hexadecimal digits
+  std::string device;              // "cpu avx512_bf16, 2 threads", "NVIDIA H200"
+  // Workers of one kind give the same bits: "cpu-avx512_bf16", "sm90", "sm90 x2 weights" for a
+  // group that splits its sums.
+  std::string device_kind;
   std::vector<std::string> pci_bus_ids;  // of its GPUs: "00000000:1b:00.0"
   int group_size = 1;
   std::int64_t hidden_size = 0;

@@ -59,6 +59,9 @@ class GroupEngine final : public Engine {
     info_.device = std::to_string(group_.size()) + " x " + s.backends[0]->name() + ", " +
                    (s.plan.split == GroupSplit::kTensor ? "weights" : "tokens") + " split over " +
                    std::string(s.parts.communicators->transport());
+    if (s.plan.split == GroupSplit::kTensor) {
+      info_.device_kind += " x" + std::to_string(group_.size()) + " weights";
+    }
     log::info("memory on each of {}:\n{}", info_.device,
               MemoryPlan(s.config, *s.backends[0], s.limits, s.plan).text());
     run([](Shared& all, int rank) {

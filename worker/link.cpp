@@ -11,6 +11,8 @@ namespace {
 constexpr int kPollMs = 100;
 constexpr int kMissedHeartbeatsMax = 3;
 constexpr std::chrono::milliseconds kPatienceMax{15'000};
+// A coordinator that has lost its lead hears so from its ledger in far less tries.
+constexpr int kStaleWelcomesMax = 10;
 
 std::uint64_t random_number() {
   std::random_device random;
@@ -37,7 +39,8 @@ protocol::WorkerHello make_hello(const WorkerOptions& options, const EngineInfo&
           .cost_s_per_token = info.cost.per_token_s,
           .cost_s_per_token2 = info.cost.per_square_s,
           .process = random_number(),
-          .former_fingerprint = info.former_fingerprint};
+          .former_fingerprint = info.former_fingerprint,
+          .device_kind = info.device_kind};
 }
 
 // A batch of the longest texts may honestly take minutes on a CPU: a device hangs when it takes
@@ -104,6 +107,8 @@ void Link::connect() {
   welcomed_ = false;
   last_received_ = Clock::now();
   log::info("registering at {}", options_.coordinator);
+  hello_.ledger_id = ledger_id_;
+  hello_.term_seen = epoch_;
   send(hello_);
 }
 
@@ -147,18 +152,38 @@ void Link::handle(protocol::Message message) {
 }
 
 void Link::on_welcome(const protocol::WorkerWelcome& welcome) {
-  if (welcome.epoch < epoch_) {
-    log::warn("a coordinator of leader term {} is not followed; the term is {}", welcome.epoch,
-              epoch_);
+  const bool other_ledger =
+      !ledger_id_.empty() && !welcome.ledger_id.empty() && welcome.ledger_id != ledger_id_;
+  if (other_ledger) {
+    log::warn(
+        "the coordinator has another ledger than before ({} for {}): its Redis was emptied "
+        "or replaced; it is followed in leader term {}",
+        welcome.ledger_id.substr(0, 8), ledger_id_.substr(0, 8), welcome.epoch);
+  } else if (welcome.epoch < epoch_) {
+    on_stale_welcome(welcome.epoch);
     return;
   }
+  stale_welcomes_ = 0;
   epoch_ = welcome.epoch;
+  ledger_id_ = welcome.ledger_id.empty() ? ledger_id_ : welcome.ledger_id;
   heartbeat_ = std::chrono::milliseconds(std::clamp(welcome.heartbeat_ms, 10U, 60'000U));
   patience_ = kMissedHeartbeatsMax * heartbeat_;
   metrics_every_ = std::chrono::milliseconds(
       welcome.metrics_ms == 0 ? 0 : std::clamp(welcome.metrics_ms, 100U, 60'000U));
   welcomed_ = true;
   log::info("registered, leader term {}", epoch_);
+}
+
+// Its own ledger tells a coordinator that another has followed it; one that still welcomes after
+// many tries leads on a Redis that lost the newer term, and is too old to notice.
+void Link::on_stale_welcome(std::uint64_t epoch) {
+  log::warn("a coordinator of leader term {} is not followed; the term is {}", epoch, epoch_);
+  if (++stale_welcomes_ >= kStaleWelcomesMax) {
+    throw FatalError("the coordinator leads term " + std::to_string(epoch) +
+                     " and this worker has followed term " + std::to_string(epoch_) +
+                     ": its Redis was emptied or is an older copy; start this worker again to "
+                     "follow it");
+  }
 }
 
 void Link::on_batch(protocol::Batch batch) {

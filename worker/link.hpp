@@ -38,6 +38,7 @@ class Link {
   void receive_all();
   void handle(protocol::Message message);
   void on_welcome(const protocol::WorkerWelcome& welcome);
+  void on_stale_welcome(std::uint64_t epoch);
   void on_batch(protocol::Batch batch);
   void on_error(const protocol::ErrorReply& error);
   void begin_anew_if_lost();
@@ -48,7 +49,7 @@ class Link {
   bool drain(net::PollSet& poll, const StopSignal& stop);
 
   const WorkerOptions& options_;
-  const protocol::WorkerHello hello_;
+  protocol::WorkerHello hello_;
   BatchRunner& runner_;
   const net::WakeUp& results_ready_;
   const double hang_after_s_;  // of computing on one batch
@@ -57,7 +58,9 @@ class Link {
   net::Context context_;
   std::unique_ptr<net::DealerSocket> socket_;
   std::uint64_t connection_ = 0;  // Counts up; the tag of batches.
-  std::uint64_t epoch_ = 0;       // The highest leader term seen.
+  std::string ledger_id_;         // Of the coordinator that is followed.
+  std::uint64_t epoch_ = 0;       // The highest leader term seen there.
+  int stale_welcomes_ = 0;        // In a row.
   bool welcomed_ = false;
   std::chrono::milliseconds heartbeat_{1000};
   std::chrono::milliseconds patience_{3000};    // Doubles while nobody answers.

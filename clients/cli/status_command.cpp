@@ -46,6 +46,19 @@ Json status_json(const protocol::StatusReply& status) {
                {"cache_misses", status.cache_misses},
                {"tokens_done", status.tokens_done},
                {"queued_tokens", status.queued_tokens}};
+  json["ledger"] = {{"id", status.ledger_id},
+                    {"warning", status.ledger_warning},
+                    {"away_s", status.ledger_away_s}};
+  json["refused_workers"] = Json::array();
+  for (const auto& r : status.refused_workers) {
+    json["refused_workers"].push_back({{"name", r.name},
+                                       {"device_kind", r.device_kind},
+                                       {"model", r.model},
+                                       {"fingerprint", r.fingerprint},
+                                       {"reason", r.reason},
+                                       {"times", r.times},
+                                       {"age_s", r.age_s}});
+  }
   json["models"] = Json::array();
   for (const auto& m : status.models) {
     json["models"].push_back({{"name", m.name},
@@ -60,6 +73,7 @@ Json status_json(const protocol::StatusReply& status) {
   for (const auto& w : status.workers) {
     json["workers"].push_back({{"name", w.name},
                                {"device", w.device},
+                               {"device_kind", w.device_kind},
                                {"model", w.model},
                                {"fingerprint", w.fingerprint},
                                {"group_size", w.group_size},
@@ -90,6 +104,12 @@ void print_status(const protocol::StatusReply& status) {
   fmt::print("up {:.0f} s, epoch {}; {} tokens embedded, {} queued; {} of {} items from cache\n",
              status.uptime_s, status.epoch, status.tokens_done, status.queued_tokens,
              status.cache_hits + status.cache_joins, asked);
+  if (status.ledger_away_s > 0) {
+    fmt::print("Redis has not been reachable for {:.0f} s: jobs wait\n", status.ledger_away_s);
+  }
+  if (!status.ledger_warning.empty()) {
+    fmt::print("warning: {}\n", status.ledger_warning);
+  }
   for (const auto& m : status.models) {
     fmt::print("model {}  width {}, up to {} tokens, {} workers, fingerprint {}\n", m.name,
                m.hidden_size, m.max_seqlen, m.workers,
@@ -107,6 +127,10 @@ void print_status(const protocol::StatusReply& status) {
                  100 * w.busy_share, w.peak_tokens_per_second, 100 * w.batch_fill,
                  w.temperature_c > 0 ? fmt::format(", {:.0f} degrees C", w.temperature_c) : "");
     }
+  }
+  for (const auto& r : status.refused_workers) {
+    fmt::print("refused {} times, last {:.0f} s ago: worker {}{}: {}\n", r.times, r.age_s, r.name,
+               r.device_kind.empty() ? "" : " (" + r.device_kind + ")", r.reason);
   }
   for (const auto& job : status.jobs) {
     print_job(job);

@@ -216,7 +216,13 @@ JobState* Connection::job_with_id(const std::string& job_id) {
 }
 
 void Connection::handle_hello(const protocol::ServerHello& hello, TimePoint now) {
-  const bool restarted = hello_ && hello_->epoch != hello.epoch;
+  const bool restarted =
+      hello_ && (hello_->epoch != hello.epoch || hello_->ledger_id != hello.ledger_id);
+  if (hello.ledger_id != ledger_id_) {
+    ledger_id_ = hello.ledger_id;
+    term_seen_ = 0;
+  }
+  term_seen_ = std::max(term_seen_, hello.epoch);
   if (!ready_ || restarted) {
     send_everything_again(now);
     ready_ = true;
@@ -290,12 +296,19 @@ void Connection::keep_alive(TimePoint now) {
   }
   if (now - last_hello_ > options_.hello_again) {
     last_hello_ = now;
-    control_.push_back(protocol::ClientHello{
-        .client = options_.name, .tenant = options_.tenant, .token = options_.token});
+    say_hello();
   } else if (now - last_heard_ > options_.ping && now - last_ping_ > options_.ping) {
     last_ping_ = now;
     control_.push_back(protocol::Ping{next_id_++});
   }
+}
+
+void Connection::say_hello() {
+  control_.push_back(protocol::ClientHello{.client = options_.name,
+                                           .tenant = options_.tenant,
+                                           .token = options_.token,
+                                           .ledger_id = ledger_id_,
+                                           .term_seen = term_seen_});
 }
 
 // A fresh socket with a fresh routing id: answers meant for the old one can never mix in.
@@ -307,8 +320,7 @@ void Connection::reconnect(TimePoint now) {
       net::SocketOptions{.send_queue_messages = 0, .linger_ms = 1000});
   last_heard_ = now;
   last_hello_ = now;
-  control_.push_back(protocol::ClientHello{
-      .client = options_.name, .tenant = options_.tenant, .token = options_.token});
+  say_hello();
 }
 
 void Connection::flush(TimePoint now) {

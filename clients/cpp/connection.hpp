@@ -55,6 +55,7 @@ class Connection {
   JobState* job_with_id(const std::string& job_id);
   void send_everything_again(TimePoint now);
   void keep_alive(TimePoint now);
+  void say_hello();
   void reconnect(TimePoint now);
   void flush(TimePoint now);
   int poll_ms(TimePoint now) const;
@@ -68,6 +69,8 @@ class Connection {
   std::uint64_t next_id_ = 1;
   bool ready_ = false;  // The coordinator of this socket has said hello.
   std::optional<protocol::ServerHello> hello_;
+  std::string ledger_id_;         // Of the coordinator that was heard last,
+  std::uint64_t term_seen_ = 0;   // and its highest term.
   std::optional<Error> refusal_;  // The coordinator will not serve this client at all.
   RequestTable requests_;
   std::vector<std::shared_ptr<JobState>> jobs_;

@@ -20,6 +20,16 @@ constexpr std::uint32_t kRetryMsMin = 50;
 constexpr std::uint32_t kRetryMsMax = 10'000;
 constexpr std::uint32_t kRetryMsUnknown = 500;
 
+LedgerInfo with_term(LedgerInfo ledger, std::uint64_t term) {
+  ledger.term = term;
+  return ledger;
+}
+
+DispatcherOptions with_ledger(DispatcherOptions options, const std::string& ledger_id) {
+  options.ledger_id = ledger_id;
+  return options;
+}
+
 // As many as a header takes beside what else is in it; more than that are still served.
 std::vector<std::string> prompt_names(const ServedModel& model) {
   constexpr std::size_t kNamesMax = 256;
@@ -38,7 +48,9 @@ Core::Core(CoreOptions options, const std::vector<ledger::StoredJob>& stored, Mi
            std::vector<ledger::StoredRecord> records)
     : options_(std::move(options)),
       started_at_(now),
-      dispatcher_(options_.models, options_.epoch, options_.dispatcher),
+      watch_(with_term(options_.ledger, options_.epoch)),
+      dispatcher_(options_.models, options_.epoch,
+                  with_ledger(options_.dispatcher, options_.ledger.id)),
       flow_(options_.models, dispatcher_, options_.cache_bytes),
       queries_(options_.models, flow_, options_.queries),
       jobs_(options_.models, dispatcher_, flow_, options_.jobs),
@@ -188,14 +200,39 @@ void Core::on_hello(const std::string& peer, const protocol::ClientHello& hello,
     reply_error(peer, 0, {ErrorCode::kResourceExhausted, "too many clients"}, actions);
     return;
   }
+  (void)watch_.on_claim(LedgerWatch::Trust::kClient,
+                        "client " + hello.client.substr(0, protocol::kNameBytesMax),
+                        hello.ledger_id, hello.term_seen, actions);
   clients_[peer].tenant = hello.tenant;
   actions.push_back(SendClient{peer, protocol::ServerHello{.server = "tessera-coordinator",
                                                            .epoch = options_.epoch,
-                                                           .models = model_infos()}});
+                                                           .models = model_infos(),
+                                                           .ledger_id = watch_.info().id}});
+}
+
+bool Core::hear_claim(const std::string& peer, const protocol::WorkerHello& hello,
+                      Actions& actions) {
+  if (hello.term_seen > kTermMax) {
+    return true;  // The registry refuses it.
+  }
+  const std::string who = "worker " + hello.name.substr(0, protocol::kNameBytesMax);
+  if (watch_.on_claim(LedgerWatch::Trust::kWorker, who, hello.ledger_id, hello.term_seen,
+                      actions)) {
+    return true;
+  }
+  const std::string why = "the worker knows term " + std::to_string(hello.term_seen) +
+                          " of this ledger and this coordinator has term " +
+                          std::to_string(options_.epoch) + ": the ledger is asked which holds";
+  actions.push_back(
+      SendWorker{peer, protocol::ErrorReply{.code = ErrorCode::kUnavailable, .message = why}});
+  return false;
 }
 
 void Core::on(FromWorker& event, Micros now, Actions& actions) {
-  dispatcher_.on_message(event.peer, std::move(event.message), now, actions);
+  const auto* hello = std::get_if<protocol::WorkerHello>(&event.message);
+  if (hello == nullptr || hear_claim(event.peer, *hello, actions)) {
+    dispatcher_.on_message(event.peer, std::move(event.message), now, actions);
+  }
 }
 
 void Core::on(BadFromClient& event, Micros /*now*/, Actions& actions) {
@@ -218,6 +255,9 @@ void Core::on(WorkerGone& event, Micros now, Actions& /*actions*/) {
 
 void Core::on(LedgerReply& event, Micros now, Actions& actions) {
   plumbing_.count(event);
+  if (watch_.on_reply(event, actions)) {
+    return;
+  }
   if (RecordDesk::is_own(event.id)) {
     records_.on_ledger_reply(std::move(event), now, actions);
   } else {
@@ -225,7 +265,8 @@ void Core::on(LedgerReply& event, Micros now, Actions& actions) {
   }
 }
 
-void Core::on(LedgerState& event, Micros /*now*/, Actions& /*actions*/) {
+void Core::on(LedgerState& event, Micros now, Actions& /*actions*/) {
+  watch_.on_state(event.up, now);
   log::info("the ledger's server is {}", event.up ? "there" : "not reachable");
   jobs_.on_ledger_state(event.up);
   records_.on_ledger_state(event.up);
@@ -243,6 +284,7 @@ void Core::on(TokensReady& event, Micros now, Actions& /*actions*/) {
 }
 
 void Core::on(Tick& /*event*/, Micros now, Actions& actions) {
+  watch_.tick(now, actions);
   dispatcher_.tick(now, actions);
   flow_.tick(now, actions);
   flow_.collect(now, actions);
@@ -297,7 +339,8 @@ std::vector<protocol::WorkerStatus> Core::worker_statuses() const {
                           .peak_tokens_per_second = peak_tokens_per_second(worker),
                           .busy_share = worker.metrics ? worker.metrics->busy_share : 0,
                           .batch_fill = worker.metrics ? mean(worker.metrics->batch_fill) : 0,
-                          .temperature_c = worker.metrics ? worker.metrics->temperature_c : 0});
+                          .temperature_c = worker.metrics ? worker.metrics->temperature_c : 0,
+                          .device_kind = worker.hello.device_kind});
     }
   }
   return statuses;
@@ -332,7 +375,11 @@ void Core::on_status(const std::string& peer, const protocol::StatusRequest& req
                               .cache_joins = flow_.totals().joins,
                               .cache_misses = flow_.totals().misses,
                               .tokens_done = dispatcher_.tokens_done(),
-                              .queued_tokens = dispatcher_.waiting_tokens()};
+                              .queued_tokens = dispatcher_.waiting_tokens(),
+                              .ledger_id = watch_.info().id,
+                              .ledger_warning = watch_.info().warning,
+                              .refused_workers = dispatcher_.refusals(now),
+                              .ledger_away_s = watch_.away_s(now)};
   if (request.job_id.empty()) {
     reply.jobs = jobs_.progress(kListedMax);
   } else if (const Job* job = jobs_.find(request.job_id)) {

@@ -9,6 +9,7 @@
 #include "coordinator/core/events.hpp"
 #include "coordinator/core/item_flow.hpp"
 #include "coordinator/core/job_desk.hpp"
+#include "coordinator/core/ledger_watch.hpp"
 #include "coordinator/core/plumbing_metrics.hpp"
 #include "coordinator/core/query_desk.hpp"
 #include "coordinator/core/record_desk.hpp"
@@ -18,6 +19,7 @@ namespace tessera::coordinator {
 struct CoreOptions {
   std::vector<ServedModel> models;
   std::uint64_t epoch = 1;  // Leader term, from the ledger.
+  LedgerInfo ledger;        // Its `term` is not read: it is `epoch`.
   std::size_t cache_bytes = 256U << 20;
   DispatcherOptions dispatcher;
   JobLimits jobs;
@@ -76,6 +78,8 @@ class Core {
   void on_requests(const std::string& peer, const std::string& tenant,
                    std::vector<protocol::EmbedRequest> requests, Micros now, Actions& actions);
   void on_hello(const std::string& peer, const protocol::ClientHello& hello, Actions& actions);
+  // False when the worker knows a newer term than this one, and is told to ask again.
+  bool hear_claim(const std::string& peer, const protocol::WorkerHello& hello, Actions& actions);
   void on_work(FromClient& event, const std::string& tenant, Micros now, Actions& actions);
   // False when it is none of the messages about records.
   bool on_record(FromClient& event, Micros now, Actions& actions);
@@ -94,6 +98,7 @@ class Core {
 
   const CoreOptions options_;
   const Micros started_at_;
+  LedgerWatch watch_;
   Dispatcher dispatcher_;
   ItemFlow flow_;
   QueryDesk queries_;

@@ -14,8 +14,9 @@ constexpr std::array<std::string_view, kItemSources> kSourceNames = {"none", "co
                                                                      "memory", "storage"};
 // In the order of ledger::Operation.
 constexpr std::array kOperationNames = {
-    "create_job", "accept_chunk", "check_chunk", "store_result", "ack_result", "close_job",
-    "end_job",    "forget_job",   "fetch_chunk", "fetch_result", "put_record", "drop_record"};
+    "create_job", "accept_chunk", "check_chunk", "store_result", "ack_result",
+    "close_job",  "end_job",      "forget_job",  "fetch_chunk",  "fetch_result",
+    "check_term", "put_record",   "drop_record"};
 static_assert(kOperationNames.size() == PlumbingMetrics::kOperations);
 
 std::string lane_label(std::size_t lane) { return format_labels({{"lane", kLaneNames[lane]}}); }

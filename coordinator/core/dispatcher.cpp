@@ -49,8 +49,13 @@ Dispatcher::Dispatcher(std::span<const ServedModel> models, std::uint64_t epoch,
   }
 }
 
-void Dispatcher::pin_fingerprint(ModelId model, const std::string& fingerprint) {
-  states_[model].identity.pin(fingerprint);
+void Dispatcher::pin_fingerprint(ModelId model, const std::string& fingerprint,
+                                 const std::string& owner) {
+  ModelState& state = states_[model];
+  if (state.identity.fingerprint().empty()) {
+    state.fingerprint_owner = owner;
+  }
+  state.identity.pin(fingerprint);
 }
 
 std::uint32_t Dispatcher::seqlen_limit(ModelId model) const {
@@ -109,12 +114,14 @@ void Dispatcher::on_hello(const std::string& peer, protocol::WorkerHello hello, 
                           Actions& actions) {
   const auto refuse = [&](ErrorCode code, const std::string& why) {
     log::warn("worker {} is refused: {}", hello.name.substr(0, protocol::kNameBytesMax), why);
+    refusals_.record(hello, why, now);
     actions.push_back(SendWorker{peer, protocol::ErrorReply{.code = code, .message = why}});
   };
   const protocol::WorkerWelcome welcome{
       .epoch = epoch_,
       .heartbeat_ms = static_cast<std::uint32_t>(options_.registry.heartbeat_us / 1000),
-      .metrics_ms = kMetricsMs};
+      .metrics_ms = kMetricsMs,
+      .ledger_id = options_.ledger_id};
   if (registry_.find(peer) != nullptr) {
     registry_.heard(peer, now);
     actions.push_back(SendWorker{peer, welcome});
@@ -132,13 +139,18 @@ void Dispatcher::on_hello(const std::string& peer, protocol::WorkerHello hello, 
   }
   hello.name.resize(std::min(hello.name.size(), protocol::kNameBytesMax));
   hello.device.resize(std::min(hello.device.size(), protocol::kNameBytesMax));
+  hello.device_kind.resize(std::min(hello.device_kind.size(), protocol::kNameBytesMax));
   const auto id = static_cast<ModelId>(model - models_.begin());
   ModelState& state = states_[id];
   if (const auto why = state.identity.refusal(hello)) {
-    refuse(ErrorCode::kConflict, *why);
+    refuse(ErrorCode::kConflict,
+           *why + ", which is that of " + state.fingerprint_owner +
+               ": vectors of two models are not mixed. Give it the same folder and --dtype, or "
+               "end what has the other one and restart the coordinator");
     return;
   }
   welcome_back(hello.process, now);
+  pin_fingerprint(id, own_fingerprint(hello), "worker " + hello.name);
   state.identity.adopt(hello);
   state.longest_served =
       std::max(state.longest_served, std::min(hello.max_seqlen, hello.max_batch_tokens));

@@ -10,6 +10,7 @@
 #include "coordinator/core/model_identity.hpp"
 #include "coordinator/core/part_metrics.hpp"
 #include "coordinator/core/scheduler.hpp"
+#include "coordinator/core/worker_refusals.hpp"
 #include "coordinator/core/worker_registry.hpp"
 
 namespace tessera::coordinator {
@@ -21,6 +22,7 @@ struct DispatcherOptions {
   Micros batch_us_max = 120'000'000;
   // A sequence that no live worker takes gets an error after so long.
   Micros unservable_us = 30'000'000;
+  std::string ledger_id;  // Which workers are told.
 };
 
 // Between the queues of waiting sequences and the workers: registers workers, gives batches, takes
@@ -41,7 +43,8 @@ class Dispatcher {
   // What the model's vectors are told apart by. Workers that do not fit it are refused.
   const ModelIdentity& identity(ModelId model) const { return states_[model].identity; }
   const std::string& fingerprint(ModelId model) const { return identity(model).fingerprint(); }
-  void pin_fingerprint(ModelId model, const std::string& fingerprint);
+  // `owner` is who has vectors of it, for people: "job key of the ledger".
+  void pin_fingerprint(ModelId model, const std::string& fingerprint, const std::string& owner);
   // The longest sequence to take in: the model's limit, or less if no worker so far took more.
   std::uint32_t seqlen_limit(ModelId model) const;
 
@@ -67,6 +70,7 @@ class Dispatcher {
   // Smoothed tokens per second of all workers when they are busy; 0 before any was measured.
   double drain_rate() const;
   const WorkerRegistry& workers() const { return registry_; }
+  std::vector<protocol::WorkerRefusal> refusals(Micros now) const { return refusals_.list(now); }
   // Of what waits for the model's workers.
   const WaitingCensus& waiting(ModelId model) const { return states_[model].scheduler.census(); }
   const DispatchMetrics& metrics() const { return metrics_; }
@@ -74,6 +78,7 @@ class Dispatcher {
  private:
   struct ModelState {
     ModelIdentity identity;
+    std::string fingerprint_owner;  // Who brought it, for people.
     std::uint32_t longest_served = 0;
     Scheduler scheduler;
   };
@@ -114,6 +119,7 @@ class Dispatcher {
   const DispatcherOptions options_;
   std::vector<ModelState> states_;  // By ModelId.
   WorkerRegistry registry_;
+  WorkerRefusals refusals_;
   std::unordered_map<std::uint64_t, BatchInFlight> batches_;
   // By process: the last connection of each that was lost with items which still wait.
   std::unordered_map<std::uint64_t, std::shared_ptr<WorkerLoss>> presumed_dead_;

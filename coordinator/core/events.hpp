@@ -114,7 +114,15 @@ struct Stop {
   std::string error;
 };
 
-using Action = std::variant<SendClient, SendWorker, RunLedger, CacheGet, CachePut, Tokenise, Stop>;
+// The ledger is not what this term was begun on: a new one shall begin on what it has now, with a
+// core of its own.
+struct BeginTerm {
+  std::uint64_t above = 0;  // The number of every term that is known.
+  std::string why;
+};
+
+using Action =
+    std::variant<SendClient, SendWorker, RunLedger, CacheGet, CachePut, Tokenise, Stop, BeginTerm>;
 using Actions = std::vector<Action>;
 
 // Beyond this, an MGET only makes others wait behind it (measured).

@@ -49,7 +49,8 @@ void JobDesk::restore(const std::vector<ledger::StoredJob>& stored, Micros now) 
     }
     job->ended_at = now;
     if (!job->ended() && !job->fingerprint.empty()) {
-      dispatcher_.pin_fingerprint(job->resolved->model, job->fingerprint);
+      dispatcher_.pin_fingerprint(job->resolved->model, job->fingerprint,
+                                  "unfinished job \"" + job->key + "\"");
     }
     Job& kept = jobs_.emplace(entry.job, std::move(*job)).first->second;
     owed_bytes_ += kept.owed_bytes();
@@ -82,10 +83,6 @@ bool JobDesk::ledger_is_busy() const {
 void JobDesk::on_ledger_reply(LedgerReply reply, Micros now, Actions& actions) {
   const auto found = pending_.find(reply.id);
   if (found == pending_.end()) {
-    return;
-  }
-  if (reply.reply.status == Status::kFenced) {
-    actions.push_back(Stop{"another coordinator has taken over this ledger"});
     return;
   }
   if (reply.reply.status == Status::kFailed) {

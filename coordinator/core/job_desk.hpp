@@ -85,7 +85,7 @@ class JobDesk {
   std::vector<protocol::JobProgress> progress(std::size_t count_max) const;
 
  private:
-  // Called with the ledger's answer; not for kFenced.
+  // Called with the ledger's answer; not for what ends the term (LedgerWatch).
   using Continuation = std::function<void(ledger::Reply, Micros, Actions&)>;
 
   void run(ledger::Operation operation, Continuation done, Actions& actions);

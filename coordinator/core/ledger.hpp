@@ -11,7 +11,8 @@
 
 // What the core asks of the ledger. Each operation is one atomic, idempotent script (see
 // coordinator/ledger_scripts.hpp), so that one whose answer was lost is simply run again. All but
-// the two that only read are refused when another coordinator has a newer epoch.
+// those that only read are refused when another coordinator has a newer term, or the ledger has
+// lost what it had.
 namespace tessera::coordinator::ledger {
 
 // Creates the job, or changes nothing when it exists. Refused when another job has its id: one with
@@ -109,12 +110,17 @@ struct DropRecord {
   std::uint64_t version = 1;
 };
 
-using Operation = std::variant<CreateJob, AcceptChunk, CheckChunk, StoreResult, AckResult, CloseJob,
-                               EndJob, ForgetJob, FetchChunk, FetchResult, PutRecord, DropRecord>;
+// Changes nothing: whether the caller's term still holds.
+struct CheckTerm {};
+
+using Operation =
+    std::variant<CreateJob, AcceptChunk, CheckChunk, StoreResult, AckResult, CloseJob, EndJob,
+                 ForgetJob, FetchChunk, FetchResult, CheckTerm, PutRecord, DropRecord>;
 
 enum class Status : std::uint8_t {
   kDone,      // Durable; for the fetches, `content` is what was found (empty: nothing).
   kFenced,    // Another coordinator has taken over.
+  kWentBack,  // The ledger has lost what it had answered: it is empty, or an older copy of itself.
   kConflict,  // CreateJob: another job has the id. AcceptChunk, CheckChunk: other items are there.
               // PutRecord, DropRecord: another version.
   kMissing,   // CheckChunk: the ledger does not have the chunk.
@@ -125,6 +131,15 @@ struct Reply {
   Status status = Status::kDone;
   std::string message;
   protocol::Bytes content;
+  std::uint64_t sequence = 0;  // Of the ledger's last change, if it said so.
+};
+
+// What each operation of a leader is compared with in the ledger, all together: whose ledger it is,
+// who leads it, and that it still has everything that it has answered.
+struct Term {
+  std::string ledger_id;
+  std::uint64_t number = 1;
+  std::uint64_t sequence = 0;  // The highest that the ledger has answered.
 };
 
 // A job as found in the ledger at start.

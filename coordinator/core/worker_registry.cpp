@@ -37,6 +37,9 @@ Result<void> WorkerRegistry::check(const protocol::WorkerHello& hello, const Ser
       (!hello.former_fingerprint.empty() && !is_fingerprint(hello.former_fingerprint))) {
     return refuse("the fingerprint must have 64 hexadecimal digits");
   }
+  if (hello.term_seen > kTermMax) {
+    return refuse("the worker's term of the ledger is out of range");
+  }
   if (hello.max_batch_tokens == 0 || hello.max_batch_tokens > kBatchTokensMax ||
       hello.max_batch_sequences == 0 || hello.max_seqlen < 2 || hello.slots == 0 ||
       hello.slots > kSlotsMax) {

@@ -10,6 +10,9 @@
 
 namespace tessera::coordinator {
 
+// Terms count by ones from a minute of the clock on; the ledger's scripts count exactly up to 2^53.
+inline constexpr std::uint64_t kTermMax = std::uint64_t{1} << 52U;
+
 struct RegistryOptions {
   Micros heartbeat_us = 1'000'000;
   int missed_heartbeats_max = 3;

@@ -25,6 +25,7 @@ class CpuBackend final : public Backend {
   ~CpuBackend() override;
 
   std::string name() const override;
+  std::string kind() const override { return "cpu-" + std::string(rows_.name); }
   DType weight_type() const override { return rows_.activation; }
   DType activation_type() const override { return rows_.activation; }
   DType residual_type() const override { return DType::kFloat32; }

@@ -30,7 +30,7 @@ class LedgerScriptsTest : public testing::Test {
     server = std::make_unique<PrivateRedis>(dir, 64);
     client = std::make_unique<RedisClient>(
         RedisOptions{.address = server->address(), .scripts = ledger_scripts(), .resend = true});
-    epoch = static_cast<std::uint64_t>(call(increment_epoch_command()).integer);
+    term = lead().term;
   }
   void TearDown() override {
     client.reset();
@@ -42,9 +42,15 @@ class LedgerScriptsTest : public testing::Test {
     EXPECT_TRUE(answer.ok()) << (answer.ok() ? "" : answer.error().message);
     return answer.ok() ? std::move(answer).value() : RedisValue{};
   }
-  ledger::Reply run(ledger::Operation operation, std::uint64_t as_epoch = 0) {
-    auto answer =
-        client->call(to_command(std::move(operation), as_epoch == 0 ? epoch : as_epoch), 20s);
+  // Another term, which this coordinator or another one begins.
+  Lead lead(LeadRequest request = {.fresh_id = "abc1"}) {
+    auto lead = to_lead(call(lead_command(request)));
+    EXPECT_TRUE(lead.ok());
+    return lead.ok() ? *lead : Lead{};
+  }
+  ledger::Reply run(ledger::Operation operation) { return run_as(std::move(operation), term); }
+  ledger::Reply run_as(ledger::Operation operation, const ledger::Term& as) {
+    auto answer = client->call(to_command(std::move(operation), as), 20s);
     return to_reply(
         answer.ok() ? std::move(answer).value()
                     : RedisValue{.kind = RedisValue::Kind::kError, .text = answer.error().message});
@@ -68,7 +74,7 @@ class LedgerScriptsTest : public testing::Test {
   std::filesystem::path dir;
   std::unique_ptr<PrivateRedis> server;
   std::unique_ptr<RedisClient> client;
-  std::uint64_t epoch = 0;
+  ledger::Term term;
 };
 
 const std::string_view kContent("items \0\r\n of a chunk", 20);
@@ -115,7 +121,7 @@ TEST_F(LedgerScriptsTest, AJobFromCreationToItsEnd) {
   EXPECT_EQ(RangeSet::from_bitmap(job.delivered).to_values(), std::vector<std::uint32_t>{9});
   run(ledger::ForgetJob{"id", "key", "tenant"});
   EXPECT_TRUE(call(list_jobs_command()).items.empty());
-  EXPECT_EQ(call({.args = {"DBSIZE"}}).integer, 1) << "only the epoch is left";
+  EXPECT_EQ(call({.args = {"DBSIZE"}}).integer, 3) << "only the ledger's own are left";
 }
 
 TEST_F(LedgerScriptsTest, AJobThatTheLeaderDoesNotKnowIsNotTakenForANewOne) {
@@ -144,8 +150,7 @@ TEST_F(LedgerScriptsTest, AChunkIsToldFromAnyOtherOfItsNumber) {
     run(ledger::AckResult{"id", chunk});
   }
   run(ledger::EndJob{"id", protocol::JobState::kDone, {}});
-  ++epoch;
-  call(increment_epoch_command());  // Another coordinator knows as much.
+  term = lead().term;  // Another coordinator knows as much.
   for (const std::uint32_t chunk : chunks) {
     EXPECT_EQ(run(ledger::CheckChunk{"id", chunk, digest(chunk + 1)}).status, Status::kDone);
     EXPECT_EQ(run(ledger::CheckChunk{"id", chunk, digest(chunk + 2)}).status, Status::kConflict);
@@ -173,7 +178,7 @@ TEST_F(LedgerScriptsTest, DigestsTakeLittleMoreThanTheirBytes) {
   run(ledger::CreateJob{"id", "key", "", "spec", 1});
   constexpr std::uint32_t kChunks = 31 * 100;
   for (std::uint32_t chunk = 0; chunk < kChunks; ++chunk) {
-    client->run(to_command(ledger::AcceptChunk{"id", chunk, 1, digest(chunk + 1), {}}, epoch),
+    client->run(to_command(ledger::AcceptChunk{"id", chunk, 1, digest(chunk + 1), {}}, term),
                 [](const RedisValue&) {});
   }
   call({.args = {"PING"}});
@@ -211,9 +216,9 @@ TEST_F(LedgerScriptsTest, AFullServerStillTakesResultsInTheirItemsPlace) {
   call({.args = {"CONFIG", "SET", "maxmemory", "1"}});
   const protocol::Bytes large(200'000, std::byte{7});
   EXPECT_EQ(run(ledger::AcceptChunk{"id", 1, 1, digest(2), large}).status, Status::kFailed);
-  EXPECT_EQ(call(increment_epoch_command()).integer, static_cast<std::int64_t>(epoch) + 1)
-      << "a coordinator can start on it";
-  ++epoch;
+  const ledger::Term before = term;
+  term = lead().term;
+  EXPECT_EQ(term.number, before.number + 1) << "a coordinator can start on it";
   const ledger::StoreResult store{
       .job = "id", .chunk = 0, .items = 1, .tokens = 5, .fingerprint = "f", .content = large};
   for (int again = 0; again < 2; ++again) {
@@ -229,9 +234,99 @@ TEST_F(LedgerScriptsTest, AFullServerStillTakesResultsInTheirItemsPlace) {
   EXPECT_EQ(job.fingerprint, "f");
 }
 
+TEST_F(LedgerScriptsTest, ATermKnowsTheOneBeforeAndTheLedgersId) {
+  EXPECT_EQ(term.ledger_id, "abc1");
+  EXPECT_EQ(term.number, 1U);
+  const Lead next = lead({.fresh_id = "def2", .at_least = 50});
+  EXPECT_EQ(next.term.ledger_id, "abc1") << "it has one";
+  EXPECT_EQ(next.term.number, 50U);
+  EXPECT_EQ(next.term_before, 1U);
+  EXPECT_FALSE(next.is_new);
+  EXPECT_EQ(lead({.fresh_id = "def2", .at_least = 3}).term.number, 51U);
+  call({.args = {"FLUSHALL"}});
+  const Lead first = lead({.fresh_id = "def2"});
+  EXPECT_EQ(first.term.ledger_id, "def2");
+  EXPECT_EQ(first.term_before, 0U);
+  EXPECT_TRUE(first.is_new);
+}
+
+// What an earlier version has left: a term, and neither an id nor a count.
+TEST_F(LedgerScriptsTest, AnEarlierVersionsLedgerGetsAnId) {
+  call({.args = {"FLUSHALL"}});
+  call({.args = {"SET", "tessera:epoch", "7"}});
+  const Lead taken = lead({.fresh_id = "def2"});
+  EXPECT_EQ(taken.term.number, 8U);
+  EXPECT_EQ(taken.term_before, 7U);
+  EXPECT_EQ(taken.term.ledger_id, "def2");
+  EXPECT_FALSE(taken.is_new);
+  term = taken.term;
+  EXPECT_EQ(run(ledger::CreateJob{"id", "key", "", "spec", 1}).status, Status::kDone);
+  call({.args = {"INCR", "tessera:epoch"}});  // Such a coordinator takes over.
+  EXPECT_EQ(run(ledger::CheckTerm{}).status, Status::kFenced);
+}
+
+TEST_F(LedgerScriptsTest, ALedgerThatLostSomethingSaysSo) {
+  const auto status = [&] { return run(ledger::CheckTerm{}).status; };
+  std::uint64_t sequence = term.sequence;
+  const auto changes = [&](ledger::Operation operation) {
+    const ledger::Reply reply = run(std::move(operation));
+    EXPECT_EQ(reply.status, Status::kDone);
+    const bool changed = reply.sequence > sequence;
+    sequence = std::max(sequence, reply.sequence);
+    return changed;
+  };
+  EXPECT_TRUE(changes(ledger::CreateJob{"id", "key", "", "spec", 1}));
+  EXPECT_FALSE(changes(ledger::CreateJob{"id", "key", "", "spec", 1}));
+  EXPECT_TRUE(changes(ledger::AcceptChunk{"id", 0, 1, digest(1), bytes("x")}));
+  EXPECT_FALSE(changes(ledger::AcceptChunk{"id", 0, 1, digest(1), bytes("x")}));
+  EXPECT_FALSE(changes(ledger::CheckChunk{"id", 0, digest(1)}));
+  EXPECT_FALSE(changes(ledger::CheckTerm{}));
+  term.sequence = sequence;
+  EXPECT_EQ(status(), Status::kDone);
+  EXPECT_TRUE(changes(ledger::StoreResult{.job = "id", .content = bytes("y")}));
+  EXPECT_EQ(status(), Status::kDone) << "it may know more than the caller";
+  call({.args = {"SET", "tessera:sequence", std::to_string(sequence - 2)}});
+  EXPECT_EQ(status(), Status::kWentBack) << "an older copy";
+  EXPECT_EQ(run(ledger::AckResult{"id", 0}).status, Status::kWentBack);
+  EXPECT_EQ(run(ledger::FetchResult{"id", 0}).content, bytes("y")) << "nothing was changed";
+  call({.args = {"SET", "tessera:sequence", std::to_string(sequence)}});
+  EXPECT_EQ(status(), Status::kDone);
+  lead();
+  const ledger::Term newer = lead().term;
+  call({.args = {"SET", "tessera:epoch", "1"}});
+  EXPECT_EQ(run_as(ledger::CheckTerm{}, newer).status, Status::kWentBack) << "an older term";
+  call({.args = {"DEL", "tessera:epoch"}});
+  EXPECT_EQ(run_as(ledger::CheckTerm{}, newer).status, Status::kWentBack);
+  call({.args = {"FLUSHALL"}});
+  EXPECT_EQ(run_as(ledger::CheckTerm{}, newer).status, Status::kWentBack) << "emptied";
+  lead({.fresh_id = "def2", .at_least = newer.number});
+  EXPECT_EQ(run_as(ledger::CheckTerm{}, newer).status, Status::kFenced)
+      << "another has founded a ledger, whose term has the same number";
+}
+
+TEST_F(LedgerScriptsTest, ALeaderBeginsAnewOnlyWhereNoOtherLeads) {
+  const auto again = [&](std::uint64_t above) {
+    return to_lead(call(lead_command({.fresh_id = "def2",
+                                      .at_least = above + 1,
+                                      .former_id = term.ledger_id,
+                                      .former_term = term.number})));
+  };
+  const auto next = again(40);
+  ASSERT_TRUE(next.ok());
+  EXPECT_EQ(next->term.number, 41U);
+  EXPECT_FALSE(again(40).ok()) << "term 41 is another's";
+  term = next->term;
+  call({.args = {"FLUSHALL"}});
+  const auto founded = again(41);
+  ASSERT_TRUE(founded.ok());
+  EXPECT_EQ(founded->term.number, 42U);
+  EXPECT_EQ(founded->term.ledger_id, "def2");
+  EXPECT_FALSE(again(41).ok()) << "the ledger is another's";
+}
+
 TEST_F(LedgerScriptsTest, AnOlderLeaderChangesNothing) {
   run(ledger::CreateJob{"id", "key", "", "spec", 1});
-  call(increment_epoch_command());
+  lead();
   const ledger::Operation operations[] = {
       ledger::CreateJob{"other", "key", "", "spec", 1},
       ledger::AcceptChunk{"id", 0, 1, digest(1), bytes("x")},
@@ -240,9 +335,10 @@ TEST_F(LedgerScriptsTest, AnOlderLeaderChangesNothing) {
       ledger::AckResult{"id", 0},
       ledger::CloseJob{"id", 1},
       ledger::EndJob{"id", protocol::JobState::kDone, {}},
-      ledger::ForgetJob{"id", "key", ""}};
+      ledger::ForgetJob{"id", "key", ""},
+      ledger::CheckTerm{}};
   for (const ledger::Operation& operation : operations) {
-    EXPECT_EQ(run(operation, epoch).status, Status::kFenced) << operation.index();
+    EXPECT_EQ(run(operation).status, Status::kFenced) << operation.index();
   }
   const ledger::StoredJob job = load();
   EXPECT_TRUE(job.accepted.empty() && job.done.empty() && job.delivered.empty());
@@ -326,16 +422,16 @@ TEST_F(LedgerScriptsTest, AWriteToAServerThatHasDiedIsNoSignal) {
 }
 
 TEST_F(LedgerScriptsTest, ARecordFromCreationToItsEnd) {
-  const auto put = [&](std::uint64_t version, std::string_view content, std::uint64_t as = 0) {
-    return run(ledger::PutRecord{.id = "r",
-                                 .tenant = "t",
-                                 .version = version,
-                                 .order = 7,
-                                 .open = version < 3,
-                                 .owner = "gateway",
-                                 .lease_ms = 500,
-                                 .content = bytes(content)},
-               as)
+  const auto put = [&](std::uint64_t version, std::string_view content, std::uint64_t later = 0) {
+    return run_as(ledger::PutRecord{.id = "r",
+                                    .tenant = "t",
+                                    .version = version,
+                                    .order = 7,
+                                    .open = version < 3,
+                                    .owner = "gateway",
+                                    .lease_ms = 500,
+                                    .content = bytes(content)},
+                  {term.ledger_id, term.number - later})
         .status;
   };
   const auto load_record = [&] {
@@ -346,7 +442,7 @@ TEST_F(LedgerScriptsTest, ARecordFromCreationToItsEnd) {
     EXPECT_EQ(put(1, kContent), Status::kDone);
   }
   EXPECT_EQ(put(3, "skips one"), Status::kConflict);
-  EXPECT_EQ(put(2, "other", epoch + 1), Status::kFenced);
+  EXPECT_EQ(put(2, "other", 1), Status::kFenced) << "of the term before";
   EXPECT_EQ(call(list_records_command()).items.at(0).text, "r");
   ledger::StoredRecord record = load_record();
   EXPECT_EQ(record.tenant, "t");
@@ -363,7 +459,8 @@ TEST_F(LedgerScriptsTest, ARecordFromCreationToItsEnd) {
   EXPECT_FALSE(record.open);
   EXPECT_EQ(record.content, bytes("third"));
   EXPECT_EQ(run(ledger::DropRecord{"r", 3}).status, Status::kConflict);
-  EXPECT_EQ(run(ledger::DropRecord{"r", 4}, epoch + 1).status, Status::kFenced);
+  EXPECT_EQ(run_as(ledger::DropRecord{"r", 4}, {term.ledger_id, term.number - 1}).status,
+            Status::kFenced);
   for (int again = 0; again < 2; ++again) {
     EXPECT_EQ(run(ledger::DropRecord{"r", 4}).status, Status::kDone);
   }

@@ -35,9 +35,12 @@ def vector_of(ids):
 class FakeWorker:
     """Serves on a thread of its own. `delay_s` a batch; `on_batch(worker, batch)` may refuse."""
 
-    def __init__(self, address, name="fake", delay_s=0.0, on_batch=None, **hello):
+    def __init__(self, address, name="fake", delay_s=0.0, on_batch=None, knows_ledgers=True, **hello):
         self.address, self.name, self.delay_s, self.on_batch = address, name, delay_s, on_batch
         self.hello = hello
+        self.knows_ledgers = knows_ledgers  # Workers of earlier versions follow terms only.
+        self.ledger_id, self.term, self.registered = "", 0, False
+        self.followed = []  # Ledger and term of each welcome that was followed.
         self.batches = 0
         self.sequences = []  # Ids of everything computed.
         self.refusal = None
@@ -54,8 +57,7 @@ class FakeWorker:
                      group_size=1, max_batch_tokens=4096, max_batch_sequences=512, max_seqlen=4096,
                      slots=2)
         hello.update(self.hello)
-        peer = Peer(self.address)
-        peer.send("WorkerHello", **hello)
+        peer = self.register(hello)
         heard = pinged = time.monotonic()
         while not self.stopped.is_set():
             try:
@@ -64,24 +66,38 @@ class FakeWorker:
                 now = time.monotonic()
                 if now - heard > 1.5 * SLOWDOWN:  # The coordinator is gone: a fresh connection, as real ones.
                     peer.close()
-                    peer = Peer(self.address)
-                    peer.send("WorkerHello", **hello)
+                    peer = self.register(hello)
                     heard = now
-                elif now - pinged > 0.2:
+                elif self.registered and now - pinged > 0.2:
                     peer.send("Ping", nonce=1)
                     pinged = now
                 continue
             heard = time.monotonic()
             if message["type"] == "WorkerWelcome":
-                self.welcomed.set()
-            elif message["type"] == "ErrorReply":
+                self.follow(message)
+            elif message["type"] == "ErrorReply" and message["code"] != 10:
                 self.refusal = message
                 self.welcomed.set()
             elif message["type"] == "Ping":
                 peer.send("Pong", nonce=message.get("nonce", 0))
-            elif message["type"] == "Batch":
+            elif message["type"] == "Batch" and self.registered and message["epoch"] >= self.term:
                 self.answer(peer, message)
         peer.close()
+
+    def register(self, hello):
+        self.registered = False
+        peer = Peer(self.address)
+        seen = dict(ledger_id=self.ledger_id, term_seen=self.term) if self.knows_ledgers else {}
+        peer.send("WorkerHello", **{**seen, **hello})
+        return peer
+
+    def follow(self, welcome):
+        same = not self.knows_ledgers or welcome["ledger_id"] == self.ledger_id
+        if same and welcome["epoch"] < self.term:
+            return
+        self.ledger_id, self.term, self.registered = welcome["ledger_id"], welcome["epoch"], True
+        self.followed.append((self.ledger_id, self.term))
+        self.welcomed.set()
 
     def answer(self, peer, batch):
         if self.on_batch and not self.on_batch(self, batch):

@@ -33,7 +33,8 @@ class RedisServer:
         self.host, self.port = host, free_port(host)
         self.socket = os.path.join(self.folder, "redis.sock")
         self.settings = ["--bind", host, "--port", str(self.port), "--unixsocket", self.socket,
-                         "--save", "", "--appendonly", appendonly, "--dir", self.folder, *settings]
+                         "--save", "", "--appendonly", appendonly,
+                         "--appendfsync", "always", "--dir", self.folder, *settings]
         if users:
             with open(os.path.join(self.folder, "users.acl"), "w", encoding="utf-8") as file:
                 file.write("".join(f"user {user}\n" for user in users))

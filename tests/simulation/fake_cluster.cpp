@@ -15,6 +15,8 @@ FakeCluster::FakeCluster(const Scenario& scenario)
                     },
                 .problem = [this](const std::string& what) { problem(what); }}) {
   ledger_.bytes_max = scenario.ledger_bytes_max;
+  ledger_.compares_digests = scenario.plant != Plant::kDigestsAreNotCompared;
+  ledger_.notices_losses = scenario.plant != Plant::kLossesAreNotNoticed;
   for (std::uint32_t j = 0; j < scenario.jobs; ++j) {
     auto job = std::make_unique<Job>();
     job->number = j;
@@ -62,18 +64,26 @@ void FakeCluster::problem(const std::string& what) {
 
 // --- the coordinator's process -------------------------------------------------------------------
 
-void FakeCluster::start_core() {
+void FakeCluster::start_core(std::uint64_t above) {
   ++incarnation_;
-  epoch_ = ledger_.become_leader();
-  CoreOptions options{.models = {{.name = "m",
-                                  .tokenizer_hash = "t",
-                                  .hidden_size = kHiddenSize,
-                                  .max_seqlen = 64,
-                                  .vocab_size = kVocabSize,
-                                  .final_token = kFinalToken,
-                                  .query_prefix = "query: "}},
-                      .epoch = epoch_,
-                      .cache_bytes = 20'000};
+  lost_at_ = 0;
+  if (std::exchange(losses_met_, ledger_losses_) != ledger_losses_) {
+    lossy_incarnation_ = incarnation_;
+  }
+  epoch_ = ledger_.become_leader(above);
+  ledger_id_ = ledger_.term().ledger_id;
+  ledger_sequence_ = ledger_.term().sequence;
+  CoreOptions options{
+      .models = {{.name = "m",
+                  .tokenizer_hash = "t",
+                  .hidden_size = kHiddenSize,
+                  .max_seqlen = 64,
+                  .vocab_size = kVocabSize,
+                  .final_token = kFinalToken,
+                  .query_prefix = "query: "}},
+      .epoch = epoch_,
+      .ledger = {.id = ledger_.term().ledger_id, .term_before = ledger_.term_before()},
+      .cache_bytes = 20'000};
   options.jobs.window_chunks = scenario_.window_chunks;
   options.jobs.resident_bytes_max = scenario_.resident_bytes_max;
   options.jobs.owed_bytes_max = scenario_.owed_bytes_max;
@@ -109,7 +119,10 @@ void FakeCluster::perform(Action action) {
     }
   };
   if (auto* to_client = std::get_if<SendClient>(&action)) {
-    soon(1, [this, a = std::move(*to_client)] { client_receives(a.peer, a.message); });
+    soon(1, [this, incarnation, a = std::move(*to_client)] {
+      sender_ = incarnation;
+      client_receives(a.peer, a.message);
+    });
   } else if (auto* to_worker = std::get_if<SendWorker>(&action)) {
     soon(1, [this, a = std::move(*to_worker)] { worker_receives(a.peer, a.message); });
   } else if (auto* operation = std::get_if<RunLedger>(&action)) {
@@ -145,6 +158,12 @@ void FakeCluster::perform(Action action) {
     });
   } else if (auto* stop = std::get_if<Stop>(&action)) {
     problem("the core stopped: " + stop->error);
+  } else if (const auto* begin = std::get_if<BeginTerm>(&action)) {
+    at(now_ + 1, [this, incarnation, above = begin->above] {
+      if (incarnation == incarnation_) {
+        begin_term(above);
+      }
+    });
   }
 }
 
@@ -153,15 +172,16 @@ void FakeCluster::perform(Action action) {
 void FakeCluster::perform_ledger(RunLedger action) {
   const auto shared = std::make_shared<RunLedger>(std::move(action));
   const std::uint64_t incarnation = incarnation_;
-  const std::uint64_t epoch = epoch_;
-  const std::function<void()> arrive = [this, shared, incarnation, epoch] {
+  const ledger::Term term{ledger_id_, epoch_, ledger_sequence_};
+  const std::function<void()> arrive = [this, shared, incarnation, term] {
     const bool refused = now_ < scenario_.faults_end && chance(scenario_.faults.ledger_refusals);
     const ledger::Reply reply = refused ? ledger::Reply{.status = ledger::Status::kFailed}
-                                        : ledger_.run(shared->operation, epoch);
+                                        : ledger_.run(shared->operation, term);
     check_owed();
     if (incarnation == incarnation_) {
       soon(0.2, [this, shared, incarnation, reply] {
         if (incarnation == incarnation_) {
+          ledger_sequence_ = std::max(ledger_sequence_, reply.sequence);
           feed(LedgerReply{.id = shared->id, .reply = reply});
         }
       });
@@ -234,6 +254,19 @@ void FakeCluster::inject_faults() {
     queries_.clear();  // Not durable: their client asks again.
     query_peer_ = new_peer("q");
   }
+  if (chance(faults.rival_chunks_per_s / kTurnsPerS)) {
+    send_rival_chunk(*jobs_[below(jobs_.size())]);
+  }
+  if (now_ - copied_at_ > 1'500'000 && faults.ledger_older_per_s > 0) {
+    copied_at_ = now_;
+    older_copy_ = ledger_;
+  }
+  if (chance(faults.ledger_emptied_per_s / kTurnsPerS)) {
+    lose_ledger(true);
+  }
+  if (older_copy_ && chance(faults.ledger_older_per_s / kTurnsPerS)) {
+    lose_ledger(false);
+  }
   if (ledger_up_ && chance(faults.ledger_outages_per_s / kTurnsPerS)) {
     ledger_up_ = false;
     feed(LedgerState{false});
@@ -268,6 +301,7 @@ std::vector<std::string> FakeCluster::run() {
   std::function<void()> tick = [&] {
     feed(Tick{});
     keepers_.tick(now_);
+    check_loss_is_noticed();
     at(now_ + 100 * kMs, tick);
   };
   at(100 * kMs, tick);
@@ -287,10 +321,11 @@ std::vector<std::string> FakeCluster::run() {
     }
     problem("not finished: " + std::to_string(queries_.size()) + " queries; " + open);
   }
-  if (problems_.empty() && ledger_.contents() != 0) {
+  // An older copy may have jobs again that their clients know as done.
+  if (problems_.empty() && ledger_losses_ == 0 && ledger_.contents() != 0) {
     problem("the ledger keeps " + std::to_string(ledger_.contents()) + " contents of ended jobs");
   }
-  if (problems_.empty() && core_ != nullptr && core_->owed_bytes() != 0) {
+  if (problems_.empty() && ledger_losses_ == 0 && core_ != nullptr && core_->owed_bytes() != 0) {
     problem("results of ended jobs are owed");
   }
   if (problems_.empty() && scenario_.queries_per_s > 0 && queries_answered_ == 0) {

@@ -4,6 +4,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <queue>
 #include <random>
 #include <set>
@@ -27,6 +28,17 @@ struct Faults {
   double ledger_refusals = 0;     // Share of operations: it is full, or its disk is.
   double duplicate_messages = 0;  // Share of clients' messages and of results sent twice.
   double reordered_chunks = 0;    // Share of chunks sent out of order.
+  double rival_chunks_per_s = 0;  // Another client sends other items for a job's chunk.
+  double ledger_emptied_per_s = 0;
+  double ledger_older_per_s = 0;  // It is as it was some seconds ago.
+};
+
+// What is left out on purpose; the run must find it.
+enum class Plant : std::uint8_t {
+  kNone,
+  kDigestsAreNotCompared,  // By the ledger.
+  kLossesAreNotNoticed,    // By the ledger's scripts.
+  kWorkersSayNothing,      // Of the term and the ledger that they have seen.
 };
 
 struct Scenario {
@@ -46,6 +58,7 @@ struct Scenario {
   std::size_t resident_bytes_max = 512U << 20;
   std::uint64_t owed_bytes_max = 512U << 20;
   std::size_t ledger_bytes_max = std::numeric_limits<std::size_t>::max();
+  Plant plant = Plant::kNone;
 };
 
 // A core, fake workers, clients, tokenisers and a ledger on a simulated clock: every delay and
@@ -66,6 +79,12 @@ class FakeCluster {
     Micros paused_until = 0;
     Micros heard_at = 0;
     Micros busy_until = 0;
+    bool welcomed = false;
+  };
+  // What a worker's process remembers over its connections.
+  struct WorkerMemory {
+    std::string ledger_id;
+    std::uint64_t term = 0;
   };
   struct Job {
     std::uint32_t number = 0;
@@ -83,6 +102,12 @@ class FakeCluster {
     std::map<std::uint32_t, Micros> in_flight;
     std::map<std::uint32_t, protocol::ResultBlock> results;
     std::vector<std::vector<std::string>> chunks;
+    std::uint64_t opened_by = 0;  // Which incarnation of the core.
+    std::set<std::uint32_t> own;  // Acknowledged with our items.
+    // Another client of the same job: what it has sent, and what of it was acknowledged.
+    std::string rival_peer;
+    std::map<std::uint32_t, std::vector<std::string>> rival_chunks;
+    std::set<std::uint32_t> rival_accepted;
   };
   struct Query {
     std::string peer;
@@ -98,7 +123,11 @@ class FakeCluster {
   void problem(const std::string& what);
 
   // --- the coordinator's process
-  void start_core();
+  void start_core(std::uint64_t above = 0);
+  void begin_term(std::uint64_t above);
+  // The ledger is emptied, or an older copy takes its place; perhaps while no core runs.
+  void lose_ledger(bool all);
+  void check_loss_is_noticed();
   void kill_core();
   void feed(Event event);
   void perform(Action action);
@@ -110,6 +139,8 @@ class FakeCluster {
   // A new process, or the same one on a fresh connection.
   void start_worker(std::uint32_t slot, std::uint64_t process = 0);
   std::uint64_t next_process_ = 1;
+  std::map<std::uint64_t, WorkerMemory> memories_;  // By process.
+  void worker_is_welcomed(Worker& worker, const protocol::WorkerWelcome& welcome);
   void worker_receives(const std::string& peer, const protocol::Message& message);
   void worker_computes(const std::shared_ptr<Worker>& worker, const protocol::Batch& batch);
   void worker_ticks(const std::shared_ptr<Worker>& worker);
@@ -120,6 +151,14 @@ class FakeCluster {
   void connect(Job& job);
   void job_ticks(Job& job);
   void job_receives(Job& job, const protocol::Message& message);
+  // What the ledger has for a chunk is the rival's: so be it.
+  void adopt(Job& job, std::uint32_t chunk);
+  void chunk_answered(Job& job, const protocol::ChunkAck& ack);
+  void result_arrives(Job& job, const protocol::ChunkResult& result);
+  void job_opened(Job& job, const protocol::JobOpened& opened);
+  void ask_for_accepted(Job& job);
+  void send_rival_chunk(Job& job);
+  void rival_answered(Job& job, const protocol::ChunkAck& ack);
   void send_query();
   void query_answered(const protocol::Message& message, std::uint64_t request_id);
   std::string check_result(const std::vector<std::string>& texts,
@@ -146,8 +185,17 @@ class FakeCluster {
   bool ledger_up_ = true;
   std::vector<std::function<void()>> ledger_waiting_;  // Operations while it is down.
   Micros ledger_busy_until_ = 0;
+  std::uint64_t ledger_sequence_ = 0;  // The highest that the core was answered.
+  std::uint64_t ledger_losses_ = 0;
+  std::uint64_t losses_met_ = 0;         // By the core that runs.
+  std::uint64_t lossy_incarnation_ = 0;  // The last that began on a ledger that had lost something.
+  std::uint64_t sender_ = 0;             // Which incarnation's message is being received.
+  Micros lost_at_ = 0;                   // Not noticed yet; 0: nothing is.
+  std::optional<FakeLedger> older_copy_;  // Of some seconds ago.
+  Micros copied_at_ = 0;
   std::uint64_t incarnation_ = 0;  // Of the core; events for an older one are dropped.
   std::uint64_t epoch_ = 0;
+  std::string ledger_id_;  // Of the core that runs.
   std::unique_ptr<Core> core_;
 
   std::uint64_t next_peer_ = 1;

@@ -1,5 +1,7 @@
 #include "tests/simulation/fake_ledger.hpp"
 
+#include <algorithm>
+
 namespace tessera::coordinator::simulation {
 namespace {
 
@@ -21,7 +23,41 @@ bool has_bit(const protocol::Bytes& bitmap, std::uint32_t bit) {
 
 }  // namespace
 
-ledger::Reply FakeLedger::run(const ledger::Operation& operation, std::uint64_t epoch) {
+std::uint64_t FakeLedger::become_leader(std::uint64_t above) {
+  if (ledger_id_.empty()) {
+    ledger_id_ = std::string(31, '0') + static_cast<char>('a' + founded_++ % 26);
+  }
+  term_before_ = epoch_;
+  epoch_ = std::max(epoch_, above) + 1;
+  ++sequence_;
+  return epoch_;
+}
+
+void FakeLedger::empty() {
+  jobs_.clear();
+  contents_.clear();
+  digests_.clear();
+  records_.clear();
+  cache.clear();
+  ledger_id_.clear();
+  epoch_ = term_before_ = sequence_ = 0;
+}
+
+void FakeLedger::restore(const FakeLedger& copy) {
+  const std::uint64_t founded = founded_;
+  *this = copy;
+  founded_ = founded;  // No id is given twice.
+}
+
+ledger::Status FakeLedger::fence(const ledger::Term& term) const {
+  if (epoch_ != term.number || ledger_id_ != term.ledger_id) {
+    const bool led = epoch_ != 0 && (ledger_id_ != term.ledger_id || epoch_ > term.number);
+    return led ? ledger::Status::kFenced : ledger::Status::kWentBack;
+  }
+  return sequence_ < term.sequence ? ledger::Status::kWentBack : ledger::Status::kDone;
+}
+
+ledger::Reply FakeLedger::run(const ledger::Operation& operation, const ledger::Term& term) {
   const auto fetched = [&](const char* kind, const JobId& job, std::uint32_t chunk) {
     const auto found = contents_.find({kind + job, chunk});
     return ledger::Reply{.content = found == contents_.end() ? protocol::Bytes() : found->second};
@@ -32,8 +68,9 @@ ledger::Reply FakeLedger::run(const ledger::Operation& operation, std::uint64_t 
   if (const auto* fetch = std::get_if<ledger::FetchResult>(&operation)) {
     return fetched("out:", fetch->job, fetch->chunk);
   }
-  if (epoch != epoch_) {
-    return {.status = ledger::Status::kFenced};
+  if (const ledger::Status status = fence(term); status != ledger::Status::kDone) {
+    const bool noticed = status == ledger::Status::kFenced || notices_losses;
+    return {.status = noticed ? status : ledger::Status::kFailed};
   }
   if (const auto* create = std::get_if<ledger::CreateJob>(&operation)) {
     const auto found = jobs_.find(create->job);
@@ -58,7 +95,7 @@ ledger::Reply FakeLedger::run(const ledger::Operation& operation, std::uint64_t 
     return {.status = ledger::Status::kFailed};
   }
   std::visit([&](const auto& op) { apply(op); }, operation);
-  return {};
+  return {.sequence = ++sequence_};
 }
 
 std::uint64_t FakeLedger::version_of(const std::string& record) const {
@@ -85,7 +122,7 @@ ledger::Status FakeLedger::compare(const JobId& job, std::uint32_t chunk,
     return ledger::Status::kMissing;
   }
   const auto kept = digests_.find({job, chunk});
-  const bool same = kept == digests_.end() || kept->second == digest;
+  const bool same = kept == digests_.end() || kept->second == digest || !compares_digests;
   return same ? ledger::Status::kDone : ledger::Status::kConflict;
 }
 

@@ -12,8 +12,19 @@ namespace tessera::coordinator::simulation {
 // What the scripts do in Redis, in memory: the ledger that outlives coordinators, and the cache.
 class FakeLedger {
  public:
-  std::uint64_t become_leader() { return ++epoch_; }
-  ledger::Reply run(const ledger::Operation& operation, std::uint64_t epoch);
+  // The new term's number, above the last one and `above`.
+  std::uint64_t become_leader(std::uint64_t above = 0);
+  // Who leads, and the last term before it; as of the last become_leader().
+  ledger::Term term() const { return {ledger_id_, epoch_, sequence_}; }
+  std::uint64_t term_before() const { return term_before_; }
+  ledger::Reply run(const ledger::Operation& operation, const ledger::Term& term);
+  ledger::Reply run(const ledger::Operation& operation, std::uint64_t epoch) {
+    return run(operation, {.ledger_id = ledger_id_, .number = epoch});
+  }
+  // As FLUSHALL, or a restart without a file.
+  void empty();
+  // Becomes as `copy`, a former state of this one.
+  void restore(const FakeLedger& copy);
   std::vector<ledger::StoredJob> load() const;
   std::vector<ledger::StoredRecord> load_records() const;
   // Contents of chunks and results that are kept; none are left when all jobs have ended.
@@ -24,11 +35,15 @@ class FakeLedger {
   std::map<CacheKey, protocol::Bytes> cache;
   // With more in its contents it refuses what takes memory and frees none.
   std::size_t bytes_max = std::numeric_limits<std::size_t>::max();
+  // Faults that tests plant.
+  bool compares_digests = true;
+  bool notices_losses = true;
 
  private:
   void apply(const ledger::CreateJob& op);
   void apply(const ledger::AcceptChunk& op);
   void apply(const ledger::CheckChunk&) {}
+  void apply(const ledger::CheckTerm&) {}
   void apply(const ledger::StoreResult& op);
   void apply(const ledger::AckResult& op);
   void apply(const ledger::CloseJob& op);
@@ -48,7 +63,13 @@ class FakeLedger {
                          const protocol::ChunkDigest& digest) const;
 
   using ContentKey = std::pair<std::string, std::uint32_t>;
-  std::uint64_t epoch_ = 0;
+  ledger::Status fence(const ledger::Term& term) const;
+
+  std::uint64_t epoch_ = 0;  // 0: empty.
+  std::uint64_t term_before_ = 0;
+  std::uint64_t sequence_ = 0;
+  std::string ledger_id_;
+  std::uint64_t founded_ = 0;  // Ledgers.
   std::map<JobId, ledger::StoredJob> jobs_;
   std::map<std::string, ledger::StoredRecord> records_;
   std::map<ContentKey, protocol::Bytes> contents_;       // "in:" or "out:" and the job; chunk

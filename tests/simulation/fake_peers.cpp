@@ -16,7 +16,9 @@ void FakeCluster::start_worker(std::uint32_t slot, std::uint64_t process) {
   worker->process = process != 0 ? process : next_process_++;
   worker->heard_at = now_;
   workers_[slot] = worker;
-  soon(1, [this, worker] {
+  const bool says_nothing = scenario_.plant == Plant::kWorkersSayNothing;
+  const WorkerMemory memory = says_nothing ? WorkerMemory{} : memories_[worker->process];
+  soon(1, [this, worker, memory] {
     feed(FromWorker{worker->peer, protocol::WorkerHello{.name = "w",
                                                         .device = "fake",
                                                         .model = "m",
@@ -27,7 +29,9 @@ void FakeCluster::start_worker(std::uint32_t slot, std::uint64_t process) {
                                                         .max_batch_tokens = 128,
                                                         .max_batch_sequences = 16,
                                                         .max_seqlen = 64,
-                                                        .process = worker->process}});
+                                                        .process = worker->process,
+                                                        .ledger_id = memory.ledger_id,
+                                                        .term_seen = memory.term}});
   });
   soon(100, [this, worker] { worker_ticks(worker); });
 }
@@ -42,7 +46,9 @@ void FakeCluster::worker_ticks(const std::shared_ptr<Worker>& worker) {
       start_worker(worker->slot, worker->process);
       return;
     }
-    feed(FromWorker{worker->peer, protocol::Ping{1}});
+    if (worker->welcomed) {
+      feed(FromWorker{worker->peer, protocol::Ping{1}});
+    }
   }
   at(now_ + 400 * kMs, [this, worker] { worker_ticks(worker); });
 }
@@ -62,11 +68,27 @@ void FakeCluster::worker_receives(const std::string& peer, const protocol::Messa
   worker->heard_at = now_;
   if (std::holds_alternative<protocol::Ping>(message)) {
     feed(FromWorker{peer, protocol::Pong{}});
+  } else if (const auto* welcome = std::get_if<protocol::WorkerWelcome>(&message)) {
+    worker_is_welcomed(*worker, *welcome);
   } else if (const auto* batch = std::get_if<protocol::Batch>(&message)) {
-    worker_computes(worker, *batch);
+    if (worker->welcomed && batch->epoch >= memories_[worker->process].term) {
+      worker_computes(worker, *batch);
+    }
   } else if (const auto* error = std::get_if<protocol::ErrorReply>(&message)) {
-    problem("a worker was refused: " + error->message);
+    if (error->code != ErrorCode::kUnavailable) {
+      problem("a worker was refused: " + error->message);
+    }
   }
+}
+
+// As worker/link.cpp.
+void FakeCluster::worker_is_welcomed(Worker& worker, const protocol::WorkerWelcome& welcome) {
+  WorkerMemory& memory = memories_[worker.process];
+  if (memory.ledger_id == welcome.ledger_id && welcome.epoch < memory.term) {
+    return;
+  }
+  memory = {.ledger_id = welcome.ledger_id, .term = welcome.epoch};
+  worker.welcomed = true;
 }
 
 void FakeCluster::worker_computes(const std::shared_ptr<Worker>& worker,
@@ -180,6 +202,12 @@ void FakeCluster::client_receives(const std::string& peer, const protocol::Messa
       job_receives(*job, message);
       return;
     }
+    if (job->rival_peer == peer) {
+      if (const auto* ack = std::get_if<protocol::ChunkAck>(&message)) {
+        rival_answered(*job, *ack);
+      }
+      return;
+    }
   }
   feed(ClientGone{peer});
 }
@@ -193,44 +221,17 @@ void FakeCluster::job_receives(Job& job, const protocol::Message& message) {
       job.epoch = hello->epoch;
     }
   } else if (const auto* opened = std::get_if<protocol::JobOpened>(&message)) {
-    job.open = true;
-    job.id = opened->job_id;
-    job.window = opened->window_chunks;
-    std::set<std::uint32_t> accepted;
-    for (const auto& [first, last] : opened->accepted) {
-      for (std::uint32_t n = first; n <= last; ++n) {
-        accepted.insert(n);
-      }
-    }
-    for (const std::uint32_t number : job.accepted) {
-      if (!accepted.contains(number)) {
-        problem(job.key + ": chunk " + std::to_string(number) + " was acknowledged and is lost");
-      }
-    }
-    job.accepted = accepted;
+    job_opened(job, *opened);
   } else if (const auto* error = std::get_if<protocol::ErrorReply>(&message)) {
-    if (error->code == ErrorCode::kUnavailable) {
+    if (error->code == ErrorCode::kUnavailable || error->code == ErrorCode::kNotFound) {
       job.peer.clear();  // Connects and asks again.
     } else {
       problem(job.key + ": " + error->message);
     }
   } else if (const auto* ack = std::get_if<protocol::ChunkAck>(&message)) {
-    job.in_flight.erase(ack->chunk);
-    if (ack->code == ErrorCode::kOk) {
-      job.accepted.insert(ack->chunk);
-    } else if (ack->code != ErrorCode::kResourceExhausted && ack->code != ErrorCode::kUnavailable) {
-      problem(job.key + ": chunk refused: " + ack->message);
-    }
+    chunk_answered(job, *ack);
   } else if (const auto* result = std::get_if<protocol::ChunkResult>(&message)) {
-    const std::string wrong = check_result(job.chunks.at(result->chunk), result->results);
-    if (!wrong.empty()) {
-      problem(job.key + " chunk " + std::to_string(result->chunk) + ": " + wrong);
-    }
-    const auto [kept, is_new] = job.results.try_emplace(result->chunk, result->results);
-    if (!is_new && kept->second.payload != result->results.payload) {
-      problem(job.key + ": a chunk ended twice with different results");
-    }
-    send_from_client(job.peer, protocol::ResultAck{job.id, result->chunk});
+    result_arrives(job, *result);
   } else if (const auto* update = std::get_if<protocol::JobUpdate>(&message)) {
     if (update->progress.state == protocol::JobState::kDone) {
       job.done = true;

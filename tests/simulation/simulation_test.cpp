@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <tuple>
 
 #include "common/log.hpp"
 #include "tests/simulation/fake_cluster.hpp"
@@ -80,6 +81,56 @@ TEST(Simulation, TheLedgerIsFull) {
 
 TEST(Simulation, TheCacheHangs) {
   expect_all_holds({.faults = {.worker_kills_per_s = 0.5}, .cache_hangs = 0.5});
+}
+
+TEST(Simulation, AnotherClientSendsOtherItems) {
+  expect_all_holds({.faults = {.client_losses_per_s = 0.5,
+                               .coordinator_kills_per_s = 0.2,
+                               .ledger_outages_per_s = 0.1,
+                               .duplicate_messages = 0.2,
+                               .reordered_chunks = 0.3,
+                               .rival_chunks_per_s = 10}});
+}
+
+TEST(Simulation, TheLedgerIsEmptied) {
+  expect_all_holds({.faults = {.connection_breaks_per_s = 0.3,
+                               .client_losses_per_s = 0.3,
+                               .coordinator_kills_per_s = 0.1,
+                               .ledger_emptied_per_s = 0.2},
+                    .chunks_per_job = 40});
+}
+
+TEST(Simulation, TheLedgerBecomesAnOlderCopy) {
+  expect_all_holds({.faults = {.connection_breaks_per_s = 0.3,
+                               .client_losses_per_s = 0.3,
+                               .coordinator_kills_per_s = 0.3,
+                               .ledger_outages_per_s = 0.1,
+                               .duplicate_messages = 0.1,
+                               .ledger_older_per_s = 0.3},
+                    .chunks_per_job = 40});
+}
+
+// A simulator that finds nothing where something is wrong would be no test.
+TEST(Simulation, PlantedFaultsAreFound) {
+  const Faults losses{.coordinator_kills_per_s = 0.3, .ledger_older_per_s = 0.5};
+  const std::tuple<Plant, Faults, const char*> plants[] = {
+      {Plant::kDigestsAreNotCompared,
+       {.coordinator_kills_per_s = 0.3, .rival_chunks_per_s = 10},
+       "two chunks were accepted"},
+      {Plant::kLossesAreNotNoticed, losses, "nobody noticed"},
+      {Plant::kWorkersSayNothing, losses, "not finished"},
+  };
+  spdlog::set_level(spdlog::level::off);
+  for (const auto& [plant, faults, expected] : plants) {
+    bool found = false;
+    for (std::uint64_t seed = 1; seed <= 20 && !found; ++seed) {
+      FakeCluster cluster({.seed = seed, .faults = faults, .end = 120'000'000, .plant = plant});
+      for (const std::string& problem : cluster.run()) {
+        found = found || problem.find(expected) != std::string::npos;
+      }
+    }
+    EXPECT_TRUE(found) << static_cast<int>(plant) << ": " << expected;
+  }
 }
 
 TEST(Simulation, EverythingAtOnce) {

@@ -26,6 +26,7 @@ class HostBackend : public kernels::Backend {
   using DType = kernels::DType;
 
   std::string name() const override { return "host"; }
+  std::string kind() const override { return "host"; }
   DType weight_type() const override { return DType::kFloat32; }
   DType activation_type() const override { return DType::kFloat32; }
   DType residual_type() const override { return DType::kFloat32; }

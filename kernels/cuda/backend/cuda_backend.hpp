@@ -30,6 +30,7 @@ class CudaBackend final : public Backend {
   ~CudaBackend() override;
 
   std::string name() const override;
+  std::string kind() const override { return "sm" + std::to_string(compute_capability()); }
   std::string pci_bus_id() const override;
   DType weight_type() const override { return DType::kBFloat16; }
   DType activation_type() const override { return DType::kBFloat16; }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <string>
@@ -21,7 +22,7 @@ class CoreHarness {
   explicit CoreHarness(CoreOptions options = default_options(), simulation::FakeLedger stored = {})
       : ledger(std::move(stored)),
         epoch(ledger.become_leader()),
-        core(with_epoch(std::move(options), epoch), ledger.load(), now, ledger.load_records()) {
+        core(with_term(std::move(options), ledger), ledger.load(), now, ledger.load_records()) {
     spdlog::set_level(spdlog::level::off);
   }
 
@@ -116,20 +117,29 @@ class CoreHarness {
   std::vector<CacheKey> keys_asked;   // By the last of them.
   std::vector<RunLedger> operations;  // All that were asked for.
   std::map<std::string, std::vector<protocol::Message>> to_client;
+  std::map<std::string, std::vector<protocol::Message>> to_worker;  // But batches.
   std::deque<std::pair<std::string, protocol::Batch>> batches;
   simulation::FakeLedger ledger;
   std::uint64_t epoch;
+  std::string ledger_id = ledger.term().ledger_id;
+  std::uint64_t sequence = 0;  // The highest that was answered.
+  std::vector<Stop> stops;
+  std::vector<BeginTerm> terms;
   Core core;
 
  private:
-  static CoreOptions with_epoch(CoreOptions options, std::uint64_t epoch) {
-    options.epoch = epoch;
+  static CoreOptions with_term(CoreOptions options, const simulation::FakeLedger& ledger) {
+    options.epoch = ledger.term().number;
+    options.ledger.id = ledger.term().ledger_id;
+    options.ledger.term_before = ledger.term_before();
     return options;
   }
   void perform(SendClient& action) { to_client[action.peer].push_back(std::move(action.message)); }
   void perform(SendWorker& action) {
     if (auto* batch = std::get_if<protocol::Batch>(&action.message)) {
       batches.emplace_back(action.peer, std::move(*batch));
+    } else {
+      to_worker[action.peer].push_back(std::move(action.message));
     }
   }
   void perform(RunLedger& action) {
@@ -139,7 +149,9 @@ class CoreHarness {
     }
     ledger::Reply reply{.status = ledger_status};
     if (ledger_status == ledger::Status::kDone) {
-      reply = ledger.run(action.operation, epoch);
+      reply = ledger.run(action.operation,
+                         {.ledger_id = ledger_id, .number = epoch, .sequence = sequence});
+      sequence = std::max(sequence, reply.sequence);
     }
     events_.push_back(LedgerReply{.id = action.id,
                                   .reply = std::move(reply),
@@ -164,7 +176,8 @@ class CoreHarness {
     }
     events_.push_back(std::move(ready));
   }
-  void perform(Stop& action) { (void)action; }
+  void perform(Stop& action) { stops.push_back(std::move(action)); }
+  void perform(BeginTerm& action) { terms.push_back(std::move(action)); }
 
   std::deque<Event> events_;
 };
