@@ -58,6 +58,7 @@ struct Scenario {
   std::size_t resident_bytes_max = 512U << 20;
   std::uint64_t owed_bytes_max = 512U << 20;
   std::size_t ledger_bytes_max = std::numeric_limits<std::size_t>::max();
+  bool keeps_records = true;  // Not where the ledger is to lose them.
   Plant plant = Plant::kNone;
 };
 

@@ -97,7 +97,8 @@ TEST(Simulation, TheLedgerIsEmptied) {
                                .client_losses_per_s = 0.3,
                                .coordinator_kills_per_s = 0.1,
                                .ledger_emptied_per_s = 0.2},
-                    .chunks_per_job = 40});
+                    .chunks_per_job = 40,
+                    .keeps_records = false});
 }
 
 TEST(Simulation, TheLedgerBecomesAnOlderCopy) {
@@ -107,7 +108,8 @@ TEST(Simulation, TheLedgerBecomesAnOlderCopy) {
                                .ledger_outages_per_s = 0.1,
                                .duplicate_messages = 0.1,
                                .ledger_older_per_s = 0.3},
-                    .chunks_per_job = 40});
+                    .chunks_per_job = 40,
+                    .keeps_records = false});
 }
 
 // A simulator that finds nothing where something is wrong would be no test.
@@ -124,7 +126,11 @@ TEST(Simulation, PlantedFaultsAreFound) {
   for (const auto& [plant, faults, expected] : plants) {
     bool found = false;
     for (std::uint64_t seed = 1; seed <= 20 && !found; ++seed) {
-      FakeCluster cluster({.seed = seed, .faults = faults, .end = 120'000'000, .plant = plant});
+      FakeCluster cluster({.seed = seed,
+                           .faults = faults,
+                           .end = 120'000'000,
+                           .keeps_records = false,
+                           .plant = plant});
       for (const std::string& problem : cluster.run()) {
         found = found || problem.find(expected) != std::string::npos;
       }
