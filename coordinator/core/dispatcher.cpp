@@ -12,6 +12,7 @@ namespace {
 constexpr std::uint32_t kDeathsMax = 3;
 constexpr std::size_t kLossesMax = 12;  // Of connections and workers together.
 constexpr double kLateFactor = 10;
+constexpr std::size_t kShownDigits = 16;    // Of a fingerprint, as status shows it.
 constexpr double kExpectedMaxS = 3600;      // Whatever a worker says that its batches cost.
 constexpr std::uint32_t kMetricsMs = 1000;  // Between two reports of a worker.
 constexpr std::size_t kTracesMax = 16;      // Named with a batch.
@@ -144,8 +145,10 @@ void Dispatcher::on_hello(const std::string& peer, protocol::WorkerHello hello, 
   ModelState& state = states_[id];
   if (const auto why = state.identity.refusal(hello)) {
     refuse(ErrorCode::kConflict,
-           *why + ", which is that of " + state.fingerprint_owner +
-               ": vectors of two models are not mixed. Give it the same folder and --dtype, or "
+           *why + " (it has " + own_fingerprint(hello).substr(0, kShownDigits) + ", " +
+               state.fingerprint_owner + " has " +
+               state.identity.fingerprint().substr(0, kShownDigits) +
+               "): vectors of two models are not mixed. Give it the same folder and --dtype, or "
                "end what has the other one and restart the coordinator");
     return;
   }
