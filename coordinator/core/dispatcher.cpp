@@ -144,12 +144,12 @@ void Dispatcher::on_hello(const std::string& peer, protocol::WorkerHello hello, 
   const auto id = static_cast<ModelId>(model - models_.begin());
   ModelState& state = states_[id];
   if (const auto why = state.identity.refusal(hello)) {
-    refuse(ErrorCode::kConflict,
-           *why + " (it has " + own_fingerprint(hello).substr(0, kShownDigits) + ", " +
-               state.fingerprint_owner + " has " +
-               state.identity.fingerprint().substr(0, kShownDigits) +
-               "): vectors of two models are not mixed. Give it the same folder and --dtype, or "
-               "end what has the other one and restart the coordinator");
+    const std::string advice =
+        " (it has " + own_fingerprint(hello).substr(0, kShownDigits) + ", " +
+        state.fingerprint_owner + " has " + state.identity.fingerprint().substr(0, kShownDigits) +
+        "): vectors of two models are not mixed. Give it the same folder and --dtype, or end what "
+        "has the other one and restart the coordinator";
+    refuse(ErrorCode::kConflict, is_former_worker(hello) ? *why : *why + advice);
     return;
   }
   welcome_back(hello.process, now);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "coordinator/core/model_identity.hpp"
+
 namespace tessera::coordinator {
 namespace {
 
@@ -16,7 +18,7 @@ void WorkerRefusals::record(const protocol::WorkerHello& hello, const std::strin
   Entry entry{.refusal = {.name = shortened(hello.name),
                           .device_kind = shortened(hello.device_kind),
                           .model = shortened(hello.model),
-                          .fingerprint = shortened(hello.fingerprint),
+                          .fingerprint = shortened(own_fingerprint(hello)),
                           .reason = reason,
                           .times = 1},
               .at = now};
