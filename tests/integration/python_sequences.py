@@ -399,6 +399,41 @@ class Sequence:
         missing = set(range(len(record.items))) - record.rows
         check(not missing, "done with rows missing:", sorted(missing)[:5], "of", len(record.items))
 
+    def other_items(self):
+        """Under a key that was used: not one row may come for a text that is not the key's."""
+        record = self.open_record()
+        changed = list(record.items)
+        if not changed:
+            return
+        at = self.rng.randrange(len(changed))
+        changed[at] = (changed[at] + 1) % len(self.texts)
+        try:
+            for result in record.job.results(timeout_s=TIMEOUT_S):
+                self.take(record, result)
+                if at in record.rows:
+                    break
+        except JobConflict as error:
+            self.lost_to_a_rival(record, error)
+            record.job = None
+            return
+        except TesseraError as error:
+            check("items was ended by" in error.message, error)  # By an interrupt before.
+            return
+        try:
+            texts = [self.texts[i] for i in changed]
+            job = self.client().submit(texts, key=record.key, chunk_items=record.chunk_items,
+                                       **SPECS[record.spec])
+            for result in job.results(timeout_s=TIMEOUT_S):
+                rows = range(result.first_index, result.first_index + len(result.vectors))
+                check(at not in rows, "a row of other items")
+                self.take(record, result)
+            check(False, "other items under a used key are taken")
+        except JobConflict as error:
+            if "other items" not in error.message:
+                self.lost_to_a_rival(record, error)
+        record.job = None
+        self.submit(record, self.client())
+
     # --- steps: drops and processes
 
     def drop_client(self):
@@ -543,7 +578,7 @@ STEPS = [(Sequence.call, 2), (Sequence.interrupted_calls, 3), (Sequence.hurried_
          (Sequence.fail_in_body, 2), (Sequence.interrupted_loops, 5),
          (Sequence.interrupted_submit, 2), (Sequence.resume, 3), (Sequence.drop_client, 2),
          (Sequence.drop_job, 1), (Sequence.close_client, 1), (Sequence.copied_client, 1),
-         (Sequence.fork, 3)]
+         (Sequence.fork, 3), (Sequence.other_items, 1)]
 
 
 # --- running them

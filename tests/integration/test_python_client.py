@@ -219,7 +219,7 @@ def test_the_newest_of_a_key_gets_the_results(connect, vectors, same_client, bef
 
 
 def test_those_who_wait_for_a_worker(vectors):
-    """One hears of its timeout and goes on, another that its job was taken up; the last gets all."""
+    """One hears of its timeout and goes on, then that its job was taken up; the last gets all."""
     with Cluster() as slow, Client(slow.addresses["clients"], timeout_s=PATIENCE_S) as first, \
             Client(slow.addresses["clients"], timeout_s=PATIENCE_S) as second:
         job = first.submit(TEXTS[:40], key="waited for", chunk_items=20)
@@ -300,9 +300,26 @@ def test_a_parents_job_is_refused_in_the_child(connect, vectors):
 
 
 OTHERS = {
+    "shifted items": (["new", *TEXTS[:-1]], {}),
+    "one other item": ([*TEXTS[:5], "other", *TEXTS[6:]], {}),
+    "the same text as token ids": ([[1, 2], *TEXTS[1:]], {}),
+    "fewer items": (TEXTS[:20], {}),
+    "no items": ([], {}),
+    "fewer items a chunk": (TEXTS, {"chunk_items": 10}),
+    "more items a chunk": (TEXTS, {"chunk_items": 200}),
     "another dimension": (TEXTS, {"dimensions": 64}),
     "another query": (TEXTS, {"query": True}),
 }
+
+
+def test_a_finished_key_takes_no_more_items(connect, vectors):
+    client = connect()
+    job = client.submit(TEXTS[:40], key=next(KEYS), chunk_items=20)
+    take(job, set(), vectors)
+    with pytest.raises(JobConflict, match="2 chunks"):
+        take(client.submit(TEXTS, key=job.key, chunk_items=20), set(), vectors)
+    again = client.submit(TEXTS[:40], key=job.key, chunk_items=20)
+    assert take(again, set(), vectors) == [], "all were acknowledged"
 
 
 @pytest.mark.parametrize("same_client", [True, False])

@@ -1,6 +1,7 @@
 """Jobs: any number of items through a bounded window, with resume."""
 
 import dataclasses
+import math
 import os
 import threading
 import weakref
@@ -19,6 +20,7 @@ from .waiting import Deadline
 if TYPE_CHECKING:
     from .client import Client
 
+OTHERS_LOOK_S = 0.2
 READS_A_RESULT = 2  # Chunks read for each result that is given, while results are here.
 
 
@@ -156,19 +158,27 @@ class Job:
                 return entry
             if state.over:
                 return None
-            if not state.bell.wait(lambda: self._can_go_on(loop), deadline):
+            if not self._wait(loop, deadline):
                 raise TesseraError(ErrorCode.DEADLINE_EXCEEDED, "no result of the job in "
                                    f"{deadline.timeout_s:g} s{self._link.trouble()}")
+
+    def _wait(self, loop: "_Results", deadline: Deadline) -> bool:
+        """Whether the loop can go on before the deadline."""
+        while True:
+            # Another loop that holds a result, or reads, may end without a word.
+            turn = Deadline(min(deadline.left_s(), OTHERS_LOOK_S if self._others() else math.inf))
+            if self._state.bell.wait(lambda: self._can_go_on(loop), turn):
+                return True
+            if deadline.left_s() <= 0:
+                return False
+
+    def _others(self) -> bool:
+        return len(self._loops) > 1
 
     def _can_go_on(self, loop: Any) -> bool:
         state = self._state
         return bool(state.failure is not None or state.over or self._has_ready(loop)
                     or self._may_read(loop))
-
-    def _reference(self, loop: "_Results") -> "weakref.ref[Any]":
-        """To a loop that holds something, for which others may wait."""
-        bell = self._state.bell
-        return weakref.ref(loop, lambda _: bell.ring())
 
     def _free_for(self, loop: Any) -> Iterator[Ready]:
         for entry in list(self._state.ready.values()):
@@ -183,7 +193,7 @@ class Job:
         with self._lock:
             entry = next(self._free_for(loop), None)
             if entry is not None:
-                entry.holder = self._reference(loop)
+                entry.holder = weakref.ref(loop)
             return entry
 
     def _declare_safe(self, entry: Ready) -> None:
@@ -202,7 +212,7 @@ class Job:
         with self._lock:
             if not self._may_read(loop):
                 return False
-            self._reader = self._reference(loop)
+            self._reader = weakref.ref(loop)
         self._input_failed = True  # Until it is seen not to.
         self._source.next_chunk()
         self._input_failed = False

@@ -87,16 +87,21 @@ class JobState:
         self._chunks: Dict[int, Chunk] = {}  # Offered, result not here, without their items.
         self._results: Dict[int, Any] = {}  # Of chunks that are not offered, or not checked yet.
         self._total: Optional[int] = None
+        self._ended_with: Optional[int] = None  # Chunks, as the coordinator has it.
         self._closed = False  # The coordinator knows the end of the input,
         self._done = False  # and in the ledger all results are declared safe.
         self._close_at = math.inf
         self._close_request = 0
+        self._unanswered = False
 
     # --- from the caller, on the connection's thread
 
     def offer(self, chunk: Chunk) -> None:
         """The next chunk of the input. One that was offered before does not count."""
         if chunk.number != self._offered or self.failure is not None:
+            return
+        if self._ended_with is not None and chunk.number >= self._ended_with:
+            self._fail_for_another_end("more")
             return
         self._offered += 1
         self._outgoing[chunk.number] = _Outgoing(chunk)
@@ -108,12 +113,15 @@ class JobState:
         if self._total is None:
             self._total = total
             self._close_at = 0.0
+            if self._ended_with is not None:
+                self._on_end(self._ended_with)
 
     def fail(self, error: TesseraError) -> None:
         if self._all_is_safe():
             self.over = True  # The caller has all; what became of the job since is not its loss.
         elif self.failure is None:
             self.failure = error
+        self._unanswered = self.unanswered()
         self._outgoing.clear()
         self.bell.ring()
 
@@ -125,6 +133,11 @@ class JobState:
     def opening(self) -> int:
         """The request that asks for the job, while it has no answer on this connection; else 0."""
         return 0 if self._opened else self._open_request
+
+    def unanswered(self) -> bool:
+        """Whether chunks were sent that may yet be acknowledged, also of a job that has failed: the
+        answer would say the job and the number, not which Job of that key it was for."""
+        return self._unanswered or any(entry.send_at > 0 for entry in self._outgoing.values())
 
     def opened(self) -> bool:
         """Whether the coordinator gives the job's results to this connection."""
@@ -252,11 +265,7 @@ class JobState:
             return self._on_opened(fields)
         if message_type == Type.JOB_UPDATE:
             self._close_request = 0
-            total = fields.get(2, {}).get(8, 0)
-            if total != self._total:
-                self.fail(failure(ErrorCode.CONFLICT, f"the job with key {self.key!r} has {total} "
-                                  f"chunks, and these items make {self._total}: choose another "
-                                  "key"))
+            self._on_end(fields.get(2, {}).get(8, 0))
         elif message_type == Type.ERROR_REPLY:
             self._on_refused(fields, now)
         return []
@@ -267,9 +276,13 @@ class JobState:
     def _on_refused(self, fields: Fields, now: float) -> None:
         error, retry_ms = error_of(fields)
         self.refusal = error
-        if not retry_ms:
+        closing = fields.get(1, 0) == self._close_request
+        if closing and error.code == ErrorCode.INVALID_ARGUMENT:
+            # The ledger has chunks behind the end of these items.
+            self.fail(failure(ErrorCode.CONFLICT, error.message))
+        elif not retry_ms:
             self.fail(failure(error.code, error.message))
-        elif fields.get(1, 0) == self._close_request:
+        elif closing:
             self._close_at = now + retry_ms / 1000
         else:
             self._open_at = now + back_off_s(self._open_refusals, retry_ms)
@@ -294,6 +307,7 @@ class JobState:
             return []
         else:
             out = [self._ack(n) for n in _those_not_in(accepted, delivered) if n in self._safe]
+            self._in_flight = {n for n in self._in_flight if n < self._offered or n in accepted}
         self._accepted = accepted
         self._opened = True
         self._done = fields.get(3, 0) == State.DONE
@@ -306,7 +320,8 @@ class JobState:
         return out
 
     def _lost_in(self, job_id: str, accepted: ChunkSet, delivered: ChunkSet) -> bool:
-        known = (n for n in self._in_flight if n in self._accepted and n not in self.ready)
+        """Whether the ledger lacks a chunk that it had and whose items are not here any more."""
+        known = (n for n in self._chunks if n not in self._outgoing and n not in self._results)
         return job_id != self.id or any(n not in accepted and n not in delivered for n in known)
 
     def on_chunk_ack(self, fields: Fields, now: float) -> None:
@@ -336,11 +351,29 @@ class JobState:
             self._results[number] = (fields.get(3, {}), payload)
         return []
 
+    def _on_end(self, chunks: int) -> None:
+        """The coordinator says how many chunks the job has: so many must the items make."""
+        self._ended_with = chunks
+        if self._offered > chunks:
+            self._fail_for_another_end("more")
+        elif self._total == chunks:
+            self._closed, self._close_at = True, math.inf
+        elif self._total is not None:
+            self._fail_for_another_end(str(self._total))
+
+    def _fail_for_another_end(self, chunks: str) -> None:
+        self.fail(failure(ErrorCode.CONFLICT, f"the job with key {self.key!r} was closed with "
+                          f"{self._ended_with} chunks, and these items make {chunks}: submit its "
+                          "items again, or choose another key"))
+
     def on_progress(self, progress: Fields) -> None:
         state = progress.get(4, 0)
         if state == State.CANCELLED:
             self.fail(TesseraError(ErrorCode.CANCELLED, "the job was cancelled"))
-        elif state == State.DONE:
+            return
+        if state == State.DONE or progress.get(8, 0):
+            self._on_end(progress.get(8, 0))
+        if state == State.DONE:
             self._done = True
             # What is not here was declared safe by an earlier run while this one was opened.
             for number in self._in_flight - set(self.ready) - set(self._results):
@@ -348,8 +381,6 @@ class JobState:
                 self._chunks.pop(number, None)
             if progress.get(8, 0):
                 self._delivered.add_range(0, progress[8] - 1)
-        if self._total is not None and progress.get(8, 0) == self._total:
-            self._closed, self._close_at = True, math.inf
 
 
 def _those_not_in(some: ChunkSet, others: ChunkSet) -> List[int]:

@@ -4,7 +4,7 @@ drive it."""
 
 import logging
 import math
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Set
 
 from .errors import ErrorCode, JobConflict, TesseraError, anew
 from .job_state import JobState
@@ -25,8 +25,8 @@ class Session:
     """Requests and jobs of one client over connections that come and go.
 
     After `on_connected` the coordinator is greeted; its hello makes the session ready, and then
-    whatever has no answer yet is said, or said again. Another epoch in a repeated hello means a
-    coordinator that was restarted and knows nothing of us. Owned by one thread.
+    whatever has no answer yet is said, or said again. Another epoch or ledger in a repeated hello
+    means a coordinator that was restarted and knows nothing of us. Owned by one thread.
     """
 
     def __init__(self, name: str, tenant: str, token: str):
@@ -34,11 +34,13 @@ class Session:
         self.wants_connection = True  # A fresh one; what the last one carried is lost.
         self.refusal: Optional[TesseraError] = None  # For good.
         self.trouble: Optional[TesseraError] = None  # Why it is not ready, as far as was said.
-        self._hello = {1: 1, 2: name, 3: tenant, 4: token}
+        self._hello: Fields = {1: 1, 2: name, 3: tenant, 4: token}
+        self._ledger_id, self._term_seen = "", 0  # By these a coordinator notices an older ledger.
         self._server: Fields = {}
         self._requests = RequestTable()
         self._jobs: List[JobState] = []
         self._left: Dict[int, int] = {}  # Openers of jobs that were left while these requests run.
+        self._unanswered_keys: Set[str] = set()  # Of former jobs on this connection.
         self._out: List[Frames] = []
         self._next_id = 0
         self._heard_at = self._turn_at = self._hello_at = self._ping_at = 0.0
@@ -53,18 +55,22 @@ class Session:
             self._requests.add(self._id(), request)
 
     def add_job(self, job: JobState) -> None:
-        """A job of the same key that this client has already gets no more results."""
+        """A job of the same key that this client has already gets no more results. Should chunks of
+        it be unanswered, a fresh connection sees to it that their answers are not taken for answers
+        to the new one's, whose items may be others."""
         for other in [other for other in self._jobs if other.key == job.key]:
-            self._jobs.remove(other)
+            self._drop(other)
             other.fail(JobConflict(ErrorCode.CONFLICT, "this job was taken up again by a later "
                                     "submit of the same key, which gets its results"))
+        if job.key in self._unanswered_keys:
+            self.wants_connection = True
         self._jobs.append(job)
         if self.refusal is not None:
             job.fail(self.refusal)
 
     def leave_job(self, job: JobState) -> None:
         if job in self._jobs:
-            self._jobs.remove(job)
+            self._drop(job)
             if job.opened():
                 self._say_left(job.id, job.opener)
             elif job.opening():
@@ -83,6 +89,7 @@ class Session:
         self.wants_connection = self.ready = False
         self._out.clear()
         self._left.clear()
+        self._unanswered_keys.clear()
         self._heard_at = self._turn_at = now
         self._say_hello(now)
 
@@ -99,7 +106,8 @@ class Session:
             self._requests.collect(now, minor, self._out)
             for job in self._jobs:
                 job.collect(now, minor, self._id, self._out)
-            self._jobs = [job for job in self._jobs if job.failure is None and not job.over]
+            for job in [job for job in self._jobs if job.failure is not None or job.over]:
+                self._drop(job)
         out, self._out = self._out, []
         return out
 
@@ -127,6 +135,11 @@ class Session:
 
     # --- inside
 
+    def _drop(self, job: JobState) -> None:
+        self._jobs.remove(job)
+        if job.unanswered():
+            self._unanswered_keys.add(job.key)
+
     def _id(self) -> int:
         self._next_id += 1
         return self._next_id
@@ -136,7 +149,8 @@ class Session:
 
     def _say_hello(self, now: float) -> None:
         self._hello_at = now
-        self._out.append(pack(Type.CLIENT_HELLO, self._hello))
+        seen = {5: self._ledger_id, 6: self._term_seen}
+        self._out.append(pack(Type.CLIENT_HELLO, {**self._hello, **seen}))
 
     def _keep_alive(self, now: float) -> None:
         if self.refusal is not None:
@@ -194,8 +208,11 @@ class Session:
         return False
 
     def _on_hello(self, fields: Fields, now: float) -> None:
-        restarted = self.ready and fields.get(3) != self._server.get(3)
+        restarted = self.ready and any(fields.get(n) != self._server.get(n) for n in (3, 5))
         self._server = fields
+        ledger_id, term = fields.get(5, ""), fields.get(3, 0)
+        self._term_seen = term if ledger_id != self._ledger_id else max(term, self._term_seen)
+        self._ledger_id = ledger_id
         if restarted or not self.ready:
             self.ready, self.trouble = True, None
             self._requests.send_again(now)
