@@ -274,7 +274,9 @@ std::optional<Error> JobDesk::refusal(const Job& job, const protocol::SubmitChun
     return Error{ErrorCode::kInvalidArgument, "a job has at most 4194304 chunks"};
   }
   if (job.closed && chunk.chunk >= job.chunks_total) {
-    return Error{ErrorCode::kInvalidArgument, "the job was closed with fewer chunks"};
+    return Error{ErrorCode::kConflict, "the job was closed with " +
+                                           std::to_string(job.chunks_total) +
+                                           " chunks: send its items again, or choose another key"};
   }
   if (auto valid = protocol::validate(chunk.items); !valid) {
     return valid.error();

@@ -33,10 +33,13 @@ void JobDesk::on_close(const std::string& peer, const protocol::CloseJob& close,
   }
   const std::uint64_t beyond =
       job->chunks.empty() ? 0 : std::uint64_t{job->chunks.rbegin()->first} + 1;
-  if (close.chunks < std::max(job->accepted.end(), beyond) || close.chunks > kJobChunksMax) {
-    return refuse(ErrorCode::kInvalidArgument,
-                  "the number of chunks is below what was submitted, "
-                  "or above 4194304");
+  if (close.chunks > kJobChunksMax) {
+    return refuse(ErrorCode::kInvalidArgument, "a job has at most 4194304 chunks");
+  }
+  if (close.chunks < std::max(job->accepted.end(), beyond)) {
+    return refuse(ErrorCode::kConflict,
+                  "the number of chunks is below what was submitted: send the job's items again, "
+                  "or choose another key");
   }
   if (!ledger_up_ || ledger_is_busy()) {
     return refuse(ErrorCode::kUnavailable, "the ledger cannot be reached, or is behind",

@@ -280,6 +280,20 @@ TEST(Core, WhoHadAJobWhenItEndedHearsOfTheEndBesideTheNext) {
   EXPECT_TRUE(harness.got<protocol::ErrorReply>("a").empty());
 }
 
+TEST(Core, MoreOrFewerItemsUnderTheKeyOfAJobAreAConflict) {
+  CoreHarness harness;
+  const JobId job = harness.open_job("a", "key");
+  harness.submit("a", job, 0, {"text"});
+  harness.submit("a", job, 1, {"more text"});
+  harness.from_client("a", protocol::CloseJob{.request_id = 5, .job_id = job, .chunks = 1});
+  EXPECT_EQ(harness.got<protocol::ErrorReply>("a").back().code, ErrorCode::kConflict);
+  harness.from_client("a", protocol::CloseJob{.request_id = 6, .job_id = job, .chunks = 2});
+  harness.submit("a", job, 2, {"still more text"});
+  EXPECT_EQ(harness.got<protocol::ChunkAck>("a").back().code, ErrorCode::kConflict);
+  harness.from_client("a", protocol::CloseJob{.request_id = 7, .job_id = job, .chunks = 3});
+  EXPECT_EQ(harness.got<protocol::ErrorReply>("a").back().code, ErrorCode::kConflict);
+}
+
 TEST(Core, WhatIsBeingAcknowledgedIsNotPromisedToTheNextClient) {
   CoreHarness harness;
   harness.add_worker("w");
