@@ -120,11 +120,12 @@ std::string printed_settings(const CLI::App& app, const Options& options) {
   std::string printed;
   for (std::string line; std::getline(lines, line);) {
     if (line.starts_with("redis=") && options.redis) {
-      line = "redis=\"" + options.redis->printable() + "\"";
+      printed += "redis=\"" + options.redis->printable() + "\"\n";
     } else if (line.starts_with("redis-cache=") && options.redis_cache) {
-      line = "redis-cache=\"" + options.redis_cache->printable() + "\"";
+      printed += "redis-cache=\"" + options.redis_cache->printable() + "\"\n";
+    } else {
+      printed += hide_secrets(line) + "\n";
     }
-    printed += hide_secrets(line) + "\n";
   }
   return printed;
 }

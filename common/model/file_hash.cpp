@@ -85,7 +85,7 @@ class Tree {
         opened = leaf.file;
         struct stat status {};
         if (file->get() < 0 || ::fstat(file->get(), &status) != 0 ||
-            stamp_of(status) != files_[opened].stamp) {
+            !stamp_of(status).same_contents(files_[opened].stamp)) {
           return fail(changed(files_[opened].path));
         }
         ::posix_fadvise(file->get(), 0, 0, POSIX_FADV_SEQUENTIAL);
@@ -104,7 +104,7 @@ class Tree {
     auto leaf = digests_.begin();
     for (const StampedFile& file : files_) {
       // Whoever wrote while it was read has moved its times.
-      if (const auto now = stamp_of(file.path); !now || *now != file.stamp) {
+      if (const auto now = stamp_of(file.path); !now || !now->same_contents(file.stamp)) {
         return changed(file.path);
       }
       Hasher root;

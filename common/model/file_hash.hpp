@@ -20,6 +20,11 @@ struct FileStamp {
   std::int64_t modified_ns = 0;  // since 1970, of the contents
   std::int64_t changed_ns = 0;   // of the inode: an old modification time may be set, this cannot
   bool operator==(const FileStamp&) const = default;
+  // Whether the contents are those of the other stamp, as far as stamps tell between two looks of
+  // one process. A link made to the file meanwhile changes its inode and nothing of this.
+  bool same_contents(const FileStamp& other) const {
+    return size == other.size && inode == other.inode && modified_ns == other.modified_ns;
+  }
 };
 
 FileStamp stamp_of(const struct stat& status);

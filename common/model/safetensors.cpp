@@ -360,7 +360,7 @@ Result<SafetensorsFolder> SafetensorsFolder::open(const std::filesystem::path& m
 
 Result<void> SafetensorsFolder::check_unchanged() const {
   for (const File& file : files_) {
-    if (const auto now = stamp_of(file.path); !now || *now != file.stamp) {
+    if (const auto now = stamp_of(file.path); !now || !now->same_contents(file.stamp)) {
       return Error{
           ErrorCode::kConflict,
           file.path.string() + " was changed while it was read: start again when it is complete"};

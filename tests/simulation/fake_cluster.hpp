@@ -38,7 +38,6 @@ enum class Plant : std::uint8_t {
   kNone,
   kDigestsAreNotCompared,  // By the ledger.
   kLossesAreNotNoticed,    // By the ledger's scripts.
-  kWorkersSayNothing,      // Of the term and the ledger that they have seen.
 };
 
 struct Scenario {

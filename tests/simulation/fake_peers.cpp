@@ -16,8 +16,7 @@ void FakeCluster::start_worker(std::uint32_t slot, std::uint64_t process) {
   worker->process = process != 0 ? process : next_process_++;
   worker->heard_at = now_;
   workers_[slot] = worker;
-  const bool says_nothing = scenario_.plant == Plant::kWorkersSayNothing;
-  const WorkerMemory memory = says_nothing ? WorkerMemory{} : memories_[worker->process];
+  const WorkerMemory memory = memories_[worker->process];
   soon(1, [this, worker, memory] {
     feed(FromWorker{worker->peer, protocol::WorkerHello{.name = "w",
                                                         .device = "fake",

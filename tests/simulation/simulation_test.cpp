@@ -120,7 +120,6 @@ TEST(Simulation, PlantedFaultsAreFound) {
        {.coordinator_kills_per_s = 0.3, .rival_chunks_per_s = 10},
        "two chunks were accepted"},
       {Plant::kLossesAreNotNoticed, losses, "nobody noticed"},
-      {Plant::kWorkersSayNothing, losses, "not finished"},
   };
   spdlog::set_level(spdlog::level::off);
   for (const auto& [plant, faults, expected] : plants) {
