@@ -182,6 +182,7 @@ bool has_request_id(std::uint64_t type) {
 }
 
 void read_fields(Cursor& cursor, std::uint64_t type, std::uint64_t count, Origin& origin) {
+  std::optional<std::uint64_t> request;  // Of two, the decoder takes the first.
   std::optional<std::uint32_t> chunk;
   for (std::uint64_t i = 0; i < count; ++i) {
     const auto key = cursor.head();
@@ -194,8 +195,8 @@ void read_fields(Cursor& cursor, std::uint64_t type, std::uint64_t count, Origin
     }
     const std::uint64_t field = key->kind == Kind::kUnsigned ? key->size : 0;
     const bool is_number = value->kind == Kind::kUnsigned;
-    if (field == 1 && has_request_id(type) && is_number && origin.request_id == 0) {
-      origin.request_id = value->size;
+    if (field == 1 && has_request_id(type) && is_number && !request) {
+      request = value->size;
     } else if (type == type_of<SubmitChunk>() && field == 1 && value->kind == Kind::kText &&
                value->size <= kNameBytesMax && origin.job_id.empty()) {
       origin.job_id = cursor.text(*value).value_or("");
@@ -208,6 +209,7 @@ void read_fields(Cursor& cursor, std::uint64_t type, std::uint64_t count, Origin
       break;
     }
   }
+  origin.request_id = request.value_or(0);
   origin.chunk = chunk.value_or(0);
   if (!chunk) {
     origin.job_id.clear();

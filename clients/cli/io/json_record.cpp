@@ -104,6 +104,10 @@ void take_ids(const Json& list, Record& record) {
 }
 
 void parse_slowly(const std::string& line, const ReadOptions& options, Record& record) {
+  if (line.starts_with("\xEF\xBB\xBF")) {  // That of the file's start is gone; Json skips any.
+    record.fail(ErrorCode::kInvalidArgument, "the line begins with a byte order mark");
+    return;
+  }
   Json object;
   try {
     object = Json::parse(line);
@@ -120,8 +124,11 @@ void parse_slowly(const std::string& line, const ReadOptions& options, Record& r
   }
   Members members;
   const std::vector<RawMember> raw = members_of(line);
+  std::vector<std::string> keys;  // That `members` names.
+  keys.reserve(raw.size());
   for (std::size_t i = 0; i < raw.size(); ++i) {
-    members.see(Json::parse(raw[i].key).get_ref<const std::string&>(), i, options);
+    keys.push_back(Json::parse(raw[i].key).get<std::string>());
+    members.see(keys.back(), i, options);
   }
   members.settle();
   if (members.id != Members::kNone || !options.id_field.empty()) {
