@@ -137,9 +137,9 @@ class Gateway:
         finally:
             connection.close()
 
-    def wait_ready(self):
+    def wait_ready(self, **kind):
         deadline = time.monotonic() + 60 * SLOWDOWN
-        while self.ask("GET", "/health/ready").status != 200:
+        while self.ask("GET", "/health/ready", **kind).status != 200:
             assert time.monotonic() < deadline, "the gateway is not ready"
             time.sleep(0.05)
 

@@ -598,6 +598,7 @@ def test_tls(cluster):
         certificate, key, context = make_certificate(folder)
         gateway = Gateway(cluster.clients, "--tls-cert", certificate, "--tls-key", key)
         assert gateway.url.startswith("https://")
+        gateway.wait_ready(tls=context)
         connection = gateway.connect(tls=context)
         texts = [f"over tls {i}" for i in range(300)]
         for _ in range(3):
@@ -619,8 +620,11 @@ def test_readiness_follows_workers_and_the_coordinator():
     coordinator = Coordinator()
     gateway = Gateway(coordinator.clients)
     ready = lambda: gateway.ask("GET", "/health/ready")  # noqa: E731
-    time.sleep(0.5)
-    assert ready().status == 503 and "worker" in ready().json()["reason"]
+    deadline = time.monotonic() + 60 * SLOWDOWN
+    while "worker" not in ready().json()["reason"]:
+        assert time.monotonic() < deadline, "the gateway does not say what is missing"
+        time.sleep(0.05)
+    assert ready().status == 503
     worker = FakeWorker(coordinator.workers)
     gateway.wait_ready()
     assert gateway.ask("GET", "/health/live").status == 200
