@@ -45,6 +45,8 @@ def served():
 
 def test_one_scrape_has_gateway_coordinator_and_every_worker(served):
     cluster, gateway = served
+    wait_for(lambda: gateway.metrics()[0]["tessera_gateway_coordinator_up"] == {None: 1},
+             "the gateway's word of its coordinator, said once a second")
     text, headers = gateway.get("/metrics")
     assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     samples, types = parse(text)
