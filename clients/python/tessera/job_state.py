@@ -158,7 +158,7 @@ class JobState:
             if not self._opened:
                 self._collect_open(now, next_id, out)
             else:
-                self._collect_safe(out)
+                self.collect_safe(out)
                 self._collect_chunks(now, out)
                 self._collect_close(now, next_id, out)
             self._publish(now)
@@ -183,7 +183,8 @@ class JobState:
             self._open_at = now + ANSWER_WAIT_S
             out.append(pack(Type.OPEN_JOB, {1: self._open_request, **self._open_fields}))
 
-    def _collect_safe(self, out: List[Frames]) -> None:
+    def collect_safe(self, out: List[Frames]) -> None:
+        """Appends the acknowledgements of what the caller has declared safe."""
         for number, entry in list(self.ready.items()):
             if entry.safe:
                 out.append(self._ack(number))

@@ -72,6 +72,8 @@ class Session:
         if job in self._jobs:
             self._drop(job)
             if job.opened():
+                if self.ready:
+                    job.collect_safe(self._out)  # What its caller said before it left.
                 self._say_left(job.id, job.opener)
             elif job.opening():
                 self._left[job.opening()] = job.opener

@@ -271,6 +271,20 @@ def test_leaving_is_said_to_who_knows_it(minor, told):
     assert job.failure is not None and job.failure.code == ErrorCode.CANCELLED
 
 
+def test_leaving_says_first_what_the_caller_has():
+    driven, job = Driven(), job_of()
+    driven.open(job)
+    job.offer(CHUNKS[0])
+    driven.turn()
+    driven.acknowledge(0)
+    driven.give(0)
+    driven.turn()
+    job.ready[0].safe = True
+    driven.session.leave_job(job)
+    said = [unpack(frames[0]) for frames in driven.session.turn(driven.now)]
+    assert [kind for kind, _ in said] == [Type.RESULT_ACK, Type.LEAVE_JOB] and said[0][1][2] == 0
+
+
 def test_leaving_before_the_answer_is_said_after_it():
     driven, job = Driven(), job_of()
     driven.session.add_job(job)
