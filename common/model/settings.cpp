@@ -32,6 +32,14 @@ void show(const nlohmann::json& value, int depth, std::string& text) {
   text += value.is_array() ? "]" : "}";
 }
 
+// A key as it is, or in quotes where it comes from the file and could break the sentence.
+std::string key_shown(std::string_view name) {
+  const bool plain = !name.empty() && std::ranges::all_of(name, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+  });
+  return plain ? std::string(name) : shown(name);
+}
+
 }  // namespace
 
 std::string shown(const nlohmann::json& value) {
@@ -63,12 +71,12 @@ const Settings::Json* Settings::value(const std::string& name) {
   return found == object_.end() ? nullptr : &*found;
 }
 
-std::int64_t Settings::integer(const char* name, std::int64_t min, std::int64_t max,
+std::int64_t Settings::integer(const std::string& name, std::int64_t min, std::int64_t max,
                                std::optional<std::int64_t> fallback) {
   const Json* found = value(name);
   if (found == nullptr) {
     if (!fallback) {
-      complain(std::string(name) + " is missing");
+      complain(key_shown(name) + " is missing");
     }
     return fallback.value_or(min);
   }
@@ -135,7 +143,7 @@ void Settings::harmless(std::initializer_list<const char*> names) {
 
 void Settings::refuse(std::string_view name, std::string_view why) {
   const auto found = object_.find(name);
-  complain(std::string(name) + (found == object_.end() ? " is missing" : " is " + shown(*found)) +
+  complain(key_shown(name) + (found == object_.end() ? " is missing" : " is " + shown(*found)) +
            ": " + std::string(why));
 }
 

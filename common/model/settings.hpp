@@ -23,7 +23,7 @@ class Settings {
   Settings(std::string file, const Json& object) : file_(std::move(file)), object_(object) {}
 
   // --- values that decide; an absent key gives the fallback
-  std::int64_t integer(const char* name, std::int64_t min, std::int64_t max,
+  std::int64_t integer(const std::string& name, std::int64_t min, std::int64_t max,
                        std::optional<std::int64_t> fallback = std::nullopt);
   double number(const char* name, double fallback, double min, double max);
   // Absent and null are both `fallback`.

@@ -168,7 +168,7 @@ Result<TokenizerSettings> parse_added_tokens(std::string_view text, const std::s
   Settings settings(file, *object);
   TokenizerSettings read;
   for (const auto& [content, value] : object->items()) {
-    const auto id = settings.integer(content.c_str(), 0, 1 << 24);
+    const auto id = settings.integer(content, 0, 1 << 24);
     read.tokens.push_back(
         {.key = "an entry", .content = content, .id = static_cast<std::int32_t>(id)});
   }
