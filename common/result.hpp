@@ -92,4 +92,20 @@ class [[nodiscard]] Result<void> {
   bool ok_ = true;
 };
 
+// The value; FatalError with the error's sentence behind `where` ("--model NAME: ") when there is
+// none: for processes that cannot work without it.
+template <typename T>
+T value_or_fatal(Result<T> result, std::string_view where = {}) {
+  if (!result) {
+    throw FatalError(std::string(where) + result.error().message);
+  }
+  return std::move(result).value();
+}
+
+inline void ok_or_fatal(const Result<void>& result, std::string_view where = {}) {
+  if (!result) {
+    throw FatalError(std::string(where) + result.error().message);
+  }
+}
+
 }  // namespace tessera

@@ -3,7 +3,7 @@
 #include <charconv>
 #include <map>
 
-#include "coordinator/core/cache.hpp"
+#include "coordinator/core/flow/cache.hpp"
 
 namespace tessera::coordinator {
 namespace {

@@ -3,7 +3,9 @@
 #include <string>
 #include <vector>
 
-#include "coordinator/core/ledger.hpp"
+#include "coordinator/core/items/cache_key.hpp"
+#include "coordinator/core/items/embedding.hpp"
+#include "coordinator/core/ledger/ledger.hpp"
 #include "coordinator/redis_client.hpp"
 
 // The ledger's operations as Redis commands. Keys, all below "tessera:":

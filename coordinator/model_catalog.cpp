@@ -6,19 +6,12 @@
 #include "common/log.hpp"
 #include "common/model/fingerprint.hpp"
 #include "common/model/model_folder.hpp"
+#include "common/protocol.hpp"
 
 namespace tessera::coordinator {
 namespace {
 
 namespace fs = std::filesystem;
-
-template <typename T>
-T value_or_fatal(Result<T> result, const std::string& argument) {
-  if (!result) {
-    throw FatalError("--model " + argument + ": " + result.error().message);
-  }
-  return std::move(result).value();
-}
 
 // What a person should know before the first vector is made.
 void log_notes(const std::string& name, const ModelFolder& folder, const SeqlenLimit& seqlen) {
@@ -31,21 +24,22 @@ void log_notes(const std::string& name, const ModelFolder& folder, const SeqlenL
 CatalogEntry load_model(const std::string& argument) {
   const auto equals = argument.find('=');
   const fs::path given = equals == std::string::npos ? argument : argument.substr(equals + 1);
-  const ModelFolder folder = value_or_fatal(read_model_folder(given), argument);
+  const std::string where = "--model " + argument + ": ";
+  const ModelFolder folder = value_or_fatal(read_model_folder(given), where);
   std::string name = equals == std::string::npos ? folder.name : argument.substr(0, equals);
   if (name.empty() || name.size() > protocol::kNameBytesMax) {
-    throw FatalError("--model " + argument + ": the name has 1 to 256 bytes");
+    throw FatalError(where + "the name has 1 to 256 bytes");
   }
   // The workers load the weights; where this copy has them, too, it must be of the same model.
   if (const auto weights = open_weights(folder);
       !weights && weights.error().code != ErrorCode::kNotFound) {
-    throw FatalError("--model " + argument + ": " + weights.error().message);
+    throw FatalError(where + weights.error().message);
   }
-  FolderTokenizer loaded = value_or_fatal(load_tokenizer(folder), argument);
+  FolderTokenizer loaded = value_or_fatal(load_tokenizer(folder), where);
   log_notes(name, folder, loaded.seqlen);
   ServedModel model{
       .name = std::move(name),
-      .tokenizer_hash = value_or_fatal(tokenizer_hash(folder.transformer_dir()), argument),
+      .tokenizer_hash = value_or_fatal(tokenizer_hash(folder.transformer_dir()), where),
       .hidden_size = static_cast<std::uint32_t>(folder.embedding_size()),
       .max_seqlen = static_cast<std::uint32_t>(loaded.seqlen.tokens),
       .vocab_size = static_cast<std::uint32_t>(folder.config.vocab_size),

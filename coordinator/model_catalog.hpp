@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "common/tokenizer/tokenizer.hpp"
-#include "coordinator/core/item.hpp"
+#include "coordinator/core/items/served_model.hpp"
 
 namespace tessera::coordinator {
 

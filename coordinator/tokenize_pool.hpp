@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "common/net/zmq_socket.hpp"
-#include "coordinator/core/events.hpp"
+#include "coordinator/core/events/events.hpp"
 #include "coordinator/model_catalog.hpp"
 
 namespace tessera::coordinator {

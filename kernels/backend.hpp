@@ -66,11 +66,12 @@ class BatchSlot {
 };
 
 // One device (a GPU, or the CPU) and the operations of the encoder on it. The graph in
-// worker/encoder.cpp is written once over this interface; kernels/cpu is the readable definition,
-// kernels/cuda the fast one. All calls come from the one thread that owns the device; operations
-// are queued in order and may run after the call returns, until `wait`. Activations are row-major
-// [rows, width] in `activation_type()`, except where float32 is said. Device failures throw
-// FatalError. Memory is taken only at start: after `seal`, allocate, load and make calls are bugs.
+// worker/encoder/encoder.cpp is written once over this interface; kernels/cpu is the readable
+// definition, kernels/cuda the fast one. All calls come from the one thread that owns the device;
+// operations are queued in order and may run after the call returns, until `wait`. Activations are
+// row-major [rows, width] in `activation_type()`, except where float32 is said. Device failures
+// throw FatalError. Memory is taken only at start: after `seal`, allocate, load and make calls are
+// bugs.
 class Backend {
  public:
   virtual ~Backend() = default;

@@ -3,10 +3,11 @@
 
 #include "common/log.hpp"
 #include "common/stop_signal.hpp"
-#include "worker/batch_runner.hpp"
-#include "worker/link.hpp"
-#include "worker/options.hpp"
-#include "worker/self_test.hpp"
+#include "worker/create_engine.hpp"
+#include "worker/engine/self_test.hpp"
+#include "worker/link/batch_runner.hpp"
+#include "worker/link/link.hpp"
+#include "worker/link/options.hpp"
 
 namespace {
 
@@ -17,25 +18,20 @@ namespace {
 }
 
 // Refuses before the weights are loaded what the self-tests would find behind them.
-tessera::ModelFolder read_model(const tessera::EngineOptions& options) {
-  auto model = tessera::read_model_folder(options.model_dir);
-  if (!model) {
-    throw tessera::FatalError(model.error().message);
-  }
-  if (const auto tokenizer = tessera::load_tokenizer(*model); !tokenizer) {
-    throw tessera::FatalError(tokenizer.error().message);
-  }
-  return std::move(model).value();
+tessera::ModelFolder read_model(const tessera::worker::EngineOptions& options) {
+  auto model = tessera::value_or_fatal(tessera::read_model_folder(options.model_dir));
+  (void)tessera::value_or_fatal(tessera::load_tokenizer(model));
+  return model;
 }
 
 // Prints every self-test; the exit code says whether all passed.
-int verify(const tessera::EngineOptions& options) {
+int verify(const tessera::worker::EngineOptions& options) {
   const auto model = read_model(options);
-  const auto engine = tessera::Engine::create(options);
+  const auto engine = tessera::worker::create_engine(options);
   std::printf("%s on %s, fingerprint %s\n", engine->info().model_name.c_str(),
               engine->info().device.c_str(), engine->info().fingerprint.c_str());
   bool all_passed = true;
-  for (const auto& result : tessera::run_self_tests(*engine, model)) {
+  for (const auto& result : tessera::worker::run_self_tests(*engine, model)) {
     std::printf("%-6s %s%s%s\n", result.passed ? "ok" : "FAILED", result.what.c_str(),
                 result.detail.empty() ? "" : ": ", result.detail.c_str());
     all_passed = all_passed && result.passed;
@@ -44,10 +40,11 @@ int verify(const tessera::EngineOptions& options) {
 }
 
 // Loads and tests the engine that will serve.
-std::unique_ptr<tessera::Engine> create_tested(const tessera::EngineOptions& options) {
+std::unique_ptr<tessera::worker::Engine> create_tested(
+    const tessera::worker::EngineOptions& options) {
   const auto model = read_model(options);
-  auto engine = tessera::Engine::create(options);
-  for (const auto& result : tessera::run_self_tests(*engine, model)) {
+  auto engine = tessera::worker::create_engine(options);
+  for (const auto& result : tessera::worker::run_self_tests(*engine, model)) {
     if (!result.passed) {
       throw tessera::FatalError("self-test failed: " + result.what + ": " + result.detail);
     }
@@ -59,6 +56,7 @@ std::unique_ptr<tessera::Engine> create_tested(const tessera::EngineOptions& opt
 
 int main(int argc, char** argv) {
   using namespace tessera;
+  using namespace tessera::worker;
   try {
     const WorkerOptions options = parse_worker_options(argc, argv);
     if (options.verify) {

@@ -16,8 +16,9 @@
 #include "common/model/model_folder.hpp"
 #include "common/model/synthetic_model.hpp"
 #include "kernels/cpu/linear_weight.hpp"
-#include "worker/engine.hpp"
-#include "worker/self_test.hpp"
+#include "worker/create_engine.hpp"
+#include "worker/engine/engine.hpp"
+#include "worker/engine/self_test.hpp"
 
 namespace tessera {
 namespace {
@@ -26,6 +27,8 @@ using bench::median;
 using kernels::DType;
 using kernels::cpu::kProductRows;
 using kernels::cpu::MatmulLibrary;
+using worker::create_engine;
+using worker::Engine;
 
 struct Arguments {
   std::filesystem::path model;
@@ -136,12 +139,12 @@ void run(const Arguments& arguments) {
   const auto folder = model_folder(arguments);
   const std::int64_t tokens = arguments.len * arguments.count;
   const DType type = arguments.float32 ? DType::kFloat32 : DType::kBFloat16;
-  const auto engine = Engine::create({.model_dir = folder,
-                                      .threads = arguments.threads,
-                                      .max_batch_tokens = std::max<std::int64_t>(tokens, 64),
-                                      .max_sequences = std::max<std::int64_t>(arguments.count, 64),
-                                      .weight_type = type,
-                                      .measure_cost = false});
+  const auto engine = create_engine({.model_dir = folder,
+                                     .threads = arguments.threads,
+                                     .max_batch_tokens = std::max<std::int64_t>(tokens, 64),
+                                     .max_sequences = std::max<std::int64_t>(arguments.count, 64),
+                                     .weight_type = type,
+                                     .measure_cost = false});
   const ModelFolder model = read_model_folder(folder).value();
   for (const auto& result : run_self_tests(*engine, model)) {
     std::printf("%s %s: %s\n", result.passed ? "ok" : "FAILED", result.what.c_str(),

@@ -29,10 +29,15 @@
 #include "common/log.hpp"
 #include "common/model/model_folder.hpp"
 #include "common/model/synthetic_model.hpp"
-#include "worker/engine.hpp"
+#include "worker/create_engine.hpp"
+#include "worker/engine/engine.hpp"
 
 namespace tessera::bench {
 namespace {
+
+using worker::Engine;
+using worker::EngineInfo;
+using worker::EngineOptions;
 
 using Clock = std::chrono::steady_clock;
 
@@ -280,7 +285,7 @@ bool run(int argc, char** argv) {
     make_model(options.engine.model_dir, options.make, 1);
   }
   const auto start = Clock::now();
-  const std::unique_ptr<Engine> engine = Engine::create(options.engine);
+  const std::unique_ptr<Engine> engine = worker::create_engine(options.engine);
   const EngineInfo& info = engine->info();
   std::printf("%s on %s, batches of at most %ld tokens; started in %.2f s\n",
               info.model_name.c_str(), info.device.c_str(), info.max_batch_tokens,

@@ -5,8 +5,8 @@
 #include <fstream>
 #include <string_view>
 
-#include "common/tokenizer/normalizer.hpp"
-#include "common/tokenizer/pretokenizer.hpp"
+#include "common/tokenizer/text/normalizer.hpp"
+#include "common/tokenizer/text/pretokenizer.hpp"
 
 namespace tessera {
 namespace {

@@ -23,10 +23,14 @@
 #include "common/model/model_folder.hpp"
 #include "common/model/synthetic_model.hpp"
 #include "kernels/backend.hpp"
-#include "worker/engine.hpp"
+#include "worker/create_engine.hpp"
+#include "worker/engine/engine.hpp"
 
 namespace tessera::bench {
 namespace {
+
+using worker::Engine;
+using worker::EngineOptions;
 
 using Clock = std::chrono::steady_clock;
 
@@ -229,7 +233,7 @@ Candidate load(const Options& options, const std::string& kind, const std::strin
   }
   const auto start = Clock::now();
   Candidate candidate{.name = size == "1" ? "1 GPU" : size + " " + kind,
-                      .engine = Engine::create(engine)};
+                      .engine = worker::create_engine(engine)};
   std::printf("%-10s started in %.2f s: %s\n", candidate.name.c_str(), seconds_since(start),
               candidate.engine->info().device.c_str());
   std::fflush(stdout);

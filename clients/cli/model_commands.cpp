@@ -23,14 +23,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-template <typename T>
-T value_or_fatal(Result<T> result) {
-  if (!result) {
-    throw FatalError(result.error().message);
-  }
-  return std::move(result).value();
-}
-
 // --- make ----------------------------------------------------------------------------------------
 
 struct MakeArguments {

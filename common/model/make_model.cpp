@@ -41,14 +41,6 @@ const Shape& find_shape(std::string_view name) {
   throw FatalError("shape \"" + std::string(name) + "\" is none of tiny, 0.6b, 4b, 8b");
 }
 
-template <typename T>
-T value_or_fatal(Result<T> result) {
-  if (!result) {
-    throw FatalError(result.error().message);
-  }
-  return std::move(result).value();
-}
-
 void unpack_xz(const fs::path& from, const fs::path& to) {
   const std::string packed = value_or_fatal(read_small_file(from, kPackedBytesMax));
   std::ofstream file(to, std::ios::binary);

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "common/tokenizer/tokenizer_json.hpp"
+#include "common/tokenizer/json/tokenizer_json.hpp"
 
 namespace tessera::tokenizer {
 

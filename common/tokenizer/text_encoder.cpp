@@ -5,8 +5,8 @@
 #include <cstring>
 #include <span>
 
-#include "common/tokenizer/ascii_scan.hpp"
-#include "common/tokenizer/utf8.hpp"
+#include "common/tokenizer/text/ascii_scan.hpp"
+#include "common/tokenizer/text/utf8.hpp"
 
 namespace tessera::tokenizer {
 namespace {

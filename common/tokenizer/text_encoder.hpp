@@ -4,12 +4,12 @@
 #include <string_view>
 
 #include "common/result.hpp"
-#include "common/tokenizer/bpe.hpp"
-#include "common/tokenizer/id_buffer.hpp"
-#include "common/tokenizer/pretokenizer.hpp"
-#include "common/tokenizer/safe_cuts.hpp"
-#include "common/tokenizer/tokenizer_json.hpp"
-#include "common/tokenizer/word_cache.hpp"
+#include "common/tokenizer/base/id_buffer.hpp"
+#include "common/tokenizer/bpe/bpe.hpp"
+#include "common/tokenizer/bpe/safe_cuts.hpp"
+#include "common/tokenizer/bpe/word_cache.hpp"
+#include "common/tokenizer/json/tokenizer_json.hpp"
+#include "common/tokenizer/text/pretokenizer.hpp"
 
 namespace tessera::tokenizer {
 

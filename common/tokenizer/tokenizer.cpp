@@ -8,10 +8,10 @@
 #include <optional>
 
 #include "common/tokenizer/added_tokens.hpp"
-#include "common/tokenizer/normalizer.hpp"
+#include "common/tokenizer/json/tokenizer_json.hpp"
+#include "common/tokenizer/text/normalizer.hpp"
+#include "common/tokenizer/text/utf8.hpp"
 #include "common/tokenizer/text_encoder.hpp"
-#include "common/tokenizer/tokenizer_json.hpp"
-#include "common/tokenizer/utf8.hpp"
 
 namespace tessera {
 namespace {

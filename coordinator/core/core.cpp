@@ -6,8 +6,9 @@
 #include "common/embed_batch.hpp"
 #include "common/log.hpp"
 #include "coordinator/core/core_metrics.hpp"
-#include "coordinator/core/replies.hpp"
-#include "coordinator/core/reply_batch.hpp"
+#include "coordinator/core/events/replies.hpp"
+#include "coordinator/core/events/reply_batch.hpp"
+#include "coordinator/core/scheduling/worker_metrics.hpp"
 
 namespace tessera::coordinator {
 namespace {
@@ -106,92 +107,112 @@ std::uint32_t Core::retry_after_ms() const {
 }
 
 void Core::on(FromClient& event, Micros now, Actions& actions) {
-  const std::string& peer = event.peer;
-  const auto known = clients_.find(peer);
-  const std::string tenant = known == clients_.end() ? std::string() : known->second.tenant;
-  if (known != clients_.end()) {
+  Asked asked{.peer = event.peer, .tenant = {}, .now = now, .actions = actions};
+  if (const auto known = clients_.find(event.peer); known != clients_.end()) {
     known->second.heard_at = now;
+    asked.tenant = known->second.tenant;
   }
-  if (auto* hello = std::get_if<protocol::ClientHello>(&event.message)) {
-    on_hello(peer, *hello, actions);
-    if (const auto greeted = clients_.find(peer); greeted != clients_.end()) {
-      greeted->second.heard_at = now;
-    }
-  } else if (const auto* ping = std::get_if<protocol::Ping>(&event.message)) {
-    actions.push_back(SendClient{peer, protocol::Pong{ping->nonce}});
-  } else if (const auto* metrics = std::get_if<protocol::MetricsRequest>(&event.message)) {
-    on_metrics(peer, metrics->request_id, now, actions);
-  } else if (const auto* status = std::get_if<protocol::StatusRequest>(&event.message)) {
-    on_status(peer, *status, now, actions);
-  } else if (!on_record(event, now, actions)) {
-    on_work(event, tenant, now, actions);
-  }
+  std::visit([&](auto& message) { take(message, asked); }, event.message);
 }
 
-bool Core::on_record(FromClient& event, Micros now, Actions& actions) {
-  if (auto* put = std::get_if<protocol::RecordPut>(&event.message)) {
-    records_.on_put(event.peer, std::move(*put), now, actions);
-  } else if (const auto* query = std::get_if<protocol::RecordQuery>(&event.message)) {
-    records_.on_query(event.peer, *query, now, actions);
-  } else if (const auto* claim = std::get_if<protocol::RecordClaim>(&event.message)) {
-    records_.on_claim(event.peer, *claim, now, actions);
-  } else if (const auto* deletion = std::get_if<protocol::RecordDelete>(&event.message)) {
-    records_.on_delete(event.peer, *deletion, now, actions);
-  } else {
-    return false;
-  }
-  return true;
+void Core::take(protocol::ClientHello& hello, const Asked& asked) {
+  on_hello(asked.peer, hello, asked.now, asked.actions);
 }
 
-void Core::on_work(FromClient& event, const std::string& tenant, Micros now, Actions& actions) {
-  const std::string& peer = event.peer;
-  if (auto* embed = std::get_if<protocol::EmbedRequest>(&event.message)) {
-    std::vector<protocol::EmbedRequest> requests;
-    requests.push_back(std::move(*embed));
-    on_requests(peer, tenant, std::move(requests), now, actions);
-  } else if (auto* batch = std::get_if<protocol::EmbedRequests>(&event.message)) {
-    auto requests = protocol::unpack(std::move(*batch));
-    if (!requests) {
-      reply_error(peer, 0, requests.error(), actions);
-    } else {
-      if (const auto known = clients_.find(peer); known != clients_.end()) {
-        known->second.takes_batches = true;
-      }
-      on_requests(peer, tenant, std::move(*requests), now, actions);
-    }
-  } else if (auto* chunk = std::get_if<protocol::SubmitChunk>(&event.message)) {
-    jobs_.on_chunk(peer, std::move(*chunk), retry_after_ms(), actions);
-  } else if (const auto* ack = std::get_if<protocol::ResultAck>(&event.message)) {
-    jobs_.on_ack(peer, *ack, actions);
-  } else if (const auto* leave = std::get_if<protocol::LeaveJob>(&event.message)) {
-    jobs_.on_leave(peer, *leave);
-  } else if (const auto* open = std::get_if<protocol::OpenJob>(&event.message)) {
-    jobs_.on_open(peer, open->tenant.empty() ? tenant : open->tenant, *open, actions);
-  } else if (const auto* close = std::get_if<protocol::CloseJob>(&event.message)) {
-    jobs_.on_close(peer, *close, actions);
-  } else if (const auto* cancel = std::get_if<protocol::CancelJob>(&event.message)) {
-    jobs_.on_cancel(peer, *cancel, actions);
-  } else if (!std::holds_alternative<protocol::Pong>(event.message)) {
-    reply_error(peer, 0,
-                {ErrorCode::kInvalidArgument,
-                 std::string(protocol::name_of(event.message)) + " is not a client's message"},
-                actions);
-  }
+void Core::take(protocol::Ping& ping, const Asked& asked) {
+  asked.actions.push_back(SendClient{asked.peer, protocol::Pong{ping.nonce}});
 }
 
-void Core::on_requests(const std::string& peer, const std::string& tenant,
-                       std::vector<protocol::EmbedRequest> requests, Micros now, Actions& actions) {
+void Core::take(protocol::Pong& /*pong*/, const Asked& /*asked*/) {}
+
+void Core::take(protocol::MetricsRequest& request, const Asked& asked) {
+  on_metrics(asked.peer, request.request_id, asked.now, asked.actions);
+}
+
+void Core::take(protocol::StatusRequest& request, const Asked& asked) {
+  on_status(asked.peer, request, asked.now, asked.actions);
+}
+
+void Core::take(protocol::RecordPut& put, const Asked& asked) {
+  records_.on_put(asked.peer, std::move(put), asked.now, asked.actions);
+}
+
+void Core::take(protocol::RecordQuery& query, const Asked& asked) {
+  records_.on_query(asked.peer, query, asked.now, asked.actions);
+}
+
+void Core::take(protocol::RecordClaim& claim, const Asked& asked) {
+  records_.on_claim(asked.peer, claim, asked.now, asked.actions);
+}
+
+void Core::take(protocol::RecordDelete& deletion, const Asked& asked) {
+  records_.on_delete(asked.peer, deletion, asked.now, asked.actions);
+}
+
+void Core::take(protocol::EmbedRequest& embed, const Asked& asked) {
+  std::vector<protocol::EmbedRequest> requests;
+  requests.push_back(std::move(embed));
+  on_requests(std::move(requests), asked);
+}
+
+void Core::take(protocol::EmbedRequests& batch, const Asked& asked) {
+  auto requests = protocol::unpack(std::move(batch));
+  if (!requests) {
+    return reply_error(asked.peer, 0, requests.error(), asked.actions);
+  }
+  if (const auto known = clients_.find(asked.peer); known != clients_.end()) {
+    known->second.takes_batches = true;
+  }
+  on_requests(std::move(*requests), asked);
+}
+
+void Core::take(protocol::OpenJob& open, const Asked& asked) {
+  jobs_.on_open(asked.peer, open.tenant.empty() ? asked.tenant : open.tenant, open, asked.actions);
+}
+
+void Core::take(protocol::SubmitChunk& chunk, const Asked& asked) {
+  jobs_.on_chunk(asked.peer, std::move(chunk), retry_after_ms(), asked.actions);
+}
+
+void Core::take(protocol::ResultAck& ack, const Asked& asked) {
+  jobs_.on_ack(asked.peer, ack, asked.actions);
+}
+
+void Core::take(protocol::LeaveJob& leave, const Asked& asked) {
+  jobs_.on_leave(asked.peer, leave);
+}
+
+void Core::take(protocol::CloseJob& close, const Asked& asked) {
+  jobs_.on_close(asked.peer, close, asked.actions);
+}
+
+void Core::take(protocol::CancelJob& cancel, const Asked& asked) {
+  jobs_.on_cancel(asked.peer, cancel, asked.actions);
+}
+
+template <typename Other>
+void Core::take(Other& other, const Asked& asked) {
+  reply_error(asked.peer, 0,
+              {ErrorCode::kInvalidArgument,
+               std::string(protocol::name_of(protocol::Message(std::move(other)))) +
+                   " is not a client's message"},
+              asked.actions);
+}
+
+void Core::on_requests(std::vector<protocol::EmbedRequest> requests, const Asked& asked) {
   for (protocol::EmbedRequest& request : requests) {
     if (stopping_) {
-      reply_error(peer, request.request_id,
-                  {ErrorCode::kUnavailable, "the coordinator is stopping"}, actions);
+      reply_error(asked.peer, request.request_id,
+                  {ErrorCode::kUnavailable, "the coordinator is stopping"}, asked.actions);
     } else {
-      queries_.on_request(peer, tenant, std::move(request), retry_after_ms(), now, actions);
+      queries_.on_request(asked.peer, asked.tenant, std::move(request), retry_after_ms(), asked.now,
+                          asked.actions);
     }
   }
 }
 
-void Core::on_hello(const std::string& peer, const protocol::ClientHello& hello, Actions& actions) {
+void Core::on_hello(const std::string& peer, const protocol::ClientHello& hello, Micros now,
+                    Actions& actions) {
   if (hello.tenant.size() > protocol::kNameBytesMax) {
     reply_error(peer, 0, {ErrorCode::kInvalidArgument, "a tenant has at most 256 bytes"}, actions);
     return;
@@ -203,7 +224,9 @@ void Core::on_hello(const std::string& peer, const protocol::ClientHello& hello,
   (void)watch_.on_claim(LedgerWatch::Trust::kClient,
                         "client " + hello.client.substr(0, protocol::kNameBytesMax),
                         hello.ledger_id, hello.term_seen, actions);
-  clients_[peer].tenant = hello.tenant;
+  Client& client = clients_[peer];
+  client.tenant = hello.tenant;
+  client.heard_at = now;
   actions.push_back(SendClient{peer, protocol::ServerHello{.server = "tessera-coordinator",
                                                            .epoch = options_.epoch,
                                                            .models = model_infos(),
@@ -381,8 +404,8 @@ void Core::on_status(const std::string& peer, const protocol::StatusRequest& req
                               .refused_workers = dispatcher_.refusals(now),
                               .ledger_away_s = watch_.away_s(now)};
   if (request.job_id.empty()) {
-    reply.jobs = jobs_.progress(kListedMax);
-  } else if (const Job* job = jobs_.find(request.job_id)) {
+    reply.jobs = jobs_.table().progress(kListedMax);
+  } else if (const Job* job = jobs_.table().find(request.job_id)) {
     reply.jobs.push_back(job->progress());
   } else {
     reply_error(peer, request.request_id, {ErrorCode::kNotFound, "no job has this id"}, actions);

@@ -5,14 +5,14 @@
 #include <unordered_map>
 #include <vector>
 
-#include "coordinator/core/dispatcher.hpp"
-#include "coordinator/core/events.hpp"
-#include "coordinator/core/item_flow.hpp"
-#include "coordinator/core/job_desk.hpp"
+#include "coordinator/core/events/events.hpp"
+#include "coordinator/core/flow/item_flow.hpp"
+#include "coordinator/core/jobs/job_desk.hpp"
 #include "coordinator/core/ledger_watch.hpp"
 #include "coordinator/core/plumbing_metrics.hpp"
-#include "coordinator/core/query_desk.hpp"
-#include "coordinator/core/record_desk.hpp"
+#include "coordinator/core/queries/query_desk.hpp"
+#include "coordinator/core/records/record_desk.hpp"
+#include "coordinator/core/scheduling/dispatcher.hpp"
 
 namespace tessera::coordinator {
 
@@ -75,14 +75,38 @@ class Core {
   void on(Tick& event, Micros now, Actions& actions);
   void on(StopRequested& event, Micros now, Actions& actions);
 
-  void on_requests(const std::string& peer, const std::string& tenant,
-                   std::vector<protocol::EmbedRequest> requests, Micros now, Actions& actions);
-  void on_hello(const std::string& peer, const protocol::ClientHello& hello, Actions& actions);
+  // Who sent a message, when, and where the answers go.
+  struct Asked {
+    const std::string& peer;
+    std::string tenant;  // As the client's hello said; empty before it.
+    Micros now = 0;
+    Actions& actions;
+  };
+  void take(protocol::ClientHello& hello, const Asked& asked);
+  void take(protocol::Ping& ping, const Asked& asked);
+  void take(protocol::Pong& pong, const Asked& asked);
+  void take(protocol::MetricsRequest& request, const Asked& asked);
+  void take(protocol::StatusRequest& request, const Asked& asked);
+  void take(protocol::RecordPut& put, const Asked& asked);
+  void take(protocol::RecordQuery& query, const Asked& asked);
+  void take(protocol::RecordClaim& claim, const Asked& asked);
+  void take(protocol::RecordDelete& deletion, const Asked& asked);
+  void take(protocol::EmbedRequest& embed, const Asked& asked);
+  void take(protocol::EmbedRequests& batch, const Asked& asked);
+  void take(protocol::OpenJob& open, const Asked& asked);
+  void take(protocol::SubmitChunk& chunk, const Asked& asked);
+  void take(protocol::ResultAck& ack, const Asked& asked);
+  void take(protocol::LeaveJob& leave, const Asked& asked);
+  void take(protocol::CloseJob& close, const Asked& asked);
+  void take(protocol::CancelJob& cancel, const Asked& asked);
+  template <typename Other>  // What is not a client's to send.
+  void take(Other& other, const Asked& asked);
+
+  void on_requests(std::vector<protocol::EmbedRequest> requests, const Asked& asked);
+  void on_hello(const std::string& peer, const protocol::ClientHello& hello, Micros now,
+                Actions& actions);
   // False when the worker knows a newer term than this one, and is told to ask again.
   bool hear_claim(const std::string& peer, const protocol::WorkerHello& hello, Actions& actions);
-  void on_work(FromClient& event, const std::string& tenant, Micros now, Actions& actions);
-  // False when it is none of the messages about records.
-  bool on_record(FromClient& event, Micros now, Actions& actions);
   void on_metrics(const std::string& peer, std::uint64_t request_id, Micros now,
                   Actions& actions) const;
   // Hands on what units have ended.

@@ -4,7 +4,7 @@
 #include <array>
 
 #include "common/metric_families.hpp"
-#include "coordinator/core/worker_metrics.hpp"
+#include "coordinator/core/scheduling/worker_metrics.hpp"
 
 namespace tessera::coordinator {
 namespace {
@@ -156,7 +156,7 @@ void add_jobs(MetricFamilies& out, const JobDesk& jobs) {
   std::array<std::uint64_t, 2> by_state{};
   std::uint64_t accepted = 0;
   std::uint64_t done = 0;
-  for (const auto& [id, job] : jobs.running()) {
+  for (const auto& [id, job] : jobs.table().running()) {
     ++by_state[job->state == protocol::JobState::kOpen ? 0 : 1];
     accepted += job->items_accepted;
     done += job->items_done;
@@ -164,7 +164,7 @@ void add_jobs(MetricFamilies& out, const JobDesk& jobs) {
   out.gauge("tessera_jobs", "Jobs that the ledger holds: open (nothing sent yet), running, ended.")
       .sample(static_cast<double>(by_state[0]), format_labels({{"state", "open"}}))
       .sample(static_cast<double>(by_state[1]), format_labels({{"state", "running"}}))
-      .sample(static_cast<double>(jobs.ended_jobs()), format_labels({{"state", "ended"}}));
+      .sample(static_cast<double>(jobs.table().ended()), format_labels({{"state", "ended"}}));
   out.gauge("tessera_job_items", "Items of running jobs: accepted, and of those done.")
       .sample(static_cast<double>(accepted), format_labels({{"state", "accepted"}}))
       .sample(static_cast<double>(done), format_labels({{"state", "done"}}));

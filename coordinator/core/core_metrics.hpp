@@ -3,12 +3,12 @@
 #include <span>
 #include <vector>
 
-#include "coordinator/core/dispatcher.hpp"
-#include "coordinator/core/item_flow.hpp"
-#include "coordinator/core/job_desk.hpp"
+#include "coordinator/core/flow/item_flow.hpp"
+#include "coordinator/core/jobs/job_desk.hpp"
 #include "coordinator/core/plumbing_metrics.hpp"
-#include "coordinator/core/query_desk.hpp"
-#include "coordinator/core/record_desk.hpp"
+#include "coordinator/core/queries/query_desk.hpp"
+#include "coordinator/core/records/record_desk.hpp"
+#include "coordinator/core/scheduling/dispatcher.hpp"
 
 namespace tessera::coordinator {
 
@@ -28,9 +28,5 @@ struct MetricSources {
 // All figures of the coordinator and of its workers, as metrics with Prometheus' names. Fits a
 // message's header: of very many workers the last by name are left out, and counted.
 std::vector<protocol::MetricFamily> core_metrics(const MetricSources& sources, Micros now);
-
-// Tokens per second that the worker computes when it has enough to do: as it measured, or before it
-// did (or where it is an older one) by its cost model.
-double peak_tokens_per_second(const Worker& worker);
 
 }  // namespace tessera::coordinator

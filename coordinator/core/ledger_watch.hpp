@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "coordinator/core/events.hpp"
+#include "coordinator/core/events/events.hpp"
 
 namespace tessera::coordinator {
 

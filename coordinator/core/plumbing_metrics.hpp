@@ -3,8 +3,8 @@
 #include <array>
 #include <variant>
 
-#include "coordinator/core/events.hpp"
-#include "coordinator/core/part_metrics.hpp"
+#include "coordinator/core/events/events.hpp"
+#include "coordinator/core/scheduling/part_metrics.hpp"
 
 namespace tessera::coordinator {
 

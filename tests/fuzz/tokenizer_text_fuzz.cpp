@@ -9,10 +9,10 @@
 #include <string_view>
 #include <vector>
 
-#include "common/tokenizer/normalizer.hpp"
+#include "common/tokenizer/json/tokenizer_json.hpp"
+#include "common/tokenizer/text/normalizer.hpp"
+#include "common/tokenizer/text/utf8.hpp"
 #include "common/tokenizer/tokenizer.hpp"
-#include "common/tokenizer/tokenizer_json.hpp"
-#include "common/tokenizer/utf8.hpp"
 #include "tests/common/tokenizer/plain_encoder.hpp"
 
 namespace {

@@ -111,7 +111,7 @@ def test_every_metric_that_is_named_is_there(served):
     assert len(named) > 30
     missing = {name: place for name, place in named.items() if name not in present | silent}
     assert not missing
-    source = (ROOT / "coordinator/core/worker_metrics.cpp").read_text(encoding="utf-8")
+    source = (ROOT / "coordinator/core/scheduling/worker_metrics.cpp").read_text(encoding="utf-8")
     assert all(name in source for name in silent)
 
 

@@ -21,10 +21,12 @@
 #include "common/check.hpp"
 #include "common/log.hpp"
 #include "common/model/model_folder.hpp"
-#include "coordinator/core/item.hpp"
+#include "coordinator/core/items/resolved_spec.hpp"
+#include "coordinator/core/items/served_model.hpp"
 #include "coordinator/model_catalog.hpp"
-#include "worker/engine.hpp"
-#include "worker/self_test.hpp"
+#include "worker/create_engine.hpp"
+#include "worker/engine/engine.hpp"
+#include "worker/engine/self_test.hpp"
 
 namespace {
 
@@ -48,16 +50,16 @@ auto attempt(Make make, std::string& refusal) -> std::optional<decltype(make())>
 
 // As a worker does before it registers. The self-tests cost as much as all the rest, so they run
 // only where they can tell something: on a folder that the coordinator refuses.
-std::unique_ptr<tessera::Engine> make_engine(const std::string& dir, bool with_self_tests) {
+std::unique_ptr<tessera::worker::Engine> make_engine(const std::string& dir, bool with_self_tests) {
   const auto model = tessera::read_model_folder(dir);
   if (!model) {
     throw tessera::FatalError(model.error().message);
   }
-  auto engine = tessera::Engine::create({.model_dir = dir,
-                                         .threads = 1,
-                                         .max_batch_tokens = kBatchTokens,
-                                         .weight_type = tessera::kernels::DType::kFloat32,
-                                         .measure_cost = false});
+  auto engine = tessera::worker::create_engine({.model_dir = dir,
+                                                .threads = 1,
+                                                .max_batch_tokens = kBatchTokens,
+                                                .weight_type = tessera::kernels::DType::kFloat32,
+                                                .measure_cost = false});
   if (!with_self_tests) {
     return engine;
   }
@@ -94,7 +96,7 @@ tessera::Result<Prepared> prepare(const CatalogEntry& entry, const json& item) {
   return Prepared{.ids = std::move(encoding->ids), .dimensions = resolved->dimensions};
 }
 
-json embed(tessera::Engine& engine, const Prepared& item) {
+json embed(tessera::worker::Engine& engine, const Prepared& item) {
   const std::vector<std::int32_t>& ids = item.ids;
   const std::vector<std::int32_t> ends = {0, static_cast<std::int32_t>(ids.size())};
   const tessera::kernels::PackedBatchView batch{.input_ids = ids, .cu_seqlens = ends};

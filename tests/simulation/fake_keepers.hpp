@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "common/protocol.hpp"
-#include "coordinator/core/item.hpp"
+#include "coordinator/core/items/ids.hpp"
 
 namespace tessera::coordinator::simulation {
 

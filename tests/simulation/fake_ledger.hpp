@@ -5,7 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "coordinator/core/ledger.hpp"
+#include "coordinator/core/items/cache_key.hpp"
+#include "coordinator/core/ledger/ledger.hpp"
 
 namespace tessera::coordinator::simulation {
 

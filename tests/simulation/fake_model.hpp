@@ -9,7 +9,8 @@
 #include <vector>
 
 #include "common/float16.hpp"
-#include "coordinator/core/item.hpp"
+#include "common/protocol.hpp"
+#include "coordinator/core/items/ids.hpp"
 
 // A tokenizer and a model for tests: unlike texts get unlike ids, unlike ids unlike vectors.
 namespace tessera::coordinator::simulation {

@@ -80,7 +80,7 @@ void FakeCluster::worker_receives(const std::string& peer, const protocol::Messa
   }
 }
 
-// As worker/link.cpp.
+// As worker/link/link.cpp.
 void FakeCluster::worker_is_welcomed(Worker& worker, const protocol::WorkerWelcome& welcome) {
   WorkerMemory& memory = memories_[worker.process];
   if (memory.ledger_id == welcome.ledger_id && welcome.epoch < memory.term) {

@@ -12,7 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "coordinator/core/scheduler.hpp"
+#include "coordinator/core/items/embedding.hpp"
+#include "coordinator/core/scheduling/scheduler.hpp"
 
 namespace tessera::coordinator {
 namespace {

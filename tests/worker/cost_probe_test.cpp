@@ -1,10 +1,10 @@
-#include "worker/cost_probe.hpp"
+#include "worker/engine/cost_probe.hpp"
 
 #include <gtest/gtest.h>
 
 #include <vector>
 
-namespace tessera {
+namespace tessera::worker {
 namespace {
 
 std::vector<CostSample> samples_of(const CostModel& model) {
@@ -46,7 +46,7 @@ TEST(FitCost, ManagesWithOneShape) {
 }
 
 TEST(MeasureCost, GivesAModelOfTheDemoModel) {
-  const auto engine = Engine::create(
+  const auto engine = create_engine(
       {.model_dir = "deploy/data/demo-model", .max_batch_tokens = 1024, .max_seqlen = 512});
   const CostModel& cost = engine->info().cost;
   EXPECT_GT(cost.seconds(512, 512.0 * 512), 0);
@@ -56,4 +56,4 @@ TEST(MeasureCost, GivesAModelOfTheDemoModel) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::worker

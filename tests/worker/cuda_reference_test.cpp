@@ -7,7 +7,7 @@
 #include "tests/support/gpu_test.hpp"
 #include "tests/worker/reference_case.hpp"
 
-namespace tessera {
+namespace tessera::worker {
 namespace {
 
 using kernels::DType;
@@ -86,7 +86,7 @@ TEST_F(CudaEngine, NumbersBeyondFloat16GiveTheVectorsOfFloat32) {
     const Served made(reference, DType::kFloat32);
     scale_tensors(made.folder, scaled.tensors, scaled.exponent);
     const auto vectors_on = [&](const char* device) {
-      const auto engine = Engine::create(
+      const auto engine = create_engine(
           {.model_dir = made.folder.path(),
            .device = device,
            .max_batch_tokens = 1024,
@@ -118,10 +118,10 @@ TEST_F(CudaEngine, WeightsThatAreNotFiniteAreReported) {
     bytes[at + 7 * 128 * 2 + 1] = '\x7F';
   }
   made.folder.write("model.safetensors", bytes);
-  const auto engine = Engine::create({.model_dir = made.folder.path(),
-                                      .device = "cuda:0",
-                                      .max_batch_tokens = 1024,
-                                      .measure_cost = false});
+  const auto engine = create_engine({.model_dir = made.folder.path(),
+                                     .device = "cuda:0",
+                                     .max_batch_tokens = 1024,
+                                     .measure_cost = false});
   const auto finite = [&](const std::vector<Ids>& sequences) {
     engine->enqueue(0, pack(sequences).view());
     engine->wait(0);
@@ -155,4 +155,4 @@ TEST_F(CudaEngine, ServingTakesNoDeviceMemory) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::worker

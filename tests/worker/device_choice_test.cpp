@@ -1,8 +1,8 @@
-#include "worker/device_choice.hpp"
+#include "worker/split/device_choice.hpp"
 
 #include <gmock/gmock.h>
 
-namespace tessera {
+namespace tessera::worker {
 namespace {
 
 using ::testing::ElementsAre;
@@ -43,4 +43,4 @@ TEST(DeviceChoice, RefusesInOneSentence) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::worker

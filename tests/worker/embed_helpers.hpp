@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "worker/engine.hpp"
+#include "worker/engine/engine.hpp"
 
-namespace tessera {
+namespace tessera::worker {
 
 using Ids = std::vector<std::int32_t>;
 
@@ -59,4 +59,4 @@ inline double largest_difference(const std::vector<float>& a, const std::vector<
   return largest;
 }
 
-}  // namespace tessera
+}  // namespace tessera::worker

@@ -7,10 +7,10 @@
 #include "tests/common/model/scratch_folder.hpp"
 #include "tests/support/host_backend.hpp"
 #include "tests/worker/embed_helpers.hpp"
-#include "worker/engine_plan.hpp"
-#include "worker/single_engine.hpp"
+#include "worker/engine/engine_plan.hpp"
+#include "worker/engine/single_engine.hpp"
 
-namespace tessera {
+namespace tessera::worker {
 namespace {
 
 using ::testing::HasSubstr;
@@ -155,4 +155,4 @@ TEST(ServingDeathTest, AnAllocationIsABug) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::worker

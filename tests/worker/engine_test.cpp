@@ -1,6 +1,6 @@
 // The demo model against the vectors that transformers gave for it, and the engine's contract.
 
-#include "worker/engine.hpp"
+#include "worker/engine/engine.hpp"
 
 #include <gtest/gtest.h>
 
@@ -9,20 +9,21 @@
 #include <vector>
 
 #include "tests/worker/embed_helpers.hpp"
+#include "worker/create_engine.hpp"
 
-namespace tessera {
+namespace tessera::worker {
 namespace {
 
 using kernels::DType;
 constexpr const char* kDemo = "deploy/data/demo-model";
 
 std::unique_ptr<Engine> demo_engine(DType type, int threads, std::int64_t max_seqlen = 512) {
-  return Engine::create({.model_dir = kDemo,
-                         .threads = threads,
-                         .max_batch_tokens = 4096,
-                         .max_seqlen = max_seqlen,
-                         .weight_type = type,
-                         .measure_cost = false});
+  return create_engine({.model_dir = kDemo,
+                        .threads = threads,
+                        .max_batch_tokens = 4096,
+                        .max_seqlen = max_seqlen,
+                        .weight_type = type,
+                        .measure_cost = false});
 }
 
 struct Golden {
@@ -137,7 +138,7 @@ TEST(Engine, RefusesBatchesThatCannotRun) {
 TEST(Engine, RefusesToStart) {
   const auto refusal = [](const EngineOptions& options) -> std::string {
     try {
-      (void)Engine::create(options);
+      (void)create_engine(options);
     } catch (const FatalError& error) {
       return error.what();
     }
@@ -166,4 +167,4 @@ TEST(Engine, SaysWhatItServes) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::worker

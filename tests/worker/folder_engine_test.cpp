@@ -12,7 +12,7 @@
 #include "tests/common/model/demo_folder.hpp"
 #include "tests/worker/embed_helpers.hpp"
 
-namespace tessera {
+namespace tessera::worker {
 namespace {
 
 using Json = nlohmann::json;
@@ -61,11 +61,11 @@ Tensors demo_tensors(bool half) {
 }
 
 std::unique_ptr<Engine> engine_of(const DemoFolder& folder, DType type = DType::kFloat32) {
-  return Engine::create({.model_dir = folder.path(),
-                         .threads = 2,
-                         .max_batch_tokens = 512,
-                         .weight_type = type,
-                         .measure_cost = false});
+  return create_engine({.model_dir = folder.path(),
+                        .threads = 2,
+                        .max_batch_tokens = 512,
+                        .weight_type = type,
+                        .measure_cost = false});
 }
 
 const std::vector<Ids> kTexts = {{5, 17, 99, 16000}, {16000}, {1, 2, 3, 4, 5, 6, 7, 16000}};
@@ -232,4 +232,4 @@ TEST(FolderEngine, ARowOfADenseModuleHasTheSameBitsInAnyBatch) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::worker

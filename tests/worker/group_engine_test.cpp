@@ -1,6 +1,6 @@
 // A group of ranks against one device, over threads and host memory: every split, every group size.
 
-#include "worker/group_engine.hpp"
+#include "worker/group/group_engine.hpp"
 
 #include <gmock/gmock.h>
 
@@ -13,7 +13,7 @@
 #include "tests/support/host_backend.hpp"
 #include "tests/worker/embed_helpers.hpp"
 
-namespace tessera {
+namespace tessera::worker {
 namespace {
 
 using kernels::DType;
@@ -42,7 +42,7 @@ class GroupEngine : public ::testing::Test {
     folder_->write("tokenizer.json", "{}");
     write_synthetic_weights(folder_->path(), config, {.seed = 5, .type = TensorType::kFloat32});
     expected_ = std::make_unique<std::vector<std::vector<float>>>(
-        embed(*Engine::create(options()), sequences()));
+        embed(*create_engine(options()), sequences()));
   }
   static void TearDownTestSuite() {
     folder_.reset();
@@ -119,7 +119,7 @@ TEST_F(GroupEngine, SplitTokensGiveTheVectorsOfOneDevice) {
 TEST_F(GroupEngine, PairedPiecesOfALongSequence) {
   Ids ids(1100);
   for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(i * 7 % 512);
-  const auto alone = embed(*Engine::create(options()), {ids});
+  const auto alone = embed(*create_engine(options()), {ids});
   const auto cut = embed(*group(GroupSplit::kTokens, 2), {ids});
   EXPECT_LE(largest_difference(alone[0], cut[0]), 2e-6);
 }
@@ -156,10 +156,10 @@ TEST_F(GroupEngine, TheSameBatchTwiceIsBitIdenticalWithBothSlotsInFlight) {
 
 TEST_F(GroupEngine, TheCpuBackendSplitsWeightsToo) {
   for (const int ranks : {2, 4}) {
-    const auto engine = Engine::create(options({}, ranks));
+    const auto engine = create_engine(options({}, ranks));
     expect_near(embed(*engine, sequences()));
     EXPECT_EQ(engine->info().device, std::to_string(ranks) + " x " +
-                                         Engine::create(options())->info().device +
+                                         create_engine(options())->info().device +
                                          ", weights split over threads");
   }
 }
@@ -176,7 +176,7 @@ std::string failure_of(const std::function<void()>& call) {
 TEST_F(GroupEngine, RefusesHeadsThatDoNotDivide) {
   EngineOptions demo = options({}, 4);
   demo.model_dir = "deploy/data/demo-model";
-  EXPECT_THAT(failure_of([&] { Engine::create(demo); }),
+  EXPECT_THAT(failure_of([&] { create_engine(demo); }),
               HasSubstr("2 key-value heads do not divide by 4"));
 }
 
@@ -347,4 +347,4 @@ TEST(HalveBatch, CutsWhereTheCostIsEvenOrNotAtAll) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::worker

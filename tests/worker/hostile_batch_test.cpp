@@ -8,9 +8,9 @@
 #include <thread>
 
 #include "tests/worker/embed_helpers.hpp"
-#include "worker/batch_runner.hpp"
+#include "worker/link/batch_runner.hpp"
 
-namespace tessera {
+namespace tessera::worker {
 namespace {
 
 constexpr const char* kDemo = "deploy/data/demo-model";
@@ -65,12 +65,12 @@ void expect_all_answered(const char* tp) {
   net::WakeUp wake_up;
   BatchRunner runner(
       [tp] {
-        return Engine::create({.model_dir = kDemo,
-                               .tp = tp,
-                               .threads = 2,
-                               .max_batch_tokens = 4096,
-                               .max_seqlen = 512,
-                               .measure_cost = false});
+        return create_engine({.model_dir = kDemo,
+                              .tp = tp,
+                              .threads = 2,
+                              .max_batch_tokens = 4096,
+                              .max_seqlen = 512,
+                              .measure_cost = false});
       },
       wake_up);
   while (!runner.wait_ready(std::chrono::seconds(1))) {
@@ -120,4 +120,4 @@ TEST(HostileBatches, WhoseAnswerFitsNoMessageAreNotComputed) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::worker

@@ -1,4 +1,4 @@
-#include "worker/link.hpp"
+#include "worker/link/link.hpp"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -12,7 +12,7 @@
 
 #include "common/float16.hpp"
 
-namespace tessera {
+namespace tessera::worker {
 namespace {
 
 constexpr std::int64_t kWidth = 4;
@@ -337,4 +337,4 @@ TEST_F(LinkTest, HostileFramesAreDroppedAndTheWorkerServesOn) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::worker

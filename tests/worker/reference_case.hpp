@@ -10,7 +10,7 @@
 #include "tests/common/model/scratch_folder.hpp"
 #include "tests/worker/embed_helpers.hpp"
 
-namespace tessera {
+namespace tessera::worker {
 
 // A small model of random weights and the vectors that transformers gave for it in float32
 // (tests/data/make_reference.py).
@@ -55,15 +55,15 @@ struct Served {
     folder.write("config.json", model_config_json(reference.config));
     folder.write("tokenizer.json", "{}");
     write_synthetic_weights(folder.path(), reference.config, reference.weights);
-    engine = Engine::create({.model_dir = folder.path(),
-                             .device = device,
-                             .threads = threads,
-                             .max_batch_tokens = 2048,
-                             .weight_type = type,
-                             .measure_cost = false});
+    engine = create_engine({.model_dir = folder.path(),
+                            .device = device,
+                            .threads = threads,
+                            .max_batch_tokens = 2048,
+                            .weight_type = type,
+                            .measure_cost = false});
   }
   ScratchFolder folder;
   std::unique_ptr<Engine> engine;
 };
 
-}  // namespace tessera
+}  // namespace tessera::worker

@@ -8,7 +8,7 @@
 #include "common/model/small_file.hpp"
 #include "tests/worker/reference_case.hpp"
 
-namespace tessera {
+namespace tessera::worker {
 namespace {
 
 using kernels::DType;
@@ -85,7 +85,7 @@ TEST(Weights, AMissingOrMisshapenTensorIsNamed) {
     folder.write("tokenizer.json", "{}");
     write_synthetic_weights(folder.path(), reference.config, reference.weights);
     try {
-      (void)Engine::create({.model_dir = folder.path(), .measure_cost = false});
+      (void)create_engine({.model_dir = folder.path(), .measure_cost = false});
     } catch (const FatalError& error) {
       return error.what();
     }
@@ -112,10 +112,10 @@ TEST(Weights, ThatAreNotFiniteAreReportedPerVector) {
   bytes[at + 7 * 128 * 2 + 1] = '\x7F';
   served.folder.write("model.safetensors", bytes);
   for (const DType type : {DType::kFloat32, DType::kBFloat16}) {
-    const auto engine = Engine::create({.model_dir = served.folder.path(),
-                                        .max_batch_tokens = 1024,
-                                        .weight_type = type,
-                                        .measure_cost = false});
+    const auto engine = create_engine({.model_dir = served.folder.path(),
+                                       .max_batch_tokens = 1024,
+                                       .weight_type = type,
+                                       .measure_cost = false});
     engine->enqueue(0, pack({{1, 2, 3}, {5, 7, 9}, {4}}).view());
     engine->wait(0);
     const auto finite = engine->finite(0);
@@ -125,4 +125,4 @@ TEST(Weights, ThatAreNotFiniteAreReportedPerVector) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::worker

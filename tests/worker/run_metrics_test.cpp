@@ -1,4 +1,4 @@
-#include "worker/run_metrics.hpp"
+#include "worker/link/run_metrics.hpp"
 
 #include <gtest/gtest.h>
 
@@ -6,9 +6,9 @@
 #include <fstream>
 
 #include "common/histogram.hpp"
-#include "worker/thermometer.hpp"
+#include "worker/link/thermometer.hpp"
 
-namespace tessera {
+namespace tessera::worker {
 namespace {
 
 using std::chrono::milliseconds;
@@ -102,4 +102,4 @@ TEST(Thermometer, ReadsTheHottestOfTheProcessorsSensors) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::worker

@@ -11,7 +11,7 @@
 #include "common/data_dir.hpp"
 #include "tests/worker/reference_case.hpp"
 
-namespace tessera {
+namespace tessera::worker {
 namespace {
 
 using kernels::DType;
@@ -61,12 +61,12 @@ class SameBits : public testing::TestWithParam<Case> {
   }
 
   std::unique_ptr<Engine> engine(int threads) const {
-    return Engine::create({.model_dir = dir_,
-                           .device = "cpu",
-                           .threads = threads,
-                           .max_batch_tokens = 1024,
-                           .weight_type = GetParam().type,
-                           .measure_cost = false});
+    return create_engine({.model_dir = dir_,
+                          .device = "cpu",
+                          .threads = threads,
+                          .max_batch_tokens = 1024,
+                          .weight_type = GetParam().type,
+                          .measure_cost = false});
   }
 
   // Texts of 1 to 320 tokens, most of them short.
@@ -125,4 +125,4 @@ INSTANTIATE_TEST_SUITE_P(All, SameBits,
                          [](const auto& info) { return name_of(info.param); });
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::worker

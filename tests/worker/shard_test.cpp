@@ -1,4 +1,4 @@
-#include "worker/shard.hpp"
+#include "worker/split/shard.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,7 +6,7 @@
 #include <cstring>
 #include <vector>
 
-namespace tessera {
+namespace tessera::worker {
 namespace {
 
 using ::testing::HasSubstr;
@@ -93,4 +93,4 @@ TEST(Shard, ShapeAndBytesOfOneRank) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::worker

@@ -1,4 +1,4 @@
-#include "worker/token_split.hpp"
+#include "worker/split/token_split.hpp"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <numeric>
 #include <random>
 
-namespace tessera {
+namespace tessera::worker {
 namespace {
 
 constexpr double kPairCost4B = 1.1e-4;
@@ -135,4 +135,4 @@ TEST(TokenSplit, MixedBatchesAreCoveredAndFitTheRanks) {
 }
 
 }  // namespace
-}  // namespace tessera
+}  // namespace tessera::worker

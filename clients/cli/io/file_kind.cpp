@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <array>
 
-#include "common/tokenizer/utf8.hpp"
+#include "common/tokenizer/text/utf8.hpp"
 
 namespace tessera::cli {
 namespace {

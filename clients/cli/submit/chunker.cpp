@@ -6,7 +6,7 @@
 
 #include "clients/cpp/items.hpp"
 #include "common/check.hpp"
-#include "common/tokenizer/utf8.hpp"
+#include "common/tokenizer/text/utf8.hpp"
 
 namespace tessera::cli {
 namespace {

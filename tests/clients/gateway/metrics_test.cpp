@@ -59,8 +59,7 @@ TEST(Exposition, WritesCountersGaugesAndHistograms) {
 TEST(Exposition, InSlicesItIsTheSame) {
   std::vector<MetricFamily> families;
   for (int f = 0; f < 30; ++f) {
-    MetricFamily family{
-        .name = fmt::format("f{}_total", f), .help = "Counts.", .labels = {}};
+    MetricFamily family{.name = fmt::format("f{}_total", f), .help = "Counts.", .labels = {}};
     family.type = MetricType::kCounter;
     for (int i = 0; i < 500; ++i) {
       family.labels.push_back(fmt::format("i=\"{}\"", i));

@@ -1,5 +1,5 @@
 // LongestMatch against the definition of merging, and the work that it does.
-#include "common/tokenizer/longest_match.hpp"
+#include "common/tokenizer/bpe/longest_match.hpp"
 
 #include <gtest/gtest.h>
 
@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "bench/tokenizer/adversarial.hpp"
-#include "common/tokenizer/merge_loop.hpp"
+#include "common/tokenizer/bpe/merge_loop.hpp"
 #include "tests/common/tokenizer/model_files.hpp"
 #include "tests/common/tokenizer/plain_encoder.hpp"
 #include "tests/common/tokenizer/random_spec.hpp"

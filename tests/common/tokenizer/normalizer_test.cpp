@@ -1,11 +1,11 @@
-#include "common/tokenizer/normalizer.hpp"
+#include "common/tokenizer/text/normalizer.hpp"
 
 #include <gtest/gtest.h>
 
 #include <random>
 #include <string>
 
-#include "common/tokenizer/utf8.hpp"
+#include "common/tokenizer/text/utf8.hpp"
 
 namespace tessera::tokenizer {
 namespace {

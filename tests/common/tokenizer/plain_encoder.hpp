@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "common/tokenizer/pretokenizer.hpp"
-#include "common/tokenizer/tokenizer_json.hpp"
+#include "common/tokenizer/json/tokenizer_json.hpp"
+#include "common/tokenizer/text/pretokenizer.hpp"
 
 namespace tessera {
 

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "common/tokenizer/tokenizer_json.hpp"
+#include "common/tokenizer/json/tokenizer_json.hpp"
 
 namespace tessera {
 

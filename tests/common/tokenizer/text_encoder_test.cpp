@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "common/tokenizer/utf8.hpp"
+#include "common/tokenizer/text/utf8.hpp"
 #include "tests/common/tokenizer/plain_encoder.hpp"
 #include "tests/common/tokenizer/random_spec.hpp"
 

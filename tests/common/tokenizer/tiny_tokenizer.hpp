@@ -3,8 +3,8 @@
 #include <string>
 #include <string_view>
 
-#include "common/tokenizer/byte_alphabet.hpp"
-#include "common/tokenizer/pretokenizer.hpp"
+#include "common/tokenizer/json/byte_alphabet.hpp"
+#include "common/tokenizer/text/pretokenizer.hpp"
 
 namespace tessera {
 

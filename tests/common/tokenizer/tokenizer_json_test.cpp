@@ -1,4 +1,4 @@
-#include "common/tokenizer/tokenizer_json.hpp"
+#include "common/tokenizer/json/tokenizer_json.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "coordinator/core/cache_gate.hpp"
+#include "coordinator/core/flow/cache_gate.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "coordinator/core/cache.hpp"
+#include "coordinator/core/flow/cache.hpp"
 
 #include <gtest/gtest.h>
 

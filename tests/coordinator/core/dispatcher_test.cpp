@@ -1,4 +1,4 @@
-#include "coordinator/core/dispatcher.hpp"
+#include "coordinator/core/scheduling/dispatcher.hpp"
 
 #include <gtest/gtest.h>
 

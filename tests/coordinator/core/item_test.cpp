@@ -1,8 +1,13 @@
-#include "coordinator/core/item.hpp"
-
 #include <gtest/gtest.h>
 
 #include <set>
+
+#include "coordinator/core/items/blank_text.hpp"
+#include "coordinator/core/items/cache_key.hpp"
+#include "coordinator/core/items/key_hasher.hpp"
+#include "coordinator/core/items/prepared_ids.hpp"
+#include "coordinator/core/items/resolved_spec.hpp"
+#include "coordinator/core/items/served_model.hpp"
 
 namespace tessera::coordinator {
 namespace {

@@ -1,8 +1,8 @@
-#include "coordinator/core/job.hpp"
+#include "coordinator/core/jobs/job.hpp"
 
 #include <gtest/gtest.h>
 
-#include "coordinator/core/ledger.hpp"
+#include "coordinator/core/ledger/ledger.hpp"
 
 namespace tessera::coordinator {
 namespace {

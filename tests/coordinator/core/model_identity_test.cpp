@@ -1,4 +1,4 @@
-#include "coordinator/core/model_identity.hpp"
+#include "coordinator/core/scheduling/model_identity.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "coordinator/core/quota_book.hpp"
+#include "coordinator/core/queries/quota_book.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "coordinator/core/range_set.hpp"
+#include "coordinator/core/ledger/range_set.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "coordinator/core/record_desk.hpp"
+#include "coordinator/core/records/record_desk.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "coordinator/core/reply_batch.hpp"
+#include "coordinator/core/events/reply_batch.hpp"
 
 #include <gtest/gtest.h>
 

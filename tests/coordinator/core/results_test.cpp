@@ -1,8 +1,9 @@
-#include "coordinator/core/results.hpp"
+#include "coordinator/core/flow/results.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 
 #include "common/float16.hpp"
 

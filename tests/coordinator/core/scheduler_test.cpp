@@ -1,4 +1,4 @@
-#include "coordinator/core/scheduler.hpp"
+#include "coordinator/core/scheduling/scheduler.hpp"
 
 #include <gtest/gtest.h>
 

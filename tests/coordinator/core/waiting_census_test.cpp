@@ -1,4 +1,4 @@
-#include "coordinator/core/waiting_census.hpp"
+#include "coordinator/core/scheduling/waiting_census.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "coordinator/core/worker_registry.hpp"
+#include "coordinator/core/scheduling/worker_registry.hpp"
 
 #include <gtest/gtest.h>
 

@@ -15,7 +15,7 @@ TARGET = HERE.parents[2] / "common" / "tokenizer"
 NAMES = {"L": "kL", "N": "kN", "S": "kS", "NL": "kB"}
 
 CLASSES_HEAD = """// Made by tests/data/tokenizer/make_unicode_tables.py; do not edit.
-#include "common/tokenizer/unicode_tables.hpp"
+#include "common/tokenizer/text/unicode_tables.hpp"
 
 namespace tessera::tokenizer {
 namespace {
@@ -41,7 +41,7 @@ def rows(entries, width=100):
 
 
 NFC_HEAD = """// Made by tests/data/tokenizer/make_unicode_tables.py; do not edit.
-#include "common/tokenizer/nfc_tables.hpp"
+#include "common/tokenizer/text/nfc_tables.hpp"
 
 namespace tessera::tokenizer {
 namespace {

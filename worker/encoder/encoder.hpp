@@ -1,0 +1,89 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "common/model/model_config.hpp"
+#include "kernels/backend.hpp"
+#include "kernels/communicator.hpp"
+#include "worker/encoder/weights.hpp"
+#include "worker/encoder/workspace.hpp"
+
+namespace tessera::worker {
+
+// How the encoder's device stands to others, and what follows it.
+struct EncoderPlace {
+  GroupSplit split = GroupSplit::kNone;
+  RankShare share;                                // of the weights, for kTensor
+  kernels::Communicator* communicator = nullptr;  // unless kNone; outlives the encoder
+  // kOwn where modules follow that need the pooled vectors as they are.
+  kernels::Backend::Length length = kernels::Backend::Length::kUnit;
+};
+
+// The graph of the Qwen3 dense decoder used as an encoder, written once over Backend: pre-norm,
+// RMSNorm on each q and k head before half-rotation RoPE, grouped-query causal attention, SwiGLU,
+// final RMSNorm, last token, L2 norm (as transformers' Qwen3Model computes it, read for reference
+// in modeling_qwen3.py). Belongs to the thread that owns the backend.
+//
+// Under kTensor every rank has the whole residual stream and its heads and features of what lies
+// between: after o and after down the ranks' partial sums are added to it in one collective
+// operation. All calls are then collective, with the same batch on every rank.
+class Encoder {
+ public:
+  Encoder(kernels::Backend& backend, const ModelConfig& config, EncoderWeights weights,
+          Workspace workspace, const EncoderPlace& place = {});
+
+  // A batch, or one of its two halves that take turns: while the ranks exchange one half's sums
+  // they compute the other half.
+  struct Input {
+    kernels::BatchSlot* slot = nullptr;
+    kernels::PackedBatchView batch;
+  };
+  // Queues a whole pass; the backend's `wait` on the slot ends it. Allocates nothing on the device.
+  void forward(kernels::BatchSlot& slot, const kernels::PackedBatchView& batch);
+  // kTensor: one pass over both halves, which together stay within the limits of one batch.
+  void forward_halves(const Input& first, const Input& second);
+  // kTokens, collective where the batch was cut: this rank's part. `staged_slot` names the rows
+  // given to Communicator::stage_rows. False: no tokens here, so the slot has nothing to wait for.
+  bool forward_part(kernels::BatchSlot& slot, const kernels::PackedBatchView& part,
+                    int staged_slot);
+  // Runs each operation that the batch needs, but on the first and the last layer only, so that
+  // the device has loaded their code; its vectors mean nothing. With the communicator rehearsing.
+  void rehearse(kernels::BatchSlot& slot, const kernels::PackedBatchView& batch);
+
+ private:
+  struct Lane;
+  using Lanes = std::span<Lane>;
+
+  enum class Depth : std::uint8_t { kAll, kFirstAndLast };
+  void pass(Lanes lanes, Depth depth = Depth::kAll);
+  bool run_at_once(Lane& lane);
+  void start(Lane& lane);
+  void attend(Lane& lane, const LayerWeights& weights);
+  // Only k and v need all tokens here: nothing after the last layer looks at the others.
+  void attend_last(Lane& lane, const LayerWeights& weights);
+  void feed_forward(Lane& lane, const LayerWeights& weights);
+  void finish(Lane& lane, const LayerWeights& weights);
+
+  enum class Rows : std::uint8_t { kTokens, kLast };
+  void add(Lane& lane, kernels::Buffer& in, kernels::LinearWeight& weight, Rows rows);
+  void join(const Lane& lane);
+  void advance_other(const Lane& lane);
+  kernels::Buffer& gather(Lane& lane, std::int64_t source_width, std::int64_t column);
+  kernels::Backend::QkNormRope qk_options(const LayerWeights& weights,
+                                          const kernels::Backend::RowNorm& norm) const;
+  std::size_t element_bytes() const;
+  std::size_t residual_bytes() const;
+
+  kernels::Backend& backend_;
+  const ModelConfig config_;
+  const EncoderPlace place_;
+  const kernels::EncoderShape shape_;
+  const float eps_;
+  EncoderWeights weights_;
+  std::vector<kernels::Backend::LayerOperands> layer_operands_;  // of all layers but the last
+  Workspace workspace_;
+  int gathered_turn_ = 0;
+};
+
+}  // namespace tessera::worker
