@@ -38,7 +38,7 @@ void fields(F& f, ClientHello& m) {
   f(1, m.minor);
   f(2, m.client);
   f(3, m.tenant);
-  f(4, m.token);
+  // 4 was a token that nobody checked.
   f(5, m.ledger_id);
   f(6, m.term_seen);
 }

@@ -156,9 +156,7 @@ class Cursor {
 };
 
 template <typename M>
-constexpr bool kHasRequestId = requires(M& m) {
-  m.request_id;
-};
+constexpr bool kHasRequestId = requires(M& m) { m.request_id; };
 
 template <std::size_t... I>
 constexpr auto types_with_request_id(std::index_sequence<I...>) {

@@ -15,7 +15,7 @@
 // frames: frame 0 is the msgpack header [major version, message type, {field number: value}], frame
 // 1, where a message has one, its raw payload (texts, token ids or vectors; little-endian). Unknown
 // fields are ignored, missing ones keep their default, another major version is refused. Field
-// numbers are in codec.cpp and, as a table with a worked example, in ARCHITECTURE.md.
+// numbers are in codec_fields.hpp; ARCHITECTURE.md has the table of messages and an example.
 namespace tessera::protocol {
 
 inline constexpr std::uint32_t kVersionMajor = 1;
@@ -178,8 +178,7 @@ struct WorkerRefusal {
   double age_s = 0;         // Since the last one.
 };
 
-// --- both ways
-// ------------------------------------------------------------------------------------
+// both ways
 
 struct Ping {
   std::uint64_t nonce = 0;
@@ -198,14 +197,12 @@ struct ErrorReply {
       {};  // With kResourceExhausted: limit is not 0 where the tenant's quota is the cause.
 };
 
-// --- client to coordinator
-// ---------------------------------------------------------------------------
+// client to coordinator
 
 struct ClientHello {
   std::uint32_t minor = kVersionMinor;
   std::string client;  // Program and version, for logs.
   std::string tenant;  // Fair share is per tenant.
-  std::string token;   // Key, where the coordinator asks for one.
   // The ledger that the client has seen last, and its highest term there; empty at first.
   std::string ledger_id;
   std::uint64_t term_seen = 0;
@@ -292,8 +289,7 @@ struct StatusRequest {
   std::string job_id;  // Empty: the cluster and all jobs.
 };
 
-// --- coordinator to client
-// ----------------------------------------------------------------------------
+// coordinator to client
 
 struct ServerHello {
   std::uint32_t minor = kVersionMinor;
@@ -364,8 +360,7 @@ struct StatusReply {
   double ledger_away_s = 0;                    // How long Redis has not been reachable; 0: it is.
 };
 
-// --- worker to coordinator
-// ------------------------------------------------------------------------
+// worker to coordinator
 
 struct WorkerHello {
   std::uint32_t minor = kVersionMinor;
@@ -416,8 +411,7 @@ struct WorkerGoodbye {
   std::string reason;
 };
 
-// --- coordinator to worker
-// ------------------------------------------------------------------------
+// coordinator to worker
 
 struct WorkerWelcome {
   std::uint64_t epoch = 0;

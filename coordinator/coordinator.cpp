@@ -8,6 +8,7 @@
 #include "common/codec.hpp"
 #include "common/codec_origin.hpp"
 #include "common/log.hpp"
+#include "common/net/receive.hpp"
 #include "common/replace_file.hpp"
 
 namespace tessera::coordinator {
@@ -295,10 +296,7 @@ void Coordinator::receive(bool from_clients) {
     if (from_clients && deaf_clients_.contains(incoming.peer)) {
       continue;
     }
-    auto message = incoming.malformed
-                       ? Result<protocol::Message>(
-                             Error{ErrorCode::kInvalidArgument, "a message has one or two frames"})
-                       : protocol::decode(incoming.header, std::move(incoming.payload));
+    auto message = net::decode(incoming);
     if (from_clients && message) {
       step(FromClient{std::move(incoming.peer), std::move(message).value()});
     } else if (from_clients) {

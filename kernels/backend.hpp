@@ -86,7 +86,7 @@ class Backend {
   virtual DType residual_type() const = 0;            // of the residual stream x
   virtual std::size_t free_memory_bytes() const = 0;  // that this process may still take
 
-  // --- start ---------------------------------------------------------------------------------
+  // start
   // What the backend takes for itself beside allocate() and load_*(): `slots` batch slots, tile
   // lists, matrix-product workspace, packing scratch, gate and up before SwiGLU. Asked before
   // anything is taken, so that the engine can refuse with the whole sum; make_slot() and the
@@ -113,7 +113,7 @@ class Backend {
   // Start is over.
   void seal() { sealed_ = true; }
 
-  // --- a batch's start and end -----------------------------------------------------------------
+  // a batch's start and end
   // Copies ids and cu_seqlens in, derives position ids and attention tiles.
   virtual void begin(BatchSlot& slot, const PackedBatchView& batch) = 0;
   // Copies vectors [num_sequences, hidden] float32 and their finite flags out when all that was
@@ -123,7 +123,7 @@ class Backend {
   virtual std::span<const float> vectors(const BatchSlot& slot) const = 0;        // host
   virtual std::span<const std::uint8_t> finite(const BatchSlot& slot) const = 0;  // host, 1 = ok
 
-  // --- the operations, in the order of the graph -------------------------------------------------
+  // the operations, in the order of the graph
   // x[t] = table[input_ids[t]]                                     x: [T, hidden] residual type
   virtual void embed(Buffer& x, Buffer& table, BatchSlot& slot, std::int64_t hidden) = 0;
 

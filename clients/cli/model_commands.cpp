@@ -23,7 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// --- make ----------------------------------------------------------------------------------------
+// make
 
 struct MakeArguments {
   fs::path dir;
@@ -62,7 +62,7 @@ void add_make(CLI::App& model, std::function<int()>& run) {
   command->callback([arguments, &run] { run = [arguments] { return make(*arguments); }; });
 }
 
-// --- inspect -------------------------------------------------------------------------------------
+// inspect
 
 struct InspectArguments {
   fs::path dir;
@@ -280,7 +280,7 @@ void add_inspect(CLI::App& model, std::function<int()>& run) {
   command->callback([arguments, &run] { run = [arguments] { return inspect(*arguments); }; });
 }
 
-// --- verify --------------------------------------------------------------------------------------
+// verify
 
 struct VerifyArguments {
   std::string dir;

@@ -9,7 +9,6 @@ struct ClientOptions {
   std::string coordinator = "tcp://127.0.0.1:7400";
   std::string name = "libtessera";  // Program and version, for the coordinator's log.
   std::string tenant;               // Fair share is per tenant.
-  std::string token;                // Key, where the coordinator asks for one.
   std::chrono::milliseconds ping{1000};
   // Nothing heard for so long: a fresh socket, as when the connection breaks.
   std::chrono::milliseconds silence_max{5000};

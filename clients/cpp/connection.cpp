@@ -4,6 +4,7 @@
 
 #include "common/codec.hpp"
 #include "common/log.hpp"
+#include "common/net/receive.hpp"
 
 namespace tessera::client {
 
@@ -157,9 +158,7 @@ int Connection::poll_ms(TimePoint now) const {
 void Connection::receive_all() {
   net::Incoming incoming;
   for (int i = 0; i < kReceiveBatch && socket_->receive(incoming); ++i) {
-    auto message = incoming.malformed
-                       ? Error{ErrorCode::kInvalidArgument, "a message has too many frames"}
-                       : protocol::decode(incoming.header, std::move(incoming.payload));
+    auto message = net::decode(incoming);
     const std::lock_guard lock(mutex_);
     if (!message) {
       log::warn("unreadable message from the coordinator: {}", message.error().message);
@@ -306,7 +305,6 @@ void Connection::keep_alive(TimePoint now) {
 void Connection::say_hello() {
   control_.push_back(protocol::ClientHello{.client = options_.name,
                                            .tenant = options_.tenant,
-                                           .token = options_.token,
                                            .ledger_id = ledger_id_,
                                            .term_seen = term_seen_});
 }

@@ -5,8 +5,8 @@
 #include <optional>
 #include <string>
 
-#include "clients/cpp/chunk_set.hpp"
 #include "common/protocol.hpp"
+#include "common/range_set.hpp"
 #include "common/result.hpp"
 
 namespace tessera::client {
@@ -31,8 +31,8 @@ class Job {
 
   const std::string& id() const { return id_; }
   // Chunks that the ledger held, and results that were acknowledged, when the job was opened.
-  const ChunkSet& accepted_before() const { return accepted_before_; }
-  const ChunkSet& delivered_before() const { return delivered_before_; }
+  const RangeSet& accepted_before() const { return accepted_before_; }
+  const RangeSet& delivered_before() const { return delivered_before_; }
 
   // Whether somebody has cancelled the job; then submit and next fail.
   bool cancelled() const;
@@ -64,8 +64,8 @@ class Job {
   std::shared_ptr<Connection> connection_;
   std::shared_ptr<JobState> state_;
   std::string id_;
-  ChunkSet accepted_before_;
-  ChunkSet delivered_before_;
+  RangeSet accepted_before_;
+  RangeSet delivered_before_;
 };
 
 }  // namespace tessera::client

@@ -49,8 +49,8 @@ void JobState::on_opened(const protocol::JobOpened& opened, TimePoint now, Outbo
   if (!was_opened()) {
     id_ = opened.job_id;
     window_chunks_ = std::max(1U, opened.window_chunks);
-    delivered_before_ = ChunkSet(opened.delivered);
-    accepted_before_ = ChunkSet(opened.accepted);
+    delivered_before_ = RangeSet(opened.delivered);
+    accepted_before_ = RangeSet(opened.accepted);
     accepted_before_.for_each([&](std::uint32_t chunk) {
       if (!delivered_before_.contains(chunk)) {
         in_flight_.insert(chunk);
@@ -68,8 +68,8 @@ void JobState::on_opened(const protocol::JobOpened& opened, TimePoint now, Outbo
 
 // After a lost connection: what the ledger holds now against what we know.
 void JobState::reconcile(const protocol::JobOpened& opened, TimePoint now, Outbox& outbox) {
-  const ChunkSet delivered(opened.delivered);
-  ChunkSet accepted(opened.accepted);
+  const RangeSet delivered(opened.delivered);
+  RangeSet accepted(opened.accepted);
   for (const auto& [first, last] : opened.delivered) {
     accepted.insert(first, last);
   }

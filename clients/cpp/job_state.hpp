@@ -5,10 +5,10 @@
 #include <set>
 #include <string>
 
-#include "clients/cpp/chunk_set.hpp"
 #include "clients/cpp/request_table.hpp"
 #include "common/chunk_digest.hpp"
 #include "common/protocol.hpp"
+#include "common/range_set.hpp"
 
 namespace tessera::client {
 
@@ -20,7 +20,7 @@ class JobState {
  public:
   explicit JobState(protocol::OpenJob open) : open_(std::move(open)) {}
 
-  // --- from the connection
+  // from the connection
 
   // The OpenJob, when it is to be sent: at first, after a lost connection, when it was put off.
   bool open_due(TimePoint now) const { return !opened_ && !failure_ && open_at_ <= now; }
@@ -39,7 +39,7 @@ class JobState {
   void collect(TimePoint now, Outbox& outbox);
   TimePoint next_due() const;
 
-  // --- from the caller
+  // from the caller
 
   // Whether submit(chunk) may be called: the window has room, or the ledger has the chunk already.
   bool has_room(std::uint32_t chunk) const;
@@ -56,8 +56,8 @@ class JobState {
   const std::optional<Error>& failure() const { return failure_; }
   protocol::JobState state() const { return state_; }
   // What the coordinator's ledger held when the job was opened first.
-  const ChunkSet& accepted_before() const { return accepted_before_; }
-  const ChunkSet& delivered_before() const { return delivered_before_; }
+  const RangeSet& accepted_before() const { return accepted_before_; }
+  const RangeSet& delivered_before() const { return delivered_before_; }
   std::uint64_t acknowledged() const { return acknowledged_.count(); }
 
  private:
@@ -83,10 +83,10 @@ class JobState {
   std::uint32_t open_refusals_ = 0;
   protocol::JobState state_ = protocol::JobState::kOpen;
   std::uint32_t window_chunks_ = 1;
-  ChunkSet accepted_before_;
-  ChunkSet delivered_before_;
-  ChunkSet accepted_;                           // In the ledger, as far as we know.
-  ChunkSet acknowledged_;                       // Declared safe by the caller.
+  RangeSet accepted_before_;
+  RangeSet delivered_before_;
+  RangeSet accepted_;                           // In the ledger, as far as we know.
+  RangeSet acknowledged_;                       // Declared safe by the caller.
   std::set<std::uint32_t> in_flight_;           // Submitted or accepted, not acknowledged.
   std::set<std::uint32_t> received_;            // Result here, not acknowledged.
   std::map<std::uint32_t, Outgoing> outgoing_;  // Not in the ledger yet.

@@ -22,7 +22,7 @@ class Settings {
   // `file` as complaints name it; `object` outlives this.
   Settings(std::string file, const Json& object) : file_(std::move(file)), object_(object) {}
 
-  // --- values that decide; an absent key gives the fallback
+  // values that decide; an absent key gives the fallback
   std::int64_t integer(const std::string& name, std::int64_t min, std::int64_t max,
                        std::optional<std::int64_t> fallback = std::nullopt);
   double number(const char* name, double fallback, double min, double max);
@@ -32,7 +32,7 @@ class Settings {
   // The value itself, for the caller to judge; nullptr when absent.
   const Json* value(const std::string& name);
 
-  // --- keys that have one meaning here
+  // keys that have one meaning here
   // Refused, with `why`, unless absent or one of `allowed`.
   void allow(const char* name, std::initializer_list<Json> allowed, std::string_view why);
   // Whatever they say, the vectors are the same.

@@ -415,7 +415,7 @@ void Core::on_status(const std::string& peer, const protocol::StatusRequest& req
 }
 
 std::string Core::metrics() const {
-  const FlowTotals& totals = flow_.totals();
+  const CacheCounts& totals = flow_.totals();
   return fmt::format(
       "clients {} workers {} units {} flights {} waiting_tokens {} batches {} tokens {} "
       "tokens_per_s {:.0f} hits {} joins {} misses {} cache_mb {} resident_mb {} owed_mb {} "

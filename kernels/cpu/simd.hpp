@@ -101,7 +101,7 @@ TESSERA_INLINE Floats exp2(Floats x) {
 
 TESSERA_INLINE float reciprocal_sqrt(float value) { return 1.0F / __builtin_sqrtf(value); }
 
-// --- activations: float32, or bf16 where the processor multiplies it -----------------------------
+// activations: float32, or bf16 where the processor multiplies it
 
 #if defined(__AVX512BF16__)
 typedef std::uint16_t Activation;

@@ -56,5 +56,16 @@ TEST(BoundedQueue, HandsEverythingOverBetweenThreads) {
   EXPECT_EQ(got.back(), 999);
 }
 
+TEST(CheckDeathTest, BothSidesOfAComparisonArePrinted) {
+  const std::vector<int> three(3);
+  CHECK(three.size() == 3);
+  CHECK(three.size() >= 2 && !three.empty());
+  EXPECT_DEATH(CHECK(three.size() <= 2), "three.size\\(\\) <= 2, with 3 and 2");
+  EXPECT_DEATH(CHECK(std::string("a") == "b"), "with a and b");
+  EXPECT_DEATH(CHECK(three.empty()), "CHECK failed in .*: three.empty\\(\\)");
+  EXPECT_DEATH(CHECK(ErrorCode::kOk == ErrorCode::kInternal), "with 0 and 16");
+  EXPECT_DEATH(CHECK(-1 == 4294967295U), "with -1 and 4294967295") << "compared by value";
+}
+
 }  // namespace
 }  // namespace tessera

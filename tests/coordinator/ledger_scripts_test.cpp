@@ -10,7 +10,7 @@
 
 #include "common/check.hpp"
 #include "common/log.hpp"
-#include "coordinator/core/ledger/range_set.hpp"
+#include "common/range_set.hpp"
 #include "coordinator/private_redis.hpp"
 
 namespace tessera::coordinator {

@@ -35,7 +35,7 @@ FakeCluster::FakeCluster(const Scenario& scenario)
 
 FakeCluster::~FakeCluster() = default;
 
-// --- time ----------------------------------------------------------------------------------------
+// time
 
 void FakeCluster::at(Micros when, std::function<void()> action) {
   timeline_.push({when, next_order_++, std::move(action)});
@@ -62,7 +62,7 @@ void FakeCluster::problem(const std::string& what) {
   }
 }
 
-// --- the coordinator's process -------------------------------------------------------------------
+// the coordinator's process
 
 void FakeCluster::start_core(std::uint64_t above) {
   ++incarnation_;
@@ -218,7 +218,7 @@ void FakeCluster::tokenise(const Tokenise& work) {
   feed(std::move(ready));
 }
 
-// --- the run -------------------------------------------------------------------------------------
+// the run
 
 void FakeCluster::inject_faults() {
   if (now_ > scenario_.faults_end) {

@@ -114,7 +114,7 @@ class FakeCluster {
     std::vector<std::string> texts;
   };
 
-  // --- time
+  // time
   void at(Micros when, std::function<void()> action);
   void soon(double mean_ms, std::function<void()> action);
   bool chance(double probability);
@@ -122,7 +122,7 @@ class FakeCluster {
   std::string new_peer(std::string_view kind);
   void problem(const std::string& what);
 
-  // --- the coordinator's process
+  // the coordinator's process
   void start_core(std::uint64_t above = 0);
   void begin_term(std::uint64_t above);
   // The ledger is emptied, or an older copy takes its place; perhaps while no core runs.
@@ -135,7 +135,7 @@ class FakeCluster {
   void check_owed();
   void tokenise(const Tokenise& work);
 
-  // --- workers
+  // workers
   // A new process, or the same one on a fresh connection.
   void start_worker(std::uint32_t slot, std::uint64_t process = 0);
   std::uint64_t next_process_ = 1;
@@ -145,7 +145,7 @@ class FakeCluster {
   void worker_computes(const std::shared_ptr<Worker>& worker, const protocol::Batch& batch);
   void worker_ticks(const std::shared_ptr<Worker>& worker);
 
-  // --- clients
+  // clients
   void send_from_client(const std::string& peer, protocol::Message message);
   void client_receives(const std::string& peer, const protocol::Message& message);
   void connect(Job& job);

@@ -5,7 +5,7 @@
 // A ledger that loses what it had, and two clients that send unlike items under one number.
 namespace tessera::coordinator::simulation {
 
-// --- the ledger ----------------------------------------------------------------------------------
+// the ledger
 
 void FakeCluster::begin_term(std::uint64_t above) {
   queries_.clear();  // Not durable: their client asks again.
@@ -46,7 +46,7 @@ void FakeCluster::check_loss_is_noticed() {
   }
 }
 
-// --- two clients of one job ----------------------------------------------------------------------
+// two clients of one job
 
 void FakeCluster::job_opened(Job& job, const protocol::JobOpened& opened) {
   job.open = true;

@@ -7,7 +7,7 @@
 
 namespace tessera::coordinator::simulation {
 
-// --- workers -------------------------------------------------------------------------------------
+// workers
 
 void FakeCluster::start_worker(std::uint32_t slot, std::uint64_t process) {
   auto worker = std::make_shared<Worker>();
@@ -121,7 +121,7 @@ void FakeCluster::worker_computes(const std::shared_ptr<Worker>& worker,
   });
 }
 
-// --- clients -------------------------------------------------------------------------------------
+// clients
 
 void FakeCluster::send_from_client(const std::string& peer, protocol::Message message) {
   const int copies = chance(scenario_.faults.duplicate_messages) ? 2 : 1;

@@ -27,9 +27,9 @@ WorkerCapacity group_of(int gpus) {
   return {.max_batch_tokens = 65'536,
           .max_batch_sequences = 4096,
           .max_seqlen = 32'768,
-          .cost_s = 0.0032,
-          .cost_s_per_token = 1.10e-5 / speed_up,
-          .cost_s_per_token2 = 4.8e-10 / speed_up};
+          .cost = {.fixed_s = 0.0032,
+                   .per_token_s = 1.10e-5 / speed_up,
+                   .per_square_s = 4.8e-10 / speed_up}};
 }
 
 struct Layout {
@@ -78,7 +78,7 @@ double predicted_s(const Layout& layout, const std::vector<Arrival>& load) {
   for (const WorkerCapacity& worker : layout.workers) {
     double alone_s = 0;
     for (const Arrival& a : load) {
-      alone_s += worker.seconds(a.length, std::pow(a.length, 2)) - worker.cost_s;
+      alone_s += worker.cost.seconds(a.length, std::pow(a.length, 2)) - worker.cost.fixed_s;
     }
     rate += 1 / alone_s;
   }
@@ -140,7 +140,7 @@ class Cluster {
       squares += std::pow(flight->length(), 2);
     }
     if (!batches_[w].empty()) {
-      busy_until_[w] = now + static_cast<Micros>(capacity.seconds(tokens, squares) * 1e6);
+      busy_until_[w] = now + static_cast<Micros>(capacity.cost.seconds(tokens, squares) * 1e6);
     }
   }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "common/cost_model.hpp"
 #include "common/result.hpp"
 #include "kernels/communicator.hpp"
 #include "kernels/types.hpp"
@@ -36,16 +37,6 @@ struct EngineOptions {
   kernels::DType weight_type = kernels::DType::kBFloat16;
   bool rehash = false;       // Hash the weights, whatever is remembered of them.
   bool measure_cost = true;  // Takes about a second of passes at start; tests turn it off.
-};
-
-// Seconds that a batch takes: fixed + per_token * tokens + per_square * sum(len^2).
-struct CostModel {
-  double fixed_s = 0;
-  double per_token_s = 0;
-  double per_square_s = 0;
-  double seconds(double tokens, double sum_of_squares) const {
-    return fixed_s + per_token_s * tokens + per_square_s * sum_of_squares;
-  }
 };
 
 // What a worker tells the coordinator about itself.

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "common/log.hpp"
+#include "common/net/receive.hpp"
 
 namespace tessera::worker {
 namespace {
@@ -124,10 +125,7 @@ void Link::send(protocol::Message message) {
 void Link::receive_all() {
   net::Incoming incoming;
   while (socket_->receive(incoming)) {
-    auto message =
-        incoming.malformed
-            ? Result<protocol::Message>(Error{ErrorCode::kInvalidArgument, "not one or two frames"})
-            : protocol::decode(incoming.header, std::move(incoming.payload));
+    auto message = net::decode(incoming);
     if (!message) {
       log::warn("a message from the coordinator was dropped: {}", message.error().message);
       continue;

@@ -221,7 +221,7 @@ bool SubmitRun::check_fingerprint(const std::vector<protocol::ModelInfo>& models
   return known || !was_finished_;
 }
 
-// --- the reading thread
+// the reading thread
 
 void SubmitRun::read_input() {
   try {
@@ -300,7 +300,7 @@ bool SubmitRun::submit(Chunk& chunk) {
   return false;
 }
 
-// --- the writing thread
+// the writing thread
 
 void SubmitRun::write_until_end() {
   while (!all_written()) {

@@ -73,7 +73,7 @@ Problem problem_of(ErrorCode code, std::string message, milliseconds retry_after
           .should_retry = later};
 }
 
-// --- items
+// items
 
 Result<void> ItemList::make_room(std::size_t bytes, std::size_t items_max) {
   if (size_ >= items_max) {
@@ -108,7 +108,7 @@ Result<void> ItemList::add_ids(std::span<const std::int32_t> ids, std::size_t it
   return room;
 }
 
-// --- the answer
+// the answer
 
 std::span<const std::byte> EmbedAnswer::row(std::size_t item) const {
   const auto after = std::ranges::upper_bound(first_items, item);

@@ -94,7 +94,7 @@ void Connection::fail_request(const Problem& problem) {
   }
 }
 
-// --- reading
+// reading
 
 void Connection::next_request() {
   parser_.emplace(RequestParser::Limits{.head_bytes = server_.limits().head_bytes});
@@ -260,7 +260,7 @@ void Connection::answer_without_route(const Router::Match& match) {
   respond(std::move(response));
 }
 
-// --- bodies
+// bodies
 
 std::optional<Problem> Connection::begin_body() {
   const auto& facts = parser_->facts();

@@ -5,6 +5,7 @@
 #include "common/codec.hpp"
 #include "common/embed_batch.hpp"
 #include "common/log.hpp"
+#include "common/net/receive.hpp"
 
 namespace tessera::gateway {
 
@@ -60,7 +61,7 @@ const protocol::ModelInfo* Link::model(const std::string& name) const {
   return found == hello_->models.end() ? nullptr : &*found;
 }
 
-// --- asking
+// asking
 
 void Link::embed(protocol::EmbedRequest request, milliseconds wait, Answer answer) {
   if (request.deadline_ms == 0) {
@@ -144,7 +145,7 @@ void Link::send(protocol::Message message) {
   }
 }
 
-// --- answers
+// answers
 
 void Link::receive_all() {
   net::Incoming incoming;
@@ -152,9 +153,7 @@ void Link::receive_all() {
     if (!socket_->receive(incoming)) {
       return;
     }
-    auto message = incoming.malformed
-                       ? Error{ErrorCode::kInvalidArgument, "a message has too many frames"}
-                       : protocol::decode(incoming.header, std::move(incoming.payload));
+    auto message = net::decode(incoming);
     if (message) {
       handle(std::move(*message));
     } else {
@@ -228,7 +227,7 @@ void Link::settle(std::uint64_t id, Reply answer) {
   deliver(std::move(answer));
 }
 
-// --- keeping the connection
+// keeping the connection
 
 void Link::ask_all_again() {
   to_send_.clear();
@@ -240,7 +239,7 @@ void Link::ask_all_again() {
 
 void Link::send_hello() {
   last_hello_ = now();
-  send(protocol::ClientHello{.client = options_.name, .tenant = {}, .token = {}});
+  send(protocol::ClientHello{.client = options_.name, .tenant = {}});
 }
 
 // A fresh socket with a fresh routing id: answers meant for the old one can never mix in.

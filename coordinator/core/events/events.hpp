@@ -18,7 +18,7 @@
 // threads and the clock into events and carries the actions out, in order.
 namespace tessera::coordinator {
 
-// --- events --------------------------------------------------------------------------------------
+// events
 
 struct FromClient {
   std::string peer;  // Routing id.
@@ -80,7 +80,7 @@ using Event =
     std::variant<FromClient, FromWorker, BadFromClient, BadFromWorker, ClientGone, WorkerGone,
                  LedgerReply, LedgerState, CacheReply, TokensReady, Tick, StopRequested>;
 
-// --- actions -------------------------------------------------------------------------------------
+// actions
 
 struct SendClient {
   std::string peer;

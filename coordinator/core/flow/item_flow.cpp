@@ -349,9 +349,7 @@ void ItemFlow::finish(UnitId id, UnitInFlight& unit) {
     finished.tokens += outcome.embedding != nullptr ? outcome.embedding->tokens : 0;
   }
   count_items(unit);
-  totals_.hits += unit.counts.hits;
-  totals_.joins += unit.counts.joins;
-  totals_.misses += unit.counts.misses;
+  totals_ += unit.counts;
   finished_.push_back(std::move(finished));
   units_.erase(id);
 }

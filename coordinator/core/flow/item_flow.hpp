@@ -40,12 +40,6 @@ struct FinishedUnit {
   std::uint64_t tokens = 0;
 };
 
-struct FlowTotals {
-  std::uint64_t hits = 0;
-  std::uint64_t joins = 0;
-  std::uint64_t misses = 0;
-};
-
 // The life of an item between ingest and result: cache, join in flight, tokenise, queue, batch,
 // cache fill, fan out. Every item of a started unit gets one outcome, and a unit whose items all
 // have one comes out of `take_finished` once, unless it was abandoned before.
@@ -76,7 +70,7 @@ class ItemFlow {
   std::uint64_t pending_tokens(ModelId model) const { return pending_tokens_[model]; }
   std::size_t pending_items() const { return flights_.size(); }
   std::size_t units() const { return units_.size(); }
-  const FlowTotals& totals() const { return totals_; }
+  const CacheCounts& totals() const { return totals_; }
   std::size_t cache_bytes() const { return cache_.bytes(); }
   const FlowMetrics& metrics() const { return metrics_; }
 
@@ -124,7 +118,7 @@ class ItemFlow {
   std::map<std::uint64_t, Lookup> lookups_;  // By id of the CacheGet, so oldest first.
   CacheGate gate_;
   std::vector<FinishedUnit> finished_;
-  FlowTotals totals_;
+  CacheCounts totals_;
   FlowMetrics metrics_;
   UnitId next_unit_ = 1;
   std::uint64_t next_lookup_ = 1;

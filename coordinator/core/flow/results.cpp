@@ -56,9 +56,9 @@ protocol::ResultBlock assemble(std::span<const Outcome> outcomes, const Resolved
                               .errors = {},
                               .dimensions = spec.dimensions,
                               .vector_type = spec.vector_type,
-                              .cache_hits = counts.hits,
-                              .cache_joins = counts.joins,
-                              .cache_misses = counts.misses,
+                              .cache_hits = static_cast<std::uint32_t>(counts.hits),
+                              .cache_joins = static_cast<std::uint32_t>(counts.joins),
+                              .cache_misses = static_cast<std::uint32_t>(counts.misses),
                               .payload = {}};
   block.codes.resize(outcomes.size());
   block.token_counts.resize(outcomes.size());

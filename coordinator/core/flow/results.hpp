@@ -7,11 +7,18 @@
 
 namespace tessera::coordinator {
 
-// How the items of one unit met the cache.
+// How items met the cache.
 struct CacheCounts {
-  std::uint32_t hits = 0;
-  std::uint32_t joins = 0;
-  std::uint32_t misses = 0;
+  std::uint64_t hits = 0;
+  std::uint64_t joins = 0;
+  std::uint64_t misses = 0;
+
+  CacheCounts& operator+=(const CacheCounts& other) {
+    hits += other.hits;
+    joins += other.joins;
+    misses += other.misses;
+    return *this;
+  }
 };
 
 // The answer for items that have all ended, in their order: every vector cut to the wanted width,

@@ -6,11 +6,11 @@
 #include <optional>
 #include <string>
 
+#include "common/range_set.hpp"
 #include "coordinator/core/items/ids.hpp"
 #include "coordinator/core/items/resolved_spec.hpp"
 #include "coordinator/core/items/served_model.hpp"
 #include "coordinator/core/ledger/ledger.hpp"
-#include "coordinator/core/ledger/range_set.hpp"
 
 namespace tessera::coordinator {
 

@@ -31,7 +31,7 @@ void JobDesk::drop_contents(Chunk& chunk) {
   chunk.result.reset();
 }
 
-// --- into work -----------------------------------------------------------------------------------
+// into work
 
 // The job with the least in work for its weight, among those whose model has room.
 Job* JobDesk::next_to_activate() {
@@ -139,7 +139,7 @@ void JobDesk::items_fetched(const JobId& id, std::uint32_t number, const ledger:
   activate(*job, number, *chunk, now, actions);
 }
 
-// --- results -------------------------------------------------------------------------------------
+// results
 
 bool JobDesk::on_finished(FinishedUnit& finished, Actions& actions) {
   const auto found = units_.find(finished.id);

@@ -406,7 +406,7 @@ void Dispatcher::send_batch(Worker& worker, std::vector<Flight*> flights, Micros
     out += flight->ids.size() * sizeof(std::int32_t);
   }
   const double expected_s = std::min(
-      kExpectedMaxS, registry_.capacity(worker).seconds(static_cast<double>(tokens), squares));
+      kExpectedMaxS, registry_.capacity(worker).cost.seconds(static_cast<double>(tokens), squares));
   worker.exclusive = Scheduler::runs_alone(*flights.front());
   worker.batches.push_back(message.batch_id);
   batches_[message.batch_id] = {.worker = worker.peer,

@@ -17,8 +17,8 @@ constexpr std::uint32_t kEfficientTokensMin = 256;
 
 std::uint32_t WorkerCapacity::efficient_tokens() const {
   double tokens = kEfficientTokensMin;
-  if (cost_s_per_token > 0) {
-    tokens = std::max(tokens, kFixedCostShareInverse * cost_s / cost_s_per_token);
+  if (cost.per_token_s > 0) {
+    tokens = std::max(tokens, kFixedCostShareInverse * cost.fixed_s / cost.per_token_s);
   }
   return static_cast<std::uint32_t>(std::min<double>(tokens, max_batch_tokens));
 }
@@ -41,7 +41,7 @@ struct Scheduler::Filling {
     if (flights.empty()) {
       return hard;  // A first sequence goes whatever it costs, or it would never go.
     }
-    if (tokens >= tokens_max || worker.seconds(tokens, sum_of_squares) >= seconds_max) {
+    if (tokens >= tokens_max || worker.cost.seconds(tokens, sum_of_squares) >= seconds_max) {
       return 0;
     }
     return std::min(hard, tokens_max - tokens);
@@ -208,7 +208,7 @@ std::vector<Flight*> Scheduler::pick(const WorkerCapacity& worker, Micros now) {
   if (has_queries) {
     query_served_at_ = now;
   }
-  const double efficient = worker.seconds(worker.efficient_tokens(), 0);
+  const double efficient = worker.cost.seconds(worker.efficient_tokens(), 0);
   batch.tokens_max = has_queries ? worker.efficient_tokens() : bulk_tokens_for(worker);
   batch.seconds_max = std::max(
       is_quiet(now) ? options_.quiet_bulk_batch_s_max : options_.bulk_batch_s_max, efficient);

@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "common/cost_model.hpp"
 #include "coordinator/core/scheduling/fair_lane.hpp"
 #include "coordinator/core/scheduling/waiting_census.hpp"
 
@@ -27,15 +28,10 @@ struct WorkerCapacity {
   std::uint32_t max_batch_sequences = 0;
   std::uint32_t max_seqlen = 0;
   LengthWindow preferred;  // max 0 = no preference
-  double cost_s = 0;  // t = cost_s + cost_s_per_token * tokens + cost_s_per_token2 * sum(len^2)
-  double cost_s_per_token = 0;
-  double cost_s_per_token2 = 0;
+  CostModel cost;
   std::uint32_t batches_in_flight = 0;
   std::uint32_t free_slots_of_model = 1;  // Of all workers of the model, this one's included.
 
-  double seconds(double tokens, double sum_of_squares) const {
-    return cost_s + cost_s_per_token * tokens + cost_s_per_token2 * sum_of_squares;
-  }
   // Below so many tokens a batch's fixed cost weighs more than a fifth of it.
   std::uint32_t efficient_tokens() const;
 };

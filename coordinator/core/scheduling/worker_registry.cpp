@@ -147,9 +147,9 @@ WorkerCapacity WorkerRegistry::capacity(const Worker& worker) const {
       .max_batch_sequences = hello.max_batch_sequences,
       .max_seqlen = hello.max_seqlen,
       .preferred = {.min = hello.preferred_seqlen_min, .max = hello.preferred_seqlen_max},
-      .cost_s = factor * hello.cost_s,
-      .cost_s_per_token = factor * hello.cost_s_per_token,
-      .cost_s_per_token2 = factor * hello.cost_s_per_token2,
+      .cost = {.fixed_s = factor * hello.cost_s,
+               .per_token_s = factor * hello.cost_s_per_token,
+               .per_square_s = factor * hello.cost_s_per_token2},
       .batches_in_flight = static_cast<std::uint32_t>(worker.batches.size()),
       .free_slots_of_model = 0};
   for (const auto& [peer, other] : workers_) {

@@ -54,7 +54,7 @@ class Helper {
     }
   }
 
-  // --- QK-norm and RoPE --------------------------------------------------------------------------
+  // QK-norm and RoPE
 
   // Eight heads of one row at a time, four lanes each.
   __device__ void rope(int step, const LayerEntry& layer) {
@@ -82,7 +82,7 @@ class Helper {
     finish(step);
   }
 
-  // --- attention ---------------------------------------------------------------------------------
+  // attention
 
   // The same for all layers.
   __device__ void list_items() {

@@ -31,7 +31,7 @@ class Products {
   // What this takes beside the weights.
   static std::vector<MemoryTerm> memory(const BatchLimits& limits, const EncoderShape& shape);
 
-  // --- start -----------------------------------------------------------------------------------
+  // start
   // `norm` [cols] float32 is that of the RMSNorm in front of the product, or null; it is multiplied
   // into the matrix by finish_loading.
   std::unique_ptr<LinearWeight> load(const LinearSource& source, std::unique_ptr<Buffer> norm);
@@ -42,8 +42,8 @@ class Products {
   // loaded, and brings the code of those that will be taken onto the device. Blocks.
   void prepare(const BatchLimits& limits, const EncoderShape& shape, const float* rope_table);
 
-  // --- products: `rows` rows of `in` or `x`
-  // ------------------------------------------------------- out = in * W^T, or added to out.
+  // products: `rows` rows of `in` or `x`
+  // out = in * W^T, or added to out.
   void linear(Bf16* out, const Bf16* in, LinearWeight& weight, std::int64_t rows, bool add);
   // Rows of a qkv weight, and what becomes of their product: num_q and num_k heads are normalised
   // and rotated, num_v behind them take the rows' scale.

@@ -44,8 +44,9 @@ TEST(LedgerCalls, AContinuationMayCallAgain) {
   calls.run(
       ledger::CloseJob{.job = "a"},
       [&](const ledger::Reply&, Micros, Actions& out) {
-        calls.run(ledger::CloseJob{.job = "b"},
-                  [&](const ledger::Reply&, Micros, Actions&) { ++ends; }, out);
+        calls.run(
+            ledger::CloseJob{.job = "b"}, [&](const ledger::Reply&, Micros, Actions&) { ++ends; },
+            out);
       },
       actions);
   calls.on_reply({std::get<RunLedger>(actions[0]).id, done()}, 0, actions);

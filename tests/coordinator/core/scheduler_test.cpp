@@ -40,7 +40,7 @@ WorkerCapacity worker(std::uint32_t budget = 100) {
 WorkerCapacity timed_worker() {
   WorkerCapacity timed = worker(100'000);
   timed.max_batch_sequences = 10'000;
-  timed.cost_s_per_token = 1e-4;
+  timed.cost.per_token_s = 1e-4;
   return timed;
 }
 
@@ -127,7 +127,7 @@ TEST(Scheduler, BoundsABulkBatchInTimeButNotBelowWhatIsEfficient) {
   queue.add(7, Lane::kInteractive);
   EXPECT_EQ(queue.scheduler.pick(timed, 0).front()->length(), 7U);
   EXPECT_EQ(queue.scheduler.pick(timed, 0).size(), 100U);
-  timed.cost_s = 0.05;  // Efficient from 4 * 0.05 / 1e-4 = 2,000 tokens.
+  timed.cost.fixed_s = 0.05;  // Efficient from 4 * 0.05 / 1e-4 = 2,000 tokens.
   EXPECT_EQ(queue.scheduler.pick(timed, 0).size(), 200U);
 }
 

@@ -1,8 +1,15 @@
-#include "coordinator/core/ledger/range_set.hpp"
+#include "common/range_set.hpp"
 
+#include <algorithm>
 #include <iterator>
 
-namespace tessera::coordinator {
+namespace tessera {
+
+RangeSet::RangeSet(const Pairs& ranges) {
+  for (const auto& [first, last] : ranges) {
+    insert(first, last);
+  }
+}
 
 bool RangeSet::contains(std::uint32_t value) const {
   const auto after = first_to_last_.upper_bound(value);
@@ -30,22 +37,36 @@ bool RangeSet::insert(std::uint32_t value) {
   return true;
 }
 
+void RangeSet::insert(std::uint32_t first, std::uint32_t last) {
+  if (last < first) {
+    return;
+  }
+  auto at = first_to_last_.upper_bound(first);
+  if (at != first_to_last_.begin() && std::uint64_t{std::prev(at)->second} + 1 >= first) {
+    --at;
+  }
+  while (at != first_to_last_.end() && at->first <= std::uint64_t{last} + 1) {
+    size_ -= std::uint64_t{at->second} - at->first + 1;
+    first = std::min(first, at->first);
+    last = std::max(last, at->second);
+    at = first_to_last_.erase(at);
+  }
+  first_to_last_.emplace(first, last);
+  size_ += std::uint64_t{last} - first + 1;
+}
+
 std::uint64_t RangeSet::end() const {
   return first_to_last_.empty() ? 0 : std::uint64_t{first_to_last_.rbegin()->second} + 1;
 }
 
-std::vector<std::pair<std::uint32_t, std::uint32_t>> RangeSet::to_pairs() const {
+RangeSet::Pairs RangeSet::to_pairs() const {
   return {first_to_last_.begin(), first_to_last_.end()};
 }
 
 std::vector<std::uint32_t> RangeSet::to_values() const {
   std::vector<std::uint32_t> values;
   values.reserve(size_);
-  for (const auto& [first, last] : first_to_last_) {
-    for (std::uint64_t value = first; value <= last; ++value) {
-      values.push_back(static_cast<std::uint32_t>(value));
-    }
-  }
+  for_each([&values](std::uint32_t value) { values.push_back(value); });
   return values;
 }
 
@@ -59,4 +80,4 @@ RangeSet RangeSet::from_bitmap(std::span<const std::byte> bitmap) {
   return set;
 }
 
-}  // namespace tessera::coordinator
+}  // namespace tessera

@@ -1,11 +1,11 @@
-#include "coordinator/core/ledger/range_set.hpp"
+#include "common/range_set.hpp"
 
 #include <gtest/gtest.h>
 
 #include <random>
 #include <set>
 
-namespace tessera::coordinator {
+namespace tessera {
 namespace {
 
 using Pairs = std::vector<std::pair<std::uint32_t, std::uint32_t>>;
@@ -55,5 +55,34 @@ TEST(RangeSet, ReadsABitmapInRedisOrder) {
   EXPECT_EQ(RangeSet::from_bitmap(bitmap).to_pairs(), expected);
 }
 
+TEST(RangeSet, RangesThatTouchOrOverlapInAnyOrderAgreeWithASet) {
+  std::mt19937 random(7);
+  for (int round = 0; round < 200; ++round) {
+    RangeSet ranges;
+    std::set<std::uint32_t> plain;
+    for (int i = 0; i < 20; ++i) {
+      const auto first = static_cast<std::uint32_t>(random() % 100);
+      const auto last = static_cast<std::uint32_t>(random() % 100);
+      ranges.insert(first, last);
+      for (std::uint32_t value = first; value <= last; ++value) {
+        plain.insert(value);
+      }
+      ASSERT_EQ(ranges.size(), plain.size());
+    }
+    EXPECT_EQ(ranges.to_values(), std::vector<std::uint32_t>(plain.begin(), plain.end()));
+    EXPECT_EQ(RangeSet(ranges.to_pairs()).to_pairs(), ranges.to_pairs());
+  }
+}
+
+TEST(RangeSet, TheLargestNumbersDoNotWrapAround) {
+  constexpr std::uint32_t kLargest = 0xFFFFFFFF;
+  RangeSet set({{kLargest - 1, kLargest}, {5, 3}, {0, 0}});
+  set.insert(kLargest, kLargest);
+  EXPECT_EQ(set.size(), 3U);
+  EXPECT_TRUE(set.contains(kLargest));
+  EXPECT_EQ(set.end(), std::uint64_t{kLargest} + 1);
+  EXPECT_EQ(set.to_values(), (std::vector<std::uint32_t>{0, kLargest - 1, kLargest}));
+}
+
 }  // namespace
-}  // namespace tessera::coordinator
+}  // namespace tessera
