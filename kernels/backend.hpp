@@ -198,12 +198,6 @@ class Backend {
   // operations.
   virtual bool run_layers(const LayersRun&, BatchSlot&) { return false; }
 
-  // Host memory only: runs a function between what was queued before it and what comes after.
-  // Elsewhere it throws FatalError.
-  virtual void host_task(std::function<void()>) {
-    throw FatalError(name() + " runs no functions of the host between its operations");
-  }
-
   enum class Length : std::uint8_t { kUnit, kOwn };
   // Final RMSNorm and, for kUnit, L2 normalisation in float32 of x_last [n, hidden] (residual type)
   // into the slot's vectors; finite flag 0 where any value is NaN or Inf or the norm is 0.
@@ -215,6 +209,14 @@ class Backend {
 
  private:
   bool sealed_ = false;
+};
+
+// What backends of the host are, too: operations of a group's ranks can be put between theirs.
+class HostQueue {
+ public:
+  virtual ~HostQueue() = default;
+  // Runs a function between what was queued before it and what comes after.
+  virtual void host_task(std::function<void()> task) = 0;
 };
 
 struct CpuOptions {

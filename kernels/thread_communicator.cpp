@@ -59,6 +59,14 @@ void store(std::byte* data, std::int64_t index, DType type, float value) {
   std::memcpy(at, &bits, sizeof bits);
 }
 
+HostQueue& queue_of(Backend& backend) {
+  auto* queue = dynamic_cast<HostQueue*>(&backend);
+  if (queue == nullptr) {
+    throw FatalError(backend.name() + " is no backend of the host: its ranks need peer memory");
+  }
+  return *queue;
+}
+
 struct State {
   explicit State(int size) : meeting(size), progress(static_cast<std::size_t>(size)) {}
   HostMeeting meeting;
@@ -68,7 +76,11 @@ struct State {
 class ThreadCommunicator final : public Communicator {
  public:
   ThreadCommunicator(State& state, int rank, Backend& backend, int slots)
-      : state_(state), rank_(rank), backend_(backend), rows_(static_cast<std::size_t>(slots)) {}
+      : state_(state),
+        rank_(rank),
+        backend_(backend),
+        queue_(queue_of(backend)),
+        rows_(static_cast<std::size_t>(slots)) {}
 
   int rank() const override { return rank_; }
   int size() const override { return state_.meeting.size(); }
@@ -80,7 +92,7 @@ class ThreadCommunicator final : public Communicator {
   }
 
   void reduce_add(const ReduceAdd& op, int) override {
-    backend_.host_task([this, op] {
+    queue_.host_task([this, op] {
       meet();
       const std::int64_t share = (op.rows + size() - 1) / size();
       const std::int64_t end = std::min(op.rows, share * (rank_ + 1));
@@ -95,7 +107,7 @@ class ThreadCommunicator final : public Communicator {
   }
 
   void gather_rows(const GatherRows& op) override {
-    backend_.host_task([this, op] {
+    queue_.host_task([this, op] {
       const std::size_t element = size_of(backend_.activation_type());
       const std::size_t bytes = static_cast<std::size_t>(op.width) * element;
       const auto* from = static_cast<const std::byte*>(op.source->data()) +
@@ -134,6 +146,7 @@ class ThreadCommunicator final : public Communicator {
   State& state_;
   const int rank_;
   Backend& backend_;
+  HostQueue& queue_;                             // The same object.
   std::vector<std::vector<std::int32_t>> rows_;  // of each slot
 };
 

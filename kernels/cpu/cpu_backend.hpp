@@ -19,7 +19,7 @@ namespace tessera::kernels::cpu {
 // without waiting for each other, so that nothing is lost at barriers. They meet only where rows of
 // others are read: around the attention of a sequence that is cut between members, and once before
 // the last layer, where buffers change from token rows to last-token rows.
-class CpuBackend final : public Backend {
+class CpuBackend final : public Backend, public HostQueue {
  public:
   explicit CpuBackend(const CpuOptions& options);
   ~CpuBackend() override;

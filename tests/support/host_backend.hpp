@@ -17,7 +17,7 @@ namespace tessera::testing {
 // The operations of Backend in plain loops over float32, done when the call returns: slow, for
 // reading and for tests of what is built on backends. Takes parts of sequences, and any number of
 // batches in turns. Counts what asks for memory.
-class HostBackend : public kernels::Backend {
+class HostBackend : public kernels::Backend, public kernels::HostQueue {
  public:
   using Buffer = kernels::Buffer;
   using BatchSlot = kernels::BatchSlot;

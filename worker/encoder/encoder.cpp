@@ -37,7 +37,7 @@ std::int64_t whole_rows(std::int64_t rows) {
 }  // namespace
 
 // One batch on its way through the layers, and its rows of the workspace.
-struct Encoder::Lane {
+struct Encoder::Strand {
   struct Place {
     int index = Communicator::kNoLane;
     int staged_slot = 0;
@@ -45,10 +45,10 @@ struct Encoder::Lane {
     std::int64_t first_last_row = 0;  // of buffers of last tokens
   };
 
-  Lane(const Encoder& e, const Input& input, const Place& place_of_lane)
+  Strand(const Encoder& e, const Input& input, const Place& place_of_strand)
       : slot(*input.slot),
         batch(input.batch),
-        place(place_of_lane),
+        place(place_of_strand),
         x(*e.workspace_.x, place.first_row, e.config_.hidden_size, e.residual_bytes()),
         qkv(*e.workspace_.qkv, place.first_row, e.shape_.attention.qkv_width(), e.element_bytes()),
         attention(*e.workspace_.attention, place.first_row, e.shape_.attention.q_width(),
@@ -99,132 +99,135 @@ Encoder::Encoder(Backend& backend, const ModelConfig& config, EncoderWeights wei
 }
 
 void Encoder::forward(BatchSlot& slot, const PackedBatchView& batch) {
-  std::array<Lane, 1> lanes = {Lane(*this, {&slot, batch}, {})};
-  pass(lanes);
+  std::array<Strand, 1> strands = {Strand(*this, {&slot, batch}, {})};
+  pass(strands);
 }
 
 void Encoder::forward_halves(const Input& first, const Input& second) {
   CHECK(place_.split == GroupSplit::kTensor);
-  std::array<Lane, 2> lanes = {Lane(*this, first, {.index = 0}),
-                               Lane(*this, second,
-                                    {.index = 1,
-                                     .first_row = whole_rows(first.batch.total_tokens()),
-                                     .first_last_row = whole_rows(first.batch.num_sequences())})};
-  pass(lanes);
+  std::array<Strand, 2> strands = {
+      Strand(*this, first, {.index = 0}),
+      Strand(*this, second,
+             {.index = 1,
+              .first_row = whole_rows(first.batch.total_tokens()),
+              .first_last_row = whole_rows(first.batch.num_sequences())})};
+  pass(strands);
 }
 
 bool Encoder::forward_part(BatchSlot& slot, const PackedBatchView& part, int staged_slot) {
   CHECK(place_.split == GroupSplit::kTokens);
-  std::array<Lane, 1> lanes = {Lane(*this, {&slot, part}, {.staged_slot = staged_slot})};
+  std::array<Strand, 1> strands = {Strand(*this, {&slot, part}, {.staged_slot = staged_slot})};
   if (part.total_tokens() > 0) {
-    pass(lanes);
+    pass(strands);
     return true;
   }
   // The other ranks' gathers still want this one.
   for (std::size_t i = 0; i < weights_.layers.size() + weights_.layers.size() % 2; ++i) {
-    gather(lanes[0], shape_.attention.qkv_width(), 0);
+    gather(strands[0], shape_.attention.qkv_width(), 0);
   }
   return false;
 }
 
 void Encoder::rehearse(BatchSlot& slot, const PackedBatchView& batch) {
-  std::array<Lane, 1> lanes = {Lane(*this, {&slot, batch}, {})};
-  pass(lanes, Depth::kFirstAndLast);
+  std::array<Strand, 1> strands = {Strand(*this, {&slot, batch}, {})};
+  pass(strands, Depth::kFirstAndLast);
 }
 
-// Half a layer at a time, one lane after the other.
-void Encoder::pass(Lanes lanes, Depth depth) {
-  for (Lane& lane : lanes) start(lane);
+// Half a layer at a time, one strand after the other.
+void Encoder::pass(Strands strands, Depth depth) {
+  for (Strand& strand : strands) start(strand);
   const std::size_t last = weights_.layers.size() - 1;
   const std::size_t end = depth == Depth::kAll ? last : std::min<std::size_t>(last, 1);
-  const bool done = lanes.size() == 1 && run_at_once(lanes[0]);
+  const bool done = strands.size() == 1 && run_at_once(strands[0]);
   for (std::size_t i = done ? end : 0; i < end; ++i) {
     const LayerWeights& weights = weights_.layers[i];
-    for (Lane& lane : lanes) attend(lane, weights);
-    for (Lane& lane : lanes) feed_forward(lane, weights);
+    for (Strand& strand : strands) attend(strand, weights);
+    for (Strand& strand : strands) feed_forward(strand, weights);
   }
-  for (Lane& lane : lanes) attend_last(lane, weights_.layers[last]);
-  for (Lane& lane : lanes) finish(lane, weights_.layers[last]);
+  for (Strand& strand : strands) attend_last(strand, weights_.layers[last]);
+  for (Strand& strand : strands) finish(strand, weights_.layers[last]);
 }
 
-void Encoder::start(Lane& lane) {
-  backend_.begin(lane.slot, lane.batch);
-  backend_.embed(lane.x, *weights_.embed_tokens, lane.slot, config_.hidden_size);
+void Encoder::start(Strand& strand) {
+  backend_.begin(strand.slot, strand.batch);
+  backend_.embed(strand.x, *weights_.embed_tokens, strand.slot, config_.hidden_size);
 }
 
 // All layers but the last, where the backend has a way through them.
-bool Encoder::run_at_once(Lane& lane) {
-  if (place_.split == GroupSplit::kTensor || lane.is_part() || layer_operands_.empty()) {
+bool Encoder::run_at_once(Strand& strand) {
+  if (place_.split == GroupSplit::kTensor || strand.is_part() || layer_operands_.empty()) {
     return false;
   }
   return backend_.run_layers({.layers = layer_operands_,
-                              .x = &lane.x,
-                              .qkv = &lane.qkv,
-                              .attention = &lane.attention,
-                              .mlp = &lane.mlp,
+                              .x = &strand.x,
+                              .qkv = &strand.qkv,
+                              .attention = &strand.attention,
+                              .mlp = &strand.mlp,
                               .shape = shape_.attention,
                               .eps = eps_,
                               .rope_theta = config_.rope_theta},
-                             lane.slot);
+                             strand.slot);
 }
 
-void Encoder::attend(Lane& lane, const LayerWeights& weights) {
+void Encoder::attend(Strand& strand, const LayerWeights& weights) {
   const kernels::AttentionShape& heads = shape_.attention;
-  join(lane);
-  backend_.qkv_projection(lane.qkv, lane.x, *weights.qkv, lane.slot, heads,
-                          qk_options(weights, lane.norm));
-  Buffer* gathered = lane.is_part() ? &gather(lane, heads.qkv_width(), heads.q_width()) : nullptr;
-  backend_.attention(lane.attention, lane.qkv, gathered, lane.slot, heads);
-  advance_other(lane);
-  add(lane, lane.attention, *weights.o, Rows::kTokens);
+  join(strand);
+  backend_.qkv_projection(strand.qkv, strand.x, *weights.qkv, strand.slot, heads,
+                          qk_options(weights, strand.norm));
+  Buffer* gathered =
+      strand.is_part() ? &gather(strand, heads.qkv_width(), heads.q_width()) : nullptr;
+  backend_.attention(strand.attention, strand.qkv, gathered, strand.slot, heads);
+  advance_other(strand);
+  add(strand, strand.attention, *weights.o, Rows::kTokens);
 }
 
-void Encoder::feed_forward(Lane& lane, const LayerWeights& weights) {
-  join(lane);
-  backend_.swiglu_projection(lane.mlp, lane.x, *weights.gate_up, lane.tokens(), lane.norm);
-  advance_other(lane);
-  add(lane, lane.mlp, *weights.down, Rows::kTokens);
+void Encoder::feed_forward(Strand& strand, const LayerWeights& weights) {
+  join(strand);
+  backend_.swiglu_projection(strand.mlp, strand.x, *weights.gate_up, strand.tokens(), strand.norm);
+  advance_other(strand);
+  add(strand, strand.mlp, *weights.down, Rows::kTokens);
 }
 
-void Encoder::attend_last(Lane& lane, const LayerWeights& weights) {
+void Encoder::attend_last(Strand& strand, const LayerWeights& weights) {
   const kernels::AttentionShape& heads = shape_.attention;
-  join(lane);
-  backend_.kv_projection(lane.qkv, lane.x, *weights.qkv, lane.slot, heads,
-                         qk_options(weights, lane.norm));
-  Buffer* kv = lane.is_part() ? &gather(lane, 2 * heads.kv_width(), 0) : &lane.qkv;
+  join(strand);
+  backend_.kv_projection(strand.qkv, strand.x, *weights.qkv, strand.slot, heads,
+                         qk_options(weights, strand.norm));
+  Buffer* kv = strand.is_part() ? &gather(strand, 2 * heads.kv_width(), 0) : &strand.qkv;
   // So that every pass begins with the same buffer, as a recorded one must.
-  if (lane.is_part() && weights_.layers.size() % 2 == 1) gather(lane, 2 * heads.kv_width(), 0);
-  if (lane.vectors() == 0) return;
-  backend_.gather_last(lane.x_last, lane.x, lane.slot, config_.hidden_size);
-  backend_.last_q_projection(lane.q_last, lane.x_last, *weights.qkv, lane.slot, heads,
+  if (strand.is_part() && weights_.layers.size() % 2 == 1) gather(strand, 2 * heads.kv_width(), 0);
+  if (strand.vectors() == 0) return;
+  backend_.gather_last(strand.x_last, strand.x, strand.slot, config_.hidden_size);
+  backend_.last_q_projection(strand.q_last, strand.x_last, *weights.qkv, strand.slot, heads,
                              qk_options(weights, {.eps = eps_}));
-  backend_.last_attention(lane.attention, lane.q_last, *kv, lane.slot, heads);
-  add(lane, lane.attention, *weights.o, Rows::kLast);
+  backend_.last_attention(strand.attention, strand.q_last, *kv, strand.slot, heads);
+  add(strand, strand.attention, *weights.o, Rows::kLast);
 }
 
-void Encoder::finish(Lane& lane, const LayerWeights& weights) {
-  if (lane.vectors() > 0) {
-    join(lane);
-    backend_.swiglu_projection(lane.mlp, lane.x_last, *weights.gate_up, lane.vectors(),
+void Encoder::finish(Strand& strand, const LayerWeights& weights) {
+  if (strand.vectors() > 0) {
+    join(strand);
+    backend_.swiglu_projection(strand.mlp, strand.x_last, *weights.gate_up, strand.vectors(),
                                {.eps = eps_});
-    add(lane, lane.mlp, *weights.down, Rows::kLast);
-    join(lane);
-    backend_.pool(lane.slot, lane.x_last, *weights_.norm, config_.hidden_size, eps_, place_.length);
+    add(strand, strand.mlp, *weights.down, Rows::kLast);
+    join(strand);
+    backend_.pool(strand.slot, strand.x_last, *weights_.norm, config_.hidden_size, eps_,
+                  place_.length);
   }
-  backend_.end(lane.slot);
+  backend_.end(strand.slot);
 }
 
 // x += in * W^T. A rank of a tensor-parallel group has the columns of W for its own features only,
 // so there the sum goes over the ranks.
-void Encoder::add(Lane& lane, Buffer& in, kernels::LinearWeight& weight, Rows which) {
+void Encoder::add(Strand& strand, Buffer& in, kernels::LinearWeight& weight, Rows which) {
   const bool last = which == Rows::kLast;
-  const std::int64_t rows = last ? lane.vectors() : lane.tokens();
+  const std::int64_t rows = last ? strand.vectors() : strand.tokens();
   if (place_.split != GroupSplit::kTensor) {
-    backend_.linear_add(last ? lane.x_last : lane.x, in, weight, rows);
+    backend_.linear_add(last ? strand.x_last : strand.x, in, weight, rows);
     return;
   }
   const Workspace& w = workspace_;
-  const std::int64_t first_row = last ? lane.place.first_last_row : lane.place.first_row;
+  const std::int64_t first_row = last ? strand.place.first_last_row : strand.place.first_row;
   RowsView partial(*w.partial, first_row, config_.hidden_size, element_bytes());
   backend_.linear(partial, in, weight, rows);
   place_.communicator->reduce_add({.partial = w.partial.get(),
@@ -234,31 +237,31 @@ void Encoder::add(Lane& lane, Buffer& in, kernels::LinearWeight& weight, Rows wh
                                    .rows = rows,
                                    .hidden = config_.hidden_size,
                                    .eps = eps_},
-                                  lane.place.index);
-  if (!last && lane.squares) lane.norm.mean_squares = &*lane.squares;
+                                  strand.place.index);
+  if (!last && strand.squares) strand.norm.mean_squares = &*strand.squares;
 }
 
-void Encoder::advance_other(const Lane& lane) {
-  if (lane.place.index != Communicator::kNoLane) {
-    place_.communicator->advance(1 - lane.place.index);
+void Encoder::advance_other(const Strand& strand) {
+  if (strand.place.index != Communicator::kNoLane) {
+    place_.communicator->advance(1 - strand.place.index);
   }
 }
 
-// What the lane's last collective gives is needed from here on.
-void Encoder::join(const Lane& lane) {
-  if (place_.split == GroupSplit::kTensor) place_.communicator->wait(lane.place.index);
+// What the strand's last collective gives is needed from here on.
+void Encoder::join(const Strand& strand) {
+  if (place_.split == GroupSplit::kTensor) place_.communicator->wait(strand.place.index);
 }
 
 // The keys and values in the rows of `qkv`, from `column` on, to all ranks.
-Buffer& Encoder::gather(Lane& lane, std::int64_t source_width, std::int64_t column) {
+Buffer& Encoder::gather(Strand& strand, std::int64_t source_width, std::int64_t column) {
   Buffer& gathered = *workspace_.gathered[gathered_turn_];
   gathered_turn_ = 1 - gathered_turn_;
   place_.communicator->gather_rows({.gathered = &gathered,
-                                    .source = &lane.qkv,
+                                    .source = &strand.qkv,
                                     .source_width = source_width,
                                     .source_column = column,
                                     .width = 2 * shape_.attention.kv_width(),
-                                    .slot = lane.place.staged_slot});
+                                    .slot = strand.place.staged_slot});
   return gathered;
 }
 

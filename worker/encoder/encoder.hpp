@@ -52,24 +52,24 @@ class Encoder {
   void rehearse(kernels::BatchSlot& slot, const kernels::PackedBatchView& batch);
 
  private:
-  struct Lane;
-  using Lanes = std::span<Lane>;
+  struct Strand;
+  using Strands = std::span<Strand>;
 
   enum class Depth : std::uint8_t { kAll, kFirstAndLast };
-  void pass(Lanes lanes, Depth depth = Depth::kAll);
-  bool run_at_once(Lane& lane);
-  void start(Lane& lane);
-  void attend(Lane& lane, const LayerWeights& weights);
+  void pass(Strands strands, Depth depth = Depth::kAll);
+  bool run_at_once(Strand& strand);
+  void start(Strand& strand);
+  void attend(Strand& strand, const LayerWeights& weights);
   // Only k and v need all tokens here: nothing after the last layer looks at the others.
-  void attend_last(Lane& lane, const LayerWeights& weights);
-  void feed_forward(Lane& lane, const LayerWeights& weights);
-  void finish(Lane& lane, const LayerWeights& weights);
+  void attend_last(Strand& strand, const LayerWeights& weights);
+  void feed_forward(Strand& strand, const LayerWeights& weights);
+  void finish(Strand& strand, const LayerWeights& weights);
 
   enum class Rows : std::uint8_t { kTokens, kLast };
-  void add(Lane& lane, kernels::Buffer& in, kernels::LinearWeight& weight, Rows rows);
-  void join(const Lane& lane);
-  void advance_other(const Lane& lane);
-  kernels::Buffer& gather(Lane& lane, std::int64_t source_width, std::int64_t column);
+  void add(Strand& strand, kernels::Buffer& in, kernels::LinearWeight& weight, Rows rows);
+  void join(const Strand& strand);
+  void advance_other(const Strand& strand);
+  kernels::Buffer& gather(Strand& strand, std::int64_t source_width, std::int64_t column);
   kernels::Backend::QkNormRope qk_options(const LayerWeights& weights,
                                           const kernels::Backend::RowNorm& norm) const;
   std::size_t element_bytes() const;
