@@ -104,6 +104,26 @@ def test_killed_client_resumes_and_embeds_nothing_twice(tmp_path):
         assert finished(out)["cache_misses"] == len(set(texts))
 
 
+def test_another_text_of_an_accepted_chunk_is_a_conflict(tmp_path):
+    texts = sample_texts(200, seed=5)
+    path = write_lines(tmp_path / "in.txt", texts)
+    out = tmp_path / "out"
+    with running_cluster(0) as cluster:  # Nothing is computed, so every chunk stays in the ledger.
+        job = cluster.start_submit(path, "--out", out, "--chunk-items", "20")
+        wait_for(lambda: any(job["items_accepted"] == len(texts) for job in cluster.status()["jobs"]),
+                 "accepted chunks")
+        kill_9(job)
+        path = write_lines(tmp_path / "in.txt", [*texts[:50], "another text", *texts[51:]])
+        said = subprocess.run(cluster.command("submit", path, "--out", out, "--chunk-items", "20",
+                                              "--quiet"), capture_output=True, text=True, timeout=120)
+        assert said.returncode == 1 and "CONFLICT" in said.stderr and "chunk 2" in said.stderr, said
+        cluster.add_worker()
+        # The folder and the job are as they were: the same input goes on.
+        path = write_lines(tmp_path / "in.txt", texts)
+        cluster.tessera("submit", path, "--out", out, "--chunk-items", "20", "--quiet")
+        check_output(cluster, out, texts)
+
+
 def test_interrupted_client_says_how_to_go_on(tmp_path):
     path = write_lines(tmp_path / "in.txt", sample_texts(1500, seed=4))
     out = tmp_path / "out"

@@ -16,6 +16,7 @@ namespace tessera::worker {
 namespace {
 
 constexpr std::int64_t kWidth = 4;
+constexpr int kStaleWelcomesMax = 10;  // As link.cpp has it.
 constexpr std::int32_t kNanId = 77;    // A sequence that starts with it gives NaN.
 constexpr std::int32_t kSpoilId = 78;  // So does one with it, and the one in front of it.
 constexpr std::int32_t kFaultId = 88;  // A batch that holds it makes the device fail.
@@ -154,6 +155,27 @@ class LinkTest : public testing::Test {
     ASSERT_TRUE(server_);
   }
 
+  // No heartbeat is due within the test, so silence tells nothing.
+  void welcome(std::uint64_t term, const std::string& ledger) {
+    protocol::WorkerWelcome welcome;
+    welcome.epoch = term;
+    welcome.heartbeat_ms = 60'000;
+    welcome.ledger_id = ledger;
+    send(welcome);
+  }
+
+  // A welcome that the worker follows: it computes in that term.
+  void serve(std::uint64_t term, const std::string& ledger) {
+    welcome(term, ledger);
+    send(batch_of(term, {{1}}, term));
+    EXPECT_EQ(std::get<protocol::BatchResult>(next()).batch_id, term);
+  }
+
+  protocol::WorkerHello hello_after_break() {
+    break_connection();
+    return std::get<protocol::WorkerHello>(next());
+  }
+
   StopSignal stop_;
   net::Context context_;
   std::optional<net::RouterSocket> server_;
@@ -267,6 +289,38 @@ TEST_F(LinkTest, AnOlderLeaderTermIsNotServed) {
   send(batch_of(1, {{1}}, 4));
   send(batch_of(2, {{1}}, 5));
   EXPECT_EQ(std::get<protocol::BatchResult>(next()).batch_id, 2U);
+}
+
+TEST_F(LinkTest, TheHelloSaysWhichLedgerAndTermWereSeen) {
+  const auto first = std::get<protocol::WorkerHello>(next());
+  EXPECT_EQ(first.ledger_id, "");
+  EXPECT_EQ(first.term_seen, 0U);
+  serve(5, "one");
+  const auto second = hello_after_break();
+  EXPECT_EQ(second.ledger_id, "one");
+  EXPECT_EQ(second.term_seen, 5U);
+}
+
+TEST_F(LinkTest, AnotherLedgerIsFollowedInAnOlderTerm) {
+  (void)next();
+  serve(5, "one");
+  (void)hello_after_break();
+  serve(1, "two");
+  const auto hello = hello_after_break();
+  EXPECT_EQ(hello.ledger_id, "two");
+  EXPECT_EQ(hello.term_seen, 1U);
+}
+
+TEST_F(LinkTest, AnOlderTermOfTheSameLedgerEndsTheWorkerAfterSomeTries) {
+  (void)next();
+  serve(5, "one");
+  (void)hello_after_break();
+  for (int i = 0; i < kStaleWelcomesMax; ++i) {
+    welcome(4, "one");
+  }
+  thread_.join();
+  EXPECT_NE(fault_.find("leads term 4 and this worker has followed term 5"), std::string::npos)
+      << fault_;
 }
 
 TEST_F(LinkTest, SilenceBringsAFreshConnection) {
