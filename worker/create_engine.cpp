@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/log.hpp"
+#include "worker/engine/engine_plan.hpp"
 #include "worker/engine/module_engine.hpp"
 #include "worker/engine/single_engine.hpp"
 #include "worker/group/group_engine.hpp"

@@ -58,7 +58,7 @@ class JobState {
   // What the coordinator's ledger held when the job was opened first.
   const RangeSet& accepted_before() const { return accepted_before_; }
   const RangeSet& delivered_before() const { return delivered_before_; }
-  std::uint64_t acknowledged() const { return acknowledged_.count(); }
+  std::uint64_t acknowledged() const { return acknowledged_.size(); }
 
  private:
   struct Outgoing {
