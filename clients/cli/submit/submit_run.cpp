@@ -195,7 +195,7 @@ bool SubmitRun::job_matches(const client::Job& job) {
   }
   const std::uint64_t written = manifest_.written_chunks - manifest_.base_chunk;
   bool matches =
-      written == 0 || job.accepted_before().count() > 0 || job.delivered_before().count() > 0;
+      written == 0 || job.accepted_before().size() > 0 || job.delivered_before().size() > 0;
   job.delivered_before().for_each([&](std::uint32_t chunk) {
     matches =
         matches && (chunk < written || output_->ahead().contains(chunk + manifest_.base_chunk));

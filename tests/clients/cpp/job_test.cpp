@@ -179,7 +179,7 @@ TEST(Job, IsTakenUpAgainByAnotherClient) {
   Client client(options_for(coordinator));
   auto job = client.open_job({.job_key = "key"}, kLong);
   ASSERT_TRUE(job.ok());
-  EXPECT_EQ(job->delivered_before().count(), 2U);
+  EXPECT_EQ(job->delivered_before().size(), 2U);
   EXPECT_TRUE(job->accepted_before().contains(5));
   std::jthread submitting([&] { submit_all(*job, 0, kChunks); });
   std::map<std::uint32_t, int> seen;
