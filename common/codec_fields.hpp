@@ -87,6 +87,7 @@ void fields(F& f, ModelInfo& m) {
   f(7, m.prompt_names);
   f(8, m.tokenizer_hash);
   f(9, m.fingerprint);
+  f(10, m.number_format);
 }
 template <typename F>
 void fields(F& f, JobProgress& m) {
@@ -285,6 +286,7 @@ void fields(F& f, WorkerHello& m) {
   f(21, m.fingerprint);
   f(22, m.ledger_id);
   f(23, m.term_seen);
+  f(24, m.number_format);
 }
 template <typename F>
 void fields(F& f, BatchResult& m) {

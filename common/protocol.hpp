@@ -129,6 +129,8 @@ struct ModelInfo {
   // 64 hex digits over samples of its weights, the only fingerprint of versions before; or the one
   // above where no worker has said it.
   std::string former_fingerprint;
+  // What its workers compute in: "bfloat16", "float32"; empty while no worker has said it.
+  std::string number_format;
 };
 
 struct JobProgress {
@@ -390,6 +392,7 @@ struct WorkerHello {
   std::string former_fingerprint;
   // What decides a vector's last bits beside the model: "cpu-avx512_bf16", "sm90".
   std::string device_kind;
+  std::string number_format;  // Of weights and activations: "bfloat16", "float32".
   // The ledger of the coordinator that was followed last, and the highest term seen there; empty at
   // first. By these a coordinator learns that its ledger is an older copy, or another one.
   std::string ledger_id;

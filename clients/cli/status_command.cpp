@@ -67,6 +67,7 @@ Json status_json(const protocol::StatusReply& status) {
                               {"max_seqlen", m.max_seqlen},
                               {"vocab_size", m.vocab_size},
                               {"workers", m.workers},
+                              {"number_format", m.number_format},
                               {"prompt_names", m.prompt_names}});
   }
   json["workers"] = Json::array();
@@ -111,8 +112,9 @@ void print_status(const protocol::StatusReply& status) {
     fmt::print("warning: {}\n", status.ledger_warning);
   }
   for (const auto& m : status.models) {
-    fmt::print("model {}  width {}, up to {} tokens, {} workers, fingerprint {}\n", m.name,
+    fmt::print("model {}  width {}, up to {} tokens, {} workers{}, fingerprint {}\n", m.name,
                m.hidden_size, m.max_seqlen, m.workers,
+               m.number_format.empty() ? "" : " in " + m.number_format,
                m.fingerprint.empty() ? "not known yet" : m.fingerprint.substr(0, 16));
     if (!m.prompt_names.empty()) {
       fmt::print("  prompt names: {}\n", fmt::join(m.prompt_names, ", "));

@@ -340,7 +340,8 @@ std::vector<protocol::ModelInfo> Core::model_infos() const {
                      .workers = dispatcher_.workers().count(id),
                      .prompt_names = prompt_names(model),
                      .tokenizer_hash = model.tokenizer_hash,
-                     .former_fingerprint = dispatcher_.identity(id).former()});
+                     .former_fingerprint = dispatcher_.identity(id).former(),
+                     .number_format = dispatcher_.workers().number_format(id)});
   }
   return infos;
 }

@@ -49,6 +49,7 @@ struct EngineInfo {
   // Workers of one kind give the same bits: "cpu-avx512_bf16", "sm90", "sm90 x2 weights" for a
   // group that splits its sums.
   std::string device_kind;
+  std::string number_format;             // of weights and activations: "bfloat16"
   std::vector<std::string> pci_bus_ids;  // of its GPUs: "00000000:1b:00.0"
   int group_size = 1;
   std::int64_t hidden_size = 0;

@@ -153,6 +153,7 @@ EngineInfo describe_engine(const ModelFolder& model, const kernels::Backend& bac
   info.model_name = model.name;
   info.device = backend.name();
   info.device_kind = backend.kind();
+  info.number_format = to_string(backend.weight_type());
   if (std::string bus_id = backend.pci_bus_id(); !bus_id.empty()) {
     info.pci_bus_ids.push_back(std::move(bus_id));
   }

@@ -41,7 +41,8 @@ protocol::WorkerHello make_hello(const WorkerOptions& options, const EngineInfo&
           .cost_s_per_token2 = info.cost.per_square_s,
           .process = random_number(),
           .former_fingerprint = info.former_fingerprint,
-          .device_kind = info.device_kind};
+          .device_kind = info.device_kind,
+          .number_format = info.number_format};
 }
 
 // A batch of the longest texts may honestly take minutes on a CPU: a device hangs when it takes

@@ -14,9 +14,10 @@ std::string model_json(const protocol::ModelInfo& model) {
       std::to_string(model.hidden_size) + R"(,"dimensions_min":)" +
       std::to_string(protocol::kDimensionsMin) + R"(,"max_input_tokens":)" +
       std::to_string(model.max_seqlen) + R"(,"vocab_size":)" + std::to_string(model.vocab_size) +
-      R"(,"pooling":"last_token","normalized":true,"fingerprint":)" +
-      json_string(model.fingerprint) + R"(,"tokenizer_hash":)" + json_string(model.tokenizer_hash) +
-      R"(,"workers":)" + std::to_string(model.workers) + R"(,"prompts":[)";
+      R"(,"pooling":"last_token","normalized":true,"number_format":)" +
+      json_string(model.number_format) + R"(,"fingerprint":)" + json_string(model.fingerprint) +
+      R"(,"tokenizer_hash":)" + json_string(model.tokenizer_hash) + R"(,"workers":)" +
+      std::to_string(model.workers) + R"(,"prompts":[)";
   for (std::size_t i = 0; i < model.prompt_names.size(); ++i) {
     json += i == 0 ? "" : ",";
     append_json_string(model.prompt_names[i], json);

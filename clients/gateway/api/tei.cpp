@@ -193,8 +193,8 @@ void info_route(Services& services, const ExchangePtr& exchange) {
   const auto& info = std::get<protocol::ModelInfo>(model);
   exchange->respond(json_response(
       R"({"model_id":)" + json_string(info.name) + R"(,"model_sha":)" +
-      json_string(info.fingerprint) + R"(,"model_dtype":"float16","served_model_name":)" +
-      json_string(info.name) +
+      json_string(info.fingerprint) + R"(,"model_dtype":)" + json_string(info.number_format) +
+      R"(,"served_model_name":)" + json_string(info.name) +
       R"(,"model_type":{"embedding":{"pooling":"last_token"}},"max_concurrent_requests":1024)" +
       R"(,"max_input_length":)" + std::to_string(info.max_seqlen) + R"(,"max_batch_tokens":)" +
       std::to_string(info.max_seqlen) + R"(,"max_batch_requests":null,"max_client_batch_size":)" +

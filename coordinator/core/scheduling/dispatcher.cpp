@@ -141,6 +141,7 @@ void Dispatcher::on_hello(const std::string& peer, protocol::WorkerHello hello, 
   hello.name.resize(std::min(hello.name.size(), protocol::kNameBytesMax));
   hello.device.resize(std::min(hello.device.size(), protocol::kNameBytesMax));
   hello.device_kind.resize(std::min(hello.device_kind.size(), protocol::kNameBytesMax));
+  hello.number_format.resize(std::min(hello.number_format.size(), protocol::kNameBytesMax));
   const auto id = static_cast<ModelId>(model - models_.begin());
   ModelState& state = states_[id];
   if (const auto why = state.identity.refusal(hello)) {

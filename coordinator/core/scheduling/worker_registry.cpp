@@ -176,6 +176,15 @@ std::uint32_t WorkerRegistry::max_seqlen(ModelId model) const {
   return longest;
 }
 
+std::string WorkerRegistry::number_format(ModelId model) const {
+  for (const auto& [peer, worker] : workers_) {
+    if (worker.model == model && !worker.hello.number_format.empty()) {
+      return worker.hello.number_format;
+    }
+  }
+  return {};
+}
+
 std::uint64_t WorkerRegistry::batch_tokens(ModelId model) const {
   std::uint64_t tokens = 0;
   for (const auto& [peer, worker] : workers_) {

@@ -79,6 +79,8 @@ class WorkerRegistry {
   std::uint32_t count(ModelId model) const;
   // The longest sequence that a live worker of the model takes; 0 without workers.
   std::uint32_t max_seqlen(ModelId model) const;
+  // What the model's workers compute in, as one of them says; empty without one that does.
+  std::string number_format(ModelId model) const;
   // What all workers of the model hold in one batch each.
   std::uint64_t batch_tokens(ModelId model) const;
 

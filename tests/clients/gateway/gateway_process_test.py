@@ -245,6 +245,7 @@ def test_models(gateway):
     model = models["data"][0]
     assert (model["id"], model["dimensions"], model["pooling"]) == (MODEL, WIDTH, "last_token")
     assert model["prompts"] == ["document", "query"] and len(model["fingerprint"]) == 64
+    assert model["number_format"] in ("bfloat16", "float32")
     assert gateway.ask("GET", "/v1/models/" + MODEL).json() == model
     missing = gateway.ask("GET", "/v1/models/other")
     assert missing.status == 404 and missing.json()["error"]["code"] == "model_not_found"
@@ -267,6 +268,8 @@ def test_tei(gateway):
     info = gateway.ask("GET", "/info").json()
     assert info["model_id"] == MODEL and info["model_type"] == {
         "embedding": {"pooling": "last_token"}}
+    assert info["model_dtype"] == gateway.ask(
+        "GET", "/v1/models/" + MODEL).json()["number_format"]
     assert gateway.ask("GET", "/health").status == 200
 
 
