@@ -90,6 +90,7 @@ int run_up(UpOptions& options) {
   if (options.log_json) {
     cluster_options.coordinator_args.emplace_back("--log-json");
     cluster_options.worker_args.emplace_back("--log-json");
+    cluster_options.gateway_args.emplace_back("--log-json");
   }
   if (cluster_options.devices.empty()) {
     cluster_options.devices = {"cpu"};
