@@ -1,8 +1,8 @@
 #include "common/lock_file.hpp"
 
 #include <fcntl.h>
-#include <spdlog/fmt/chrono.h>
-#include <spdlog/fmt/fmt.h>
+#include <fmt/chrono.h>
+#include <fmt/core.h>
 #include <sys/file.h>
 #include <unistd.h>
 

@@ -3,6 +3,7 @@
 #include <spdlog/details/os.h>
 #include <spdlog/fmt/chrono.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
 
 #include <atomic>
 #include <chrono>
@@ -71,17 +72,41 @@ std::string printable(std::string_view text) {
   return out;
 }
 
+spdlog::level::level_enum to_spdlog(Level level) {
+  switch (level) {
+    case Level::kDebug:
+      return spdlog::level::debug;
+    case Level::kInfo:
+      return spdlog::level::info;
+    case Level::kWarn:
+      return spdlog::level::warn;
+    case Level::kError:
+      return spdlog::level::err;
+    case Level::kOff:
+      break;
+  }
+  return spdlog::level::off;
+}
+
 }  // namespace
 
-void detail::write(spdlog::level::level_enum level, std::string_view id,
-                   std::string_view traceparent, const std::string& text) {
-  if (!writes_json) {
-    spdlog::log(level, "{}{}", text, id.empty() ? "" : " [request " + printable(id) + "]");
-    return;
+void set_level(Level level) { spdlog::set_level(to_spdlog(level)); }
+
+bool should_log(Level level) { return spdlog::should_log(to_spdlog(level)); }
+
+void flush() { spdlog::default_logger()->flush(); }
+
+void shutdown() { spdlog::shutdown(); }
+
+void detail::write(Level level, std::string_view id, std::string_view traceparent,
+                   fmt::string_view format, fmt::format_args args) {
+  std::string text = fmt::vformat(format, args);
+  if (!writes_json && !id.empty()) {
+    text += " [request " + printable(id) + "]";
   }
   const Request request{id, traceparent};
-  current_request = &request;
-  spdlog::log(level, "{}", text);
+  current_request = writes_json ? &request : nullptr;
+  spdlog::log(to_spdlog(level), spdlog::string_view_t(text.data(), text.size()));
   current_request = nullptr;
 }
 

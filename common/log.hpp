@@ -1,11 +1,13 @@
 #pragma once
 
-#include <spdlog/spdlog.h>
+#include <fmt/core.h>
 
+#include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 
+// Lines of a process's log. spdlog writes them; this header does not include it, since nearly every
+// file logs something and its templates took longer to compile than most of those files.
 namespace tessera::log {
 
 enum class Form : std::uint8_t {
@@ -18,26 +20,51 @@ enum class Form : std::uint8_t {
 // is one of trace, debug, info, warn, error, off; throws FatalError on another word. Call once from
 // main() before any thread starts.
 void init(const std::string& process, const std::string& level, Form form = Form::kText);
+// Writes what is held back; no line may follow.
+void shutdown();
+void flush();
 
-using spdlog::debug;
-using spdlog::error;
-using spdlog::info;
-using spdlog::warn;
-namespace level = spdlog::level;
+enum class Level : std::uint8_t { kDebug, kInfo, kWarn, kError, kOff };
+// Lines below `level` are dropped from now on. Any thread.
+void set_level(Level level);
+bool should_log(Level level);
 
 namespace detail {
-void write(spdlog::level::level_enum level, std::string_view id, std::string_view traceparent,
-           const std::string& text);
+void write(Level level, std::string_view id, std::string_view traceparent, fmt::string_view format,
+           fmt::format_args args);
+}
+
+template <typename... Args>
+void debug(fmt::format_string<Args...> format, Args&&... args) {
+  if (should_log(Level::kDebug)) {
+    detail::write(Level::kDebug, {}, {}, format, fmt::make_format_args(args...));
+  }
+}
+template <typename... Args>
+void info(fmt::format_string<Args...> format, Args&&... args) {
+  if (should_log(Level::kInfo)) {
+    detail::write(Level::kInfo, {}, {}, format, fmt::make_format_args(args...));
+  }
+}
+template <typename... Args>
+void warn(fmt::format_string<Args...> format, Args&&... args) {
+  if (should_log(Level::kWarn)) {
+    detail::write(Level::kWarn, {}, {}, format, fmt::make_format_args(args...));
+  }
+}
+template <typename... Args>
+void error(fmt::format_string<Args...> format, Args&&... args) {
+  if (should_log(Level::kError)) {
+    detail::write(Level::kError, {}, {}, format, fmt::make_format_args(args...));
+  }
 }
 
 // A line about one request; `trace` has its `id` and `traceparent` (protocol::RequestTrace), which
 // are empty where the request has none.
 template <typename Trace, typename... Args>
-void about(spdlog::level::level_enum level, const Trace& trace, fmt::format_string<Args...> format,
-           Args&&... args) {
-  if (spdlog::should_log(level)) {
-    detail::write(level, trace.id, trace.traceparent,
-                  fmt::format(format, std::forward<Args>(args)...));
+void about(Level level, const Trace& trace, fmt::format_string<Args...> format, Args&&... args) {
+  if (should_log(level)) {
+    detail::write(level, trace.id, trace.traceparent, format, fmt::make_format_args(args...));
   }
 }
 

@@ -13,7 +13,7 @@ namespace {
 
 // Ends the process without waiting for the engine's thread, which may hang.
 [[noreturn]] void exit_now(int code) {
-  spdlog::shutdown();
+  tessera::log::shutdown();
   std::_Exit(code);
 }
 

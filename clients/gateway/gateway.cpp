@@ -138,7 +138,7 @@ struct Gateway::Worker {
                 }};
   }
   static void log_request(const http::Finished& f) {
-    const auto level = f.status >= 500 ? spdlog::level::warn : spdlog::level::debug;
+    const auto level = f.status >= 500 ? log::Level::kWarn : log::Level::kDebug;
     const protocol::RequestTrace trace{
         .id = f.request->id, .traceparent = std::string(f.request->headers.get("traceparent"))};
     log::about(level, trace, "{} {} {} in {} out {} us {}{}", to_string(f.request->method),

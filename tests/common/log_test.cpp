@@ -21,15 +21,15 @@ std::string logged(log::Form form, F write) {
   testing::internal::CaptureStderr();
   log::init("tested", "info", form);
   write();
-  spdlog::default_logger()->flush();
+  log::flush();
   return testing::internal::GetCapturedStderr();
 }
 
 TEST(Log, TextLinesNameTheRequest) {
   const std::string lines = logged(log::Form::kText, [] {
-    log::about(log::level::info, Trace{"req_1\nforged", "00-1-2-3"}, "{} items", 3);
-    log::about(log::level::info, Trace{}, "none");
-    log::about(log::level::debug, Trace{"req_2", ""}, "not at this level");
+    log::about(log::Level::kInfo, Trace{"req_1\nforged", "00-1-2-3"}, "{} items", 3);
+    log::about(log::Level::kInfo, Trace{}, "none");
+    log::about(log::Level::kDebug, Trace{"req_2", ""}, "not at this level");
   });
   EXPECT_NE(lines.find("info tested: 3 items [request req_1?forged]\n"), std::string::npos)
       << lines;
@@ -39,7 +39,7 @@ TEST(Log, TextLinesNameTheRequest) {
 
 TEST(Log, JsonLinesAreOneObjectEach) {
   const std::string lines = logged(log::Form::kJson, [] {
-    log::about(log::level::warn, Trace{"req_\"1\"", "00-1-2-3"}, "two\nlines and \xff");
+    log::about(log::Level::kWarn, Trace{"req_\"1\"", "00-1-2-3"}, "two\nlines and \xff");
     log::info("of no request");
   });
   EXPECT_EQ(std::ranges::count(lines, '\n'), 2) << lines;

@@ -23,7 +23,7 @@ using ledger::Status;
 class LedgerScriptsTest : public testing::Test {
  protected:
   void SetUp() override {
-    spdlog::set_level(spdlog::level::off);
+    log::set_level(log::Level::kOff);
     std::string name = "/tmp/tessera-ledger-XXXXXX";
     ASSERT_NE(mkdtemp(name.data()), nullptr);
     dir = name;

@@ -17,8 +17,8 @@ std::uint64_t number_from(const char* name, std::uint64_t otherwise) {
 }
 
 void expect_all_holds(Scenario scenario) {
-  spdlog::set_level(number_from("TESSERA_SIMULATION_LOG", 0) != 0 ? spdlog::level::info
-                                                                  : spdlog::level::off);
+  log::set_level(number_from("TESSERA_SIMULATION_LOG", 0) != 0 ? log::Level::kInfo
+                                                               : log::Level::kOff);
   const std::uint64_t only = number_from("TESSERA_SIMULATION_SEED", 0);
   const std::uint64_t runs = only != 0 ? 1 : number_from("TESSERA_SIMULATION_RUNS", 30);
   for (std::uint64_t i = 0; i < runs; ++i) {
@@ -121,7 +121,7 @@ TEST(Simulation, PlantedFaultsAreFound) {
        "two chunks were accepted"},
       {Plant::kLossesAreNotNoticed, losses, "nobody noticed"},
   };
-  spdlog::set_level(spdlog::level::off);
+  log::set_level(log::Level::kOff);
   for (const auto& [plant, faults, expected] : plants) {
     bool found = false;
     for (std::uint64_t seed = 1; seed <= 20 && !found; ++seed) {

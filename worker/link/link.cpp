@@ -211,7 +211,7 @@ void Link::send_results() {
       metrics_.on_batch(outcome->lengths, outcome->result);
     }
     for (const protocol::RequestTrace& trace : outcome->traces) {
-      log::about(log::level::debug, trace, "batch {} of {} sequences computed in {} us",
+      log::about(log::Level::kDebug, trace, "batch {} of {} sequences computed in {} us",
                  outcome->result.batch_id, outcome->lengths.size(), outcome->result.compute_us);
     }
     if (outcome->tag == connection_) {

@@ -1,8 +1,8 @@
 #include "clients/cli/io/byte_source.hpp"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <poll.h>
-#include <spdlog/fmt/fmt.h>
 #include <sys/stat.h>
 #include <unistd.h>
 

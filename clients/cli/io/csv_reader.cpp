@@ -1,6 +1,6 @@
 #include "clients/cli/io/csv_reader.hpp"
 
-#include <spdlog/fmt/fmt.h>
+#include <fmt/core.h>
 
 #include "clients/cli/io/file_kind.hpp"
 #include "common/check.hpp"

@@ -1,6 +1,6 @@
 #include "clients/cli/io/reader_chain.hpp"
 
-#include <spdlog/fmt/fmt.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <filesystem>

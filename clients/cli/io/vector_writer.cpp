@@ -1,6 +1,6 @@
 #include "clients/cli/io/vector_writer.hpp"
 
-#include <spdlog/fmt/fmt.h>
+#include <fmt/format.h>
 
 #include <cstring>
 #include <filesystem>

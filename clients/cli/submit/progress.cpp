@@ -1,6 +1,6 @@
 #include "clients/cli/submit/progress.hpp"
 
-#include <spdlog/fmt/fmt.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>

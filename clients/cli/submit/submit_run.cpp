@@ -1,6 +1,6 @@
 #include "clients/cli/submit/submit_run.hpp"
 
-#include <spdlog/fmt/fmt.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <filesystem>

@@ -51,7 +51,7 @@ bool QueryDesk::is_full(const std::string& peer, std::size_t items, std::size_t 
 void QueryDesk::refuse(const std::string& peer, const protocol::EmbedRequest& request, Error error,
                        Actions& actions, std::uint32_t retry_after_ms, protocol::Quota quota) {
   ++metrics_.errors[index_of(error.code)];
-  log::about(log::level::debug, request.trace, "request refused: {}", error.message);
+  log::about(log::Level::kDebug, request.trace, "request refused: {}", error.message);
   actions.push_back(SendClient{peer, protocol::ErrorReply{.request_id = request.request_id,
                                                           .code = error.code,
                                                           .message = std::move(error.message),
@@ -173,7 +173,7 @@ bool QueryDesk::on_finished(FinishedUnit& finished, Micros now, Actions& actions
   ++metrics_.answered[index_of(query.lane)];
   metrics_.seconds.count(query.lane, now - query.arrived_at);
   if (query.trace != nullptr) {
-    log::about(log::level::debug, *query.trace, "{} items, {} tokens answered after {} ms",
+    log::about(log::Level::kDebug, *query.trace, "{} items, {} tokens answered after {} ms",
                query.items, finished.tokens, (now - query.arrived_at) / 1000);
   }
   actions.push_back(
@@ -207,7 +207,7 @@ void QueryDesk::end_with_error(QueryId id, Error error, std::uint32_t retry_afte
   const Query& query = queries_.at(id);
   ++metrics_.errors[index_of(error.code)];
   if (query.trace != nullptr) {
-    log::about(log::level::debug, *query.trace, "request ended: {}", error.message);
+    log::about(log::Level::kDebug, *query.trace, "request ended: {}", error.message);
   }
   actions.push_back(SendClient{query.peer, protocol::ErrorReply{.request_id = query.request_id,
                                                                 .code = error.code,

@@ -1,5 +1,5 @@
+#include <fmt/core.h>
 #include <gtest/gtest.h>
-#include <spdlog/fmt/fmt.h>
 
 #include <nlohmann/json.hpp>
 

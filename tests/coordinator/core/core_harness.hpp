@@ -23,7 +23,7 @@ class CoreHarness {
       : ledger(std::move(stored)),
         epoch(ledger.become_leader()),
         core(with_term(std::move(options), ledger), ledger.load(), now, ledger.load_records()) {
-    spdlog::set_level(spdlog::level::off);
+    log::set_level(log::Level::kOff);
   }
 
   static CoreOptions default_options() {

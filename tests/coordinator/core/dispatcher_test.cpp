@@ -19,7 +19,7 @@ const std::vector<ServedModel> kModels = {{.name = "m",
 
 class DispatcherTest : public testing::Test {
  protected:
-  void SetUp() override { spdlog::set_level(spdlog::level::off); }
+  void SetUp() override { log::set_level(log::Level::kOff); }
 
   void hello(const std::string& peer, std::uint64_t process = 0) {
     dispatcher.on_message(peer,

@@ -18,7 +18,7 @@ constexpr std::uint64_t kOwnTerm = 20;
 constexpr std::uint64_t kTermBefore = 15;
 
 LedgerWatch watch_of() {
-  spdlog::set_level(spdlog::level::off);
+  log::set_level(log::Level::kOff);
   return LedgerWatch({.id = "a1", .term = kOwnTerm, .term_before = kTermBefore});
 }
 
