@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <ctime>
 
 #include "clients/gateway/api/errors.hpp"
 #include "clients/gateway/api/services.hpp"
@@ -23,6 +24,7 @@ namespace {
 
 constexpr milliseconds kDrainLook{20};
 constexpr milliseconds kPublishEvery{1000};
+constexpr std::chrono::minutes kSweepFilesEvery{10};
 constexpr std::size_t kOtherDescriptors = 256;  // Sockets to the coordinator, files, libraries.
 
 milliseconds ms(double seconds) { return milliseconds(static_cast<std::int64_t>(seconds * 1000)); }
@@ -67,6 +69,7 @@ http::Router routes_of(Services& services) {
   http::Router router;
   add_openai_routes(router, services);
   add_model_routes(router, services);
+  add_file_routes(router, services);
   add_tei_routes(router, services);
   add_cohere_routes(router, services);
   add_ollama_routes(router, services);
@@ -106,6 +109,8 @@ struct Gateway::Worker {
                  .request_time = ms(gateway.options_.request_s),
                  .accept_token_ids = gateway.options_.accept_token_ids,
                  .tokenizers = gateway.tokenizers_.get(),
+                 .files = gateway.files_.get(),
+                 .file_thread = gateway.file_thread_.get(),
                  .draining = [&gateway] { return gateway.draining_.load(); },
                  .version = TESSERA_VERSION},
         server(loop, routes_of(services), hooks(), limits_of(gateway.options_), gateway.held_,
@@ -163,6 +168,7 @@ Gateway::Gateway(const Options& options)
   }
   held_.max = static_cast<std::size_t>(options_.held_mb) << 20U;
   tokenizers_ = std::make_unique<const Tokenizers>(options_.models);
+  open_files();
   AccessRules rules;
   if (options_.keys.empty() && loopback) {
     rules.hosts = loopback_hosts(options_.allow_hosts);
@@ -179,6 +185,10 @@ Gateway::Gateway(const Options& options)
       worker->access.set_keys(std::make_shared<const KeyRing>(*keys));
     }
   }
+  if (files_) {
+    sweep_files();
+    workers_.front()->loop.every(kSweepFilesEvery, [this] { sweep_files(); });
+  }
   listen();
 }
 
@@ -187,6 +197,25 @@ Gateway::~Gateway() {
   for (const auto& worker : workers_) {
     worker->server.close_all();
   }
+  file_thread_.reset();  // Its tasks post to the loops.
+}
+
+// Before the workers, which know both.
+void Gateway::open_files() {
+  if (options_.files.empty()) {
+    return;
+  }
+  files_ = std::make_unique<FileStore>(FileStoreOptions{
+      .folder = options_.files, .bytes_max = static_cast<std::uint64_t>(options_.files_gb) << 30U});
+  file_thread_ = std::make_unique<http::SideThread>();
+}
+
+void Gateway::sweep_files() {
+  file_thread_->post([files = files_.get()] {
+    if (const std::size_t gone = files->sweep(std::time(nullptr)); gone > 0) {
+      log::info("{} files had expired or were left behind, and are removed", gone);
+    }
+  });
 }
 
 void Gateway::listen() {

@@ -8,6 +8,7 @@
 
 #include "clients/gateway/api/token_list.hpp"
 #include "clients/gateway/auth/access.hpp"
+#include "clients/gateway/files/file_store.hpp"
 #include "clients/gateway/http/listener.hpp"
 #include "clients/gateway/http/server.hpp"
 #include "clients/gateway/link/link.hpp"
@@ -38,6 +39,8 @@ class Gateway {
  private:
   struct Worker;  // One I/O thread.
 
+  void open_files();
+  void sweep_files();
   void listen();
   void accepted(int fd, std::string peer);
   void reload_keys();
@@ -55,6 +58,8 @@ class Gateway {
   GatewayMetrics metrics_;
   std::unique_ptr<const Tokenizers> tokenizers_;
   http::HeldBytes held_;
+  std::unique_ptr<FileStore> files_;               // None without --files.
+  std::unique_ptr<http::SideThread> file_thread_;  // With files_; ends before the workers.
   std::vector<std::unique_ptr<Worker>> workers_;
   http::SideThread side_;  // Ends before the loops that its tasks post to.
   std::unique_ptr<http::Listener> listener_;

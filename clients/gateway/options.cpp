@@ -67,6 +67,12 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--io-threads", o.io_threads, "Threads for connections; 0: two, as cores allow")
       ->check(CLI::Range(0, 64))
       ->capture_default_str();
+  app.add_option("--files", o.files,
+                 "Folder for uploaded files, which /v1/files needs; gateways of one coordinator "
+                 "may share it");
+  app.add_option("--files-gb", o.files_gb, "Most that all files may have; 0: what the disk has")
+      ->check(CLI::Range(0, 1'000'000))
+      ->capture_default_str();
   add_access_options(app, o);
   add_limit_options(app, o);
   app.add_option("--drain-s", o.drain_s, "Seconds to finish open requests when stopped")

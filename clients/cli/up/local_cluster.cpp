@@ -33,6 +33,10 @@ int threads_for(const LocalClusterOptions& options) {
   return std::max(1, cores / static_cast<int>(options.devices.size()));
 }
 
+bool names_files(const std::string& argument) {
+  return argument == "--files" || argument.starts_with("--files=");
+}
+
 // Changes whenever the file is replaced; empty while there is none. A file that an earlier
 // coordinator left, or one that runs and whose folder we are to leave alone, is so told from ours.
 std::string version_of(const std::string& path) {
@@ -123,6 +127,9 @@ std::vector<std::string> LocalCluster::gateway_command(const std::string& listen
                                    options_.model,
                                    "--port-file",
                                    options_.data_dir + "/gateway.json"};
+  if (std::ranges::none_of(options_.gateway_args, names_files)) {
+    command.insert(command.end(), {"--files", options_.data_dir + "/files"});
+  }
   command.insert(command.end(), options_.gateway_args.begin(), options_.gateway_args.end());
   return command;
 }

@@ -9,6 +9,7 @@
 
 namespace tessera::gateway {
 
+class FileStore;
 class GatewayMetrics;
 class Tokenizers;
 
@@ -22,6 +23,8 @@ struct Services {
   std::size_t items_max = 2048;                     // Of one request.
   bool accept_token_ids = false;                    // Without naming the vocabulary.
   const Tokenizers* tokenizers = nullptr;           // For /tokenize; may be none.
+  FileStore* files = nullptr;                       // For /v1/files; may be none.
+  http::SideThread* file_thread = nullptr;          // What FileStore does; there where it is.
   std::function<bool()> draining;                   // The process is about to end.
   std::string version;
 };
@@ -29,6 +32,7 @@ struct Services {
 // Each adds the routes of one family.
 void add_openai_routes(http::Router& router, Services& services);
 void add_model_routes(http::Router& router, Services& services);
+void add_file_routes(http::Router& router, Services& services);
 void add_tei_routes(http::Router& router, Services& services);
 void add_cohere_routes(http::Router& router, Services& services);
 void add_ollama_routes(http::Router& router, Services& services);

@@ -28,6 +28,8 @@ struct FileStoreOptions {
   std::uint64_t bytes_max = 0;   // Of all files together; 0: what the disk has.
 };
 
+class FileUsage;
+
 // Which of a tenant's files a page shows.
 struct FileQuery {
   std::string purpose;  // Empty: all.
@@ -45,9 +47,17 @@ struct FilePage {
 // at all: it is written under a name of its own, made safe on the disk, and then renamed; what a
 // killed process left half is swept away a day later. Several processes may use one folder. Blocks
 // for the time of the disk, so not on a loop's thread; functions may be called from any thread.
+//
+//   FOLDER/files/TENANT/ID.jsonl  The bytes. TENANT is a hash, since tenants may have any name.
+//   FOLDER/files/TENANT/ID.json   What FileInfo says; the file exists from its rename to its end.
+//   FOLDER/incoming/              What is being written.
+//   FOLDER/work/BATCH/            Unfinished work of a batch.
 class FileStore {
  public:
   explicit FileStore(FileStoreOptions options);  // Makes the folder. Throws FatalError.
+  ~FileStore();                                  // After its writers.
+  FileStore(const FileStore&) = delete;
+  FileStore& operator=(const FileStore&) = delete;
 
   // A file while it is being written. Destroyed before commit(), it leaves nothing.
   class Writer {
@@ -62,9 +72,9 @@ class FileStore {
   };
   Result<std::unique_ptr<Writer>> create();
 
-  // Takes a finished file of the same file system in (a batch's output): fsync, rename. An `info.id`
-  // that is there already is ok and changes nothing, so that a batch whose runner died between this
-  // and its record can do it again.
+  // Takes a finished file of the same file system in (a batch's output): fsync, rename. An
+  // `info.id` that is there already is ok and changes nothing, so that a batch whose runner died
+  // between this and its record can do it again.
   Result<FileInfo> adopt(const std::filesystem::path& finished, FileInfo info);
 
   // kNotFound for another tenant's file, too, and for one that has expired.
@@ -83,7 +93,17 @@ class FileStore {
   std::uint64_t bytes_held() const;
 
  private:
+  class DiskWriter;
+
+  std::filesystem::path tenant_folder(const std::string& tenant) const;
+  Result<FileInfo> publish(const std::filesystem::path& written, FileInfo info);
+  // The file of that id, expired or not.
+  Result<FileInfo> read_info(const std::filesystem::path& folder, const std::string& id) const;
+  Result<void> erase(const std::filesystem::path& folder, const FileInfo& info);
+  std::size_t sweep_tenant(const std::filesystem::path& folder, std::int64_t now);
+
   const FileStoreOptions options_;
+  const std::unique_ptr<FileUsage> usage_;
 };
 
 }  // namespace tessera::gateway
