@@ -56,6 +56,9 @@ class ChunkSet {
 
   bool empty() const { return ranges_.empty(); }
 
+  // Inclusive, in rising order, neither touching nor overlapping.
+  Ranges ranges() const { return {ranges_.begin(), ranges_.end()}; }
+
   // Calls f(chunk) in rising order.
   template <typename F>
   void for_each(F&& f) const {
