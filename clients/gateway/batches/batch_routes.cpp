@@ -201,7 +201,7 @@ void get_one(Services& services, const ExchangePtr& exchange) {
   if (!offered(services, exchange)) {
     return;
   }
-  find(services, exchange, std::string(exchange->request().path_value("batch_id")),
+  find(services, exchange, std::string(exchange->request().path_value("id")),
        [exchange](const std::variant<Found, Problem>& found) {
          if (const auto* problem = std::get_if<Problem>(&found)) {
            return refuse(exchange, *problem);
@@ -287,12 +287,12 @@ void add_batch_routes(http::Router& router, Services& services) {
   };
   add(http::Method::kPost, "/v1/batches", create, http::Route::Body::kWhole);
   add(http::Method::kGet, "/v1/batches", list, http::Route::Body::kNone);
-  add(http::Method::kGet, "/v1/batches/{batch_id}", get_one, http::Route::Body::kNone);
+  add(http::Method::kGet, "/v1/batches/{id}", get_one, http::Route::Body::kNone);
   add(
-      http::Method::kPost, "/v1/batches/{batch_id}/cancel",
+      http::Method::kPost, "/v1/batches/{id}/cancel",
       [](Services& s, const ExchangePtr& e) {
         if (offered(s, e)) {
-          cancel(s, e, std::string(e->request().path_value("batch_id")), kCancelTries);
+          cancel(s, e, std::string(e->request().path_value("id")), kCancelTries);
         }
       },
       http::Route::Body::kWhole);

@@ -24,6 +24,7 @@ constexpr std::size_t kWaitingMax = 8192;
 }  // namespace
 
 CustomIds::CustomIds(const std::filesystem::path& folder, std::size_t share) : share_(share) {
+  CHECK(sodium_init() >= 0);  // Before it the library computes without vector instructions.
   std::string name = folder / "custom_ids.XXXXXX";
   const int fd = mkostemp(name.data(), O_CLOEXEC);
   if (fd < 0) {

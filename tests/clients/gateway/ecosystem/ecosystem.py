@@ -104,12 +104,13 @@ def main():
                           check=True)
     key = made.stderr.split("\n")[1].strip()
     coordinator = Coordinator()
-    with tempfile.NamedTemporaryFile("w", suffix=".keys") as keys:
+    with (tempfile.NamedTemporaryFile("w", suffix=".keys") as keys,
+          tempfile.TemporaryDirectory() as files):
         keys.write(made.stdout)
         keys.flush()
         for name, python in pythons.items():
             worker = check_503(python, coordinator, keys.name, key)
-            gateway = Gateway(coordinator.clients, "--keys", keys.name)
+            gateway = Gateway(coordinator.clients, "--keys", keys.name, "--files", files)
             gateway.wait_ready()
             run(python, "openai_checks.py", gateway.url, key, "tsk_wrong")
             if name == "newest":
