@@ -102,10 +102,14 @@ class BatchGateway:
     def embed(self, body, status=200):
         return self.json("POST", "/v1/embeddings", body, status=status)
 
-    def figures(self):
-        """{name: sum over labels} of /metrics."""
+    def total(self, name, label=""):
+        """Sum of a metric over all labels that hold `label`."""
         samples, _ = parse(self.ask("GET", "/metrics")[1].decode())
-        return {name: sum(values.values()) for name, values in samples.items()}
+        return sum(value for labels, value in samples[name].items() if label in (labels or ""))
+
+    def batch_items(self):
+        """Items of batches that this coordinator has answered: nothing else is in the bulk lane."""
+        return self.total("tessera_items_total", 'lane="bulk"')
 
     def figure(self, name, labels):
         samples, _ = parse(self.ask("GET", "/metrics")[1].decode())

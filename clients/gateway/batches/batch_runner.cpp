@@ -14,9 +14,12 @@ namespace {
 constexpr milliseconds kLookEvery{1000};
 constexpr milliseconds kAnswerWait{3000};
 constexpr milliseconds kPutOff{5000};
-constexpr std::chrono::minutes kDeleteEvery{60};
-// Ended batches are kept as long as the longest window.
+// What is kept of ended batches, so that the ledger has room for new ones: those of the last 30
+// days, and of these the newest, of a tenant and in all. The ledger takes twice as many.
+constexpr std::chrono::minutes kDeleteEvery{10};
 constexpr std::int64_t kKeepEndedS = 30LL * 86'400;
+constexpr std::size_t kKeepOfTenant = 1000;
+constexpr std::size_t kKeepInAll = 5000;
 
 std::int64_t unix_now() {
   return std::chrono::duration_cast<std::chrono::seconds>(
@@ -28,7 +31,7 @@ bool is_old(const BatchRecord& record, std::int64_t now) {
   const std::int64_t ended =
       std::max({record.completed_at.value_or(0), record.failed_at.value_or(0),
                 record.expired_at.value_or(0), record.cancelled_at.value_or(0)});
-  return !is_open(record) && ended + kKeepEndedS < now;
+  return ended + kKeepEndedS < now;
 }
 
 }  // namespace
@@ -159,14 +162,17 @@ void BatchRunner::delete_old() {
     delete_at_ = Clock::now() + kDeleteEvery;
   }
   protocol::RecordQuery query{.all_tenants = true, .prefix = std::string(kBatchIdPrefix)};
+  std::vector<protocol::RecordInfo> gone;  // Deleted at the end: pages go on behind one of them.
+  std::map<std::string, std::size_t> of_tenant;
+  std::size_t in_all = 0;
   const std::int64_t now = unix_now();
   for (bool more = true; more && !stop_;) {
     auto page = client_.query_records(query, kAnswerWait);
     if (!page || page->records.empty()) {
-      return;
+      break;
     }
-    query.after = page->records.back().id;  // Deleted itself, it would be no place to go on from.
     more = page->more;
+    query.after = page->records.back().id;
     std::size_t at = 0;
     for (const protocol::RecordInfo& info : page->records) {
       if (at + info.bytes > page->payload.size()) {
@@ -174,11 +180,17 @@ void BatchRunner::delete_old() {
       }
       const auto* text = reinterpret_cast<const char*>(page->payload.data()) + at;
       at += info.bytes;
+      const bool beyond = ++of_tenant[info.tenant] > kKeepOfTenant || ++in_all > kKeepInAll;
       const auto record = batch_of(info, std::string(text, info.bytes));
-      if (record && is_old(*record, now) && (!more || info.id != query.after)) {
-        (void)client_.delete_record(
-            {.id = info.id, .tenant = info.tenant, .expected_version = info.version}, kAnswerWait);
+      if (record && !is_open(*record) && (beyond || is_old(*record, now))) {
+        gone.push_back(info);
       }
+    }
+  }
+  for (const protocol::RecordInfo& info : gone) {
+    if (!stop_) {
+      (void)client_.delete_record(
+          {.id = info.id, .tenant = info.tenant, .expected_version = info.version}, kAnswerWait);
     }
   }
 }
