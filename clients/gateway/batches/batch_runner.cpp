@@ -180,7 +180,9 @@ void BatchRunner::delete_old() {
       }
       const auto* text = reinterpret_cast<const char*>(page->payload.data()) + at;
       at += info.bytes;
-      const bool beyond = ++of_tenant[info.tenant] > kKeepOfTenant || ++in_all > kKeepInAll;
+      ++in_all;
+      ++of_tenant[info.tenant];
+      const bool beyond = in_all > kKeepInAll || of_tenant[info.tenant] > kKeepOfTenant;
       const auto record = batch_of(info, std::string(text, info.bytes));
       if (record && !is_open(*record) && (beyond || is_old(*record, now))) {
         gone.push_back(info);

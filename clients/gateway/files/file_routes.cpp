@@ -22,6 +22,9 @@ namespace {
 constexpr std::size_t kPageMax = 10'000;
 // Uploads and downloads of one loop at a time: each holds a descriptor.
 constexpr int kOpenFilesMax = 64;
+// Of a refused upload, what is taken and thrown away before the answer: many clients read it only
+// when they have sent everything, and a closed connection would take it with it.
+constexpr std::size_t kThrownAwayMax = 256U << 20;
 
 Problem wrong(std::string param, const std::string& message) {
   return {.status = 400,
@@ -79,6 +82,8 @@ struct Uploading {
   ExchangePtr exchange;
   OpenFiles::Lease lease;
   std::unique_ptr<Upload> upload;
+  std::optional<Problem> problem;  // The rest of the body is thrown away.
+  std::size_t thrown_away = 0;
 };
 using UploadingPtr = std::shared_ptr<Uploading>;
 
@@ -105,9 +110,20 @@ void finish_upload(const UploadingPtr& it) {
       });
 }
 
+void throw_away(const UploadingPtr& it, const Part& part) {
+  it->thrown_away += part.data.size();
+  if (part.kind == Part::Kind::kData && it->thrown_away < kThrownAwayMax) {
+    return read_on(it);
+  }
+  refuse(it->exchange, *it->problem);
+}
+
 void take_part(const UploadingPtr& it, Part part) {
   if (part.kind == Part::Kind::kFailed) {
     return abandon(it);
+  }
+  if (it->problem) {
+    return throw_away(it, part);
   }
   if (part.kind == Part::Kind::kEnd) {
     return finish_upload(it);
@@ -121,8 +137,9 @@ void take_part(const UploadingPtr& it, Part part) {
         }
         return problem;
       },
-      [it](const std::optional<Problem>& problem) {
-        problem ? refuse(it->exchange, *problem) : read_on(it);
+      [it](std::optional<Problem> problem) {
+        it->problem = std::move(problem);
+        read_on(it);
       });
 }
 

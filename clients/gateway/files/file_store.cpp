@@ -42,6 +42,19 @@ fs::path record_path(const fs::path& folder, const std::string& id) {
   return folder / (id + std::string(kRecordEnd));
 }
 
+Error bad_id() {
+  return {ErrorCode::kInvalidArgument, "a file's id is file- and 32 hexadecimal digits"};
+}
+
+Result<void> ensure_folder(const fs::path& folder) {
+  std::error_code error;
+  const bool made = fs::create_directory(folder, error);
+  if (error) {
+    return disk_error("make", folder, error.value());
+  }
+  return made ? sync_entries(folder.parent_path()) : Result<void>();
+}
+
 // The ids whose records lie in a tenant's folder; none when there is no such folder.
 std::vector<std::string> ids_in(const fs::path& folder) {
   std::vector<std::string> ids;
@@ -182,16 +195,11 @@ Result<FileInfo> FileStore::publish(const fs::path& written, FileInfo info) {
     info.id = new_file_id();
   }
   if (!is_file_id(info.id)) {
-    return Error{ErrorCode::kInvalidArgument, "a file's id is file- and 32 hexadecimal digits"};
+    return bad_id();
   }
   const fs::path folder = tenant_folder(info.tenant);
-  std::error_code error;
-  if (fs::create_directory(folder, error) || error) {
-    auto ok =
-        error ? disk_error("make", folder, error.value()) : sync_entries(folder.parent_path());
-    if (!ok) {
-      return ok.error();
-    }
+  if (auto ok = ensure_folder(folder); !ok) {
+    return ok.error();
   }
   auto record = write_record(options_.folder / "incoming", info);
   if (!record) {
@@ -222,7 +230,7 @@ Result<FileInfo> FileStore::publish(const fs::path& written, FileInfo info) {
 
 Result<FileInfo> FileStore::adopt(const fs::path& finished, FileInfo info) {
   if (!info.id.empty() && !is_file_id(info.id)) {
-    return Error{ErrorCode::kInvalidArgument, "a file's id is file- and 32 hexadecimal digits"};
+    return bad_id();
   }
   fs::path source = finished;
   if (!info.id.empty()) {
@@ -378,15 +386,8 @@ Result<fs::path> FileStore::work_folder(const std::string& batch_id) {
     return Error{ErrorCode::kInvalidArgument, "a batch's id is letters, digits, - and _"};
   }
   fs::path folder = options_.folder / "work" / batch_id;
-  std::error_code error;
-  const bool made = fs::create_directory(folder, error);
-  if (error) {
-    return disk_error("make", folder, error.value());
-  }
-  if (made) {
-    if (auto ok = sync_entries(folder.parent_path()); !ok) {
-      return ok.error();
-    }
+  if (auto ok = ensure_folder(folder); !ok) {
+    return ok.error();
   }
   return folder;
 }

@@ -148,6 +148,16 @@ def test_wrong_forms(gateway, folder, body, param):
     eventually(lambda: not files_below(folder, "incoming"))
 
 
+def test_a_client_that_sends_all_before_it_reads_gets_its_refusal(gateway, folder):
+    connection = gateway.connect()
+    body = part("purpose", "other") + part("file", b"x" * 20_000_000, b"x") + b"--cut--"
+    answer = connection.ask("POST", "/v1/files", body, FORM)
+    assert answer.status == 400 and answer.json()["error"]["param"] == "purpose", answer
+    assert connection.ask("GET", "/v1/files").status == 200  # The connection goes on.
+    connection.close()
+    assert not files_below(folder, "incoming")
+
+
 def test_what_is_no_form_is_told(gateway):
     for kind in (None, "application/json", "multipart/form-data", "multipart/mixed; boundary=cut"):
         answer = gateway.ask("POST", "/v1/files", part("file", LINE, b"x") + b"--cut--",

@@ -110,12 +110,19 @@ def main():
         keys.flush()
         for name, python in pythons.items():
             worker = check_503(python, coordinator, keys.name, key)
+<<<<<<< HEAD
             gateway = Gateway(coordinator.clients, "--keys", keys.name, "--files", files)
+=======
+            files = tempfile.TemporaryDirectory(prefix="tessera-files-")
+            gateway = Gateway(coordinator.clients, "--keys", keys.name, "--files", files.name)
+>>>>>>> files
             gateway.wait_ready()
             run(python, "openai_checks.py", gateway.url, key, "tsk_wrong")
+            run(python, "openai_files.py", gateway.url, key)
             if name == "newest":
                 run(python, "frameworks.py", gateway.url, key)
             assert gateway.stop() == 0
+            files.cleanup()
             check_429(python, name, coordinator)
             worker.stop()
     coordinator.stop()
