@@ -188,6 +188,19 @@ def test_a_record_without_its_input_file_fails_in_a_sentence(cluster, files, gat
     idle.process.terminate()
 
 
+def test_a_work_folder_that_was_left_is_removed(cluster, files, gateway):
+    batch_id = gateway.create(gateway.upload([line("a", "a")]))["id"]
+    gateway.wait(batch_id)
+    left, unknown = (files / "work" / name for name in (batch_id, "batch_" + 32 * "0"))
+    for folder in (left, unknown):
+        folder.mkdir(exist_ok=True)
+    other = BatchGateway(cluster, files, "gateway-clean")
+    wait_for(lambda: not left.exists(), "the folder to go")
+    assert unknown.exists(), "of no batch that the ledger knows"
+    unknown.rmdir()
+    other.process.terminate()
+
+
 def test_batches_are_their_tenants_own(cluster, files, tmp_path):
     keys = {}
     with open(tmp_path / "keys", "w", encoding="utf-8") as file:

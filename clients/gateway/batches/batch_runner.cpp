@@ -41,7 +41,7 @@ BatchRunner::BatchRunner(BatchRunnerOptions options, FileStore& files, GatewayMe
       files_(files),
       metrics_(metrics),
       client_({.coordinator = options_.coordinator, .name = "tessera-gateway batches"}),
-      delete_at_(Clock::now() + kDeleteEvery) {
+      delete_at_(Clock::now()) {
   for (int i = 0; i < options_.threads; ++i) {
     threads_.emplace_back([this] { work(); });
   }
@@ -70,10 +70,10 @@ void BatchRunner::work() {
       const std::lock_guard lock(mutex_);
       wakes = wakes_;
     }
+    clean_up();
     if (run_one()) {
       continue;
     }
-    delete_old();
     std::unique_lock lock(mutex_);
     woken_.wait_for(lock, kLookEvery, [&] { return stop_ || wakes_ != wakes; });
   }
@@ -152,8 +152,7 @@ void BatchRunner::run(BatchLease& lease) {
   }
 }
 
-// The ledger has room for so many records.
-void BatchRunner::delete_old() {
+void BatchRunner::clean_up() {
   {
     const std::lock_guard lock(mutex_);
     if (Clock::now() < delete_at_) {
@@ -161,6 +160,27 @@ void BatchRunner::delete_old() {
     }
     delete_at_ = Clock::now() + kDeleteEvery;
   }
+  remove_leftovers();
+  delete_old();
+}
+
+// Work folders of batches that have ended: whoever ended one died before it removed its folder. One
+// without a record stays: a ledger that is only the wrong one must not cost what was computed.
+void BatchRunner::remove_leftovers() {
+  for (const std::string& id : files_.batches_at_work()) {
+    auto reply = client_.query_records({.all_tenants = true, .id = id}, kAnswerWait);
+    if (stop_ || (!reply && reply.error().code != ErrorCode::kNotFound)) {
+      return;
+    }
+    if (reply && reply->records.size() == 1 && !reply->records.front().open) {
+      log::info("{} has ended: the work folder that was left is removed", id);
+      files_.remove_work_folder(id);
+    }
+  }
+}
+
+// The ledger has room for so many records.
+void BatchRunner::delete_old() {
   protocol::RecordQuery query{.all_tenants = true, .prefix = std::string(kBatchIdPrefix)};
   std::vector<protocol::RecordInfo> gone;  // Deleted at the end: pages go on behind one of them.
   std::map<std::string, std::size_t> of_tenant;

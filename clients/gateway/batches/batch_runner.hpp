@@ -46,7 +46,9 @@ class BatchRunner {
   std::vector<std::string> free_batches();  // Oldest first.
   bool reserve(const std::string& id);
   void run(BatchLease& lease);
+  void clean_up();
   void delete_old();
+  void remove_leftovers();
 
   const BatchRunnerOptions options_;
   FileStore& files_;
