@@ -5,6 +5,7 @@ TESSERA_FULL=1 runs also a batch of 200,000 lines, and longer ones under the kil
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -362,6 +363,25 @@ def test_everything_dies_and_the_batch_goes_on(tmp_path):
         print(f"{safe} of {LINES} lines were safe; {answered:.0f} items were answered after the "
               f"restart, {computed:.0f} computed")
         check_rows(first, batch, texts, every=101)
+
+
+def test_a_lost_ledger_takes_its_batches_and_nothing_else(tmp_path):
+    files = tmp_path / "files"
+    files.mkdir()
+    with Cluster(*SMALL_WINDOW) as cluster:
+        cluster.add_worker(wait=False)
+        gateway = BatchGateway(cluster, files)
+        file_id = gateway.upload(many(LINES, "lost"))
+        batch_id = gateway.create(file_id)["id"]
+        gateway.wait_counts(batch_id, 1)
+        cluster.coordinator.terminate()
+        cluster.coordinator.wait()
+        shutil.rmtree(cluster.folder / "data")
+        cluster.start_coordinator()
+        wait_for(lambda: gateway.ask("GET", f"/v1/batches/{batch_id}")[0] == 404, "an empty ledger")
+        again = gateway.wait(gateway.create(file_id)["id"])
+        assert again["request_counts"]["completed"] == LINES, again
+        assert gateway.total("tessera_gateway_jobs") == 0
 
 
 # --- several at a time, and large ones
