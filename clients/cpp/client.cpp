@@ -173,4 +173,36 @@ Result<protocol::JobProgress> Client::cancel(const std::string& job_id, millisec
   return update != nullptr ? Result<protocol::JobProgress>(update->progress) : kUnexpectedAnswer;
 }
 
+template <typename Question>
+Result<protocol::RecordsReply> Client::ask_for_records(Question question, milliseconds timeout) {
+  const std::uint64_t id = connection_->next_request_id();
+  question.request_id = id;
+  auto reply = connection_->call(id, std::move(question), timeout).get();
+  if (!reply) {
+    return reply.error();
+  }
+  auto* records = std::get_if<protocol::RecordsReply>(&*reply);
+  return records != nullptr ? Result<protocol::RecordsReply>(std::move(*records))
+                            : kUnexpectedAnswer;
+}
+
+Result<protocol::RecordsReply> Client::put_record(protocol::RecordPut put, milliseconds timeout) {
+  return ask_for_records(std::move(put), timeout);
+}
+
+Result<protocol::RecordsReply> Client::query_records(protocol::RecordQuery query,
+                                                     milliseconds timeout) {
+  return ask_for_records(std::move(query), timeout);
+}
+
+Result<protocol::RecordsReply> Client::claim_record(protocol::RecordClaim claim,
+                                                    milliseconds timeout) {
+  return ask_for_records(std::move(claim), timeout);
+}
+
+Result<protocol::RecordsReply> Client::delete_record(protocol::RecordDelete request,
+                                                     milliseconds timeout) {
+  return ask_for_records(std::move(request), timeout);
+}
+
 }  // namespace tessera::client

@@ -70,7 +70,22 @@ class Client {
   Result<protocol::JobProgress> cancel(const std::string& job_id,
                                        std::chrono::milliseconds timeout);
 
+  // Records (common/protocol_records.hpp): small texts that the ledger keeps, with compare-and-set
+  // and leases. request_id is set here. A put whose answer was lost is asked again and may then be
+  // refused with kConflict, although it is the one that was made: read the record to see.
+  Result<protocol::RecordsReply> put_record(protocol::RecordPut put,
+                                            std::chrono::milliseconds timeout);
+  Result<protocol::RecordsReply> query_records(protocol::RecordQuery query,
+                                               std::chrono::milliseconds timeout);
+  Result<protocol::RecordsReply> claim_record(protocol::RecordClaim claim,
+                                              std::chrono::milliseconds timeout);
+  Result<protocol::RecordsReply> delete_record(protocol::RecordDelete request,
+                                               std::chrono::milliseconds timeout);
+
  private:
+  template <typename Question>
+  Result<protocol::RecordsReply> ask_for_records(Question question,
+                                                 std::chrono::milliseconds timeout);
   std::shared_ptr<Connection> connection_;
 };
 

@@ -183,6 +183,8 @@ void Connection::handle(protocol::Message message, TimePoint now) {
     handle_error(*error, now);
   } else if (auto* embed = std::get_if<protocol::EmbedReply>(&message)) {
     requests_.settle(embed->request_id, std::move(message));
+  } else if (auto* records = std::get_if<protocol::RecordsReply>(&message)) {
+    requests_.settle(records->request_id, std::move(message));
   } else if (auto* status = std::get_if<protocol::StatusReply>(&message)) {
     take_former_fingerprints(status->models);
     requests_.settle(status->request_id, std::move(message));

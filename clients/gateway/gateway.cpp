@@ -70,6 +70,7 @@ http::Router routes_of(Services& services) {
   add_openai_routes(router, services);
   add_model_routes(router, services);
   add_file_routes(router, services);
+  add_batch_routes(router, services);
   add_tei_routes(router, services);
   add_cohere_routes(router, services);
   add_ollama_routes(router, services);
@@ -111,6 +112,12 @@ struct Gateway::Worker {
                  .tokenizers = gateway.tokenizers_.get(),
                  .files = gateway.files_.get(),
                  .file_thread = gateway.file_thread_.get(),
+                 .batch_added =
+                     [&gateway] {
+                       if (gateway.batch_runner_) {
+                         gateway.batch_runner_->wake();
+                       }
+                     },
                  .draining = [&gateway] { return gateway.draining_.load(); },
                  .version = TESSERA_VERSION},
         server(loop, routes_of(services), hooks(), limits_of(gateway.options_), gateway.held_,
@@ -189,10 +196,12 @@ Gateway::Gateway(const Options& options)
     sweep_files();
     workers_.front()->loop.every(kSweepFilesEvery, [this] { sweep_files(); });
   }
+  run_batches();
   listen();
 }
 
 Gateway::~Gateway() {
+  batch_runner_.reset();  // Leaves its batches for whoever takes them next.
   // While all loops are there: a connection tells the first one of its end.
   for (const auto& worker : workers_) {
     worker->server.close_all();
@@ -208,6 +217,18 @@ void Gateway::open_files() {
   files_ = std::make_unique<FileStore>(FileStoreOptions{
       .folder = options_.files, .bytes_max = static_cast<std::uint64_t>(options_.files_gb) << 30U});
   file_thread_ = std::make_unique<http::SideThread>();
+}
+
+void Gateway::run_batches() {
+  if (!files_ || options_.batch_runners == 0) {
+    return;
+  }
+  batch_runner_ = std::make_unique<BatchRunner>(
+      BatchRunnerOptions{.coordinator = options_.coordinator,
+                         .threads = options_.batch_runners,
+                         .lease = ms(options_.batch_lease_s),
+                         .run = {.accept_token_ids = options_.accept_token_ids}},
+      *files_, metrics_);
 }
 
 void Gateway::sweep_files() {
@@ -300,6 +321,9 @@ void Gateway::on_stop_signal() {
   }
   log::info("stopping: finishing open requests");
   draining_ = true;
+  if (batch_runner_) {
+    batch_runner_->stop();
+  }
   drain_began_ = http::Clock::now();
   check_drained();
 }

@@ -8,6 +8,7 @@
 
 #include "clients/gateway/api/token_list.hpp"
 #include "clients/gateway/auth/access.hpp"
+#include "clients/gateway/batches/batch_runner.hpp"
 #include "clients/gateway/files/file_store.hpp"
 #include "clients/gateway/http/listener.hpp"
 #include "clients/gateway/http/server.hpp"
@@ -41,6 +42,7 @@ class Gateway {
 
   void open_files();
   void sweep_files();
+  void run_batches();
   void listen();
   void accepted(int fd, std::string peer);
   void reload_keys();
@@ -60,6 +62,7 @@ class Gateway {
   http::HeldBytes held_;
   std::unique_ptr<FileStore> files_;               // None without --files.
   std::unique_ptr<http::SideThread> file_thread_;  // With files_; ends before the workers.
+  std::unique_ptr<BatchRunner> batch_runner_;      // With files_, unless it runs none.
   std::vector<std::unique_ptr<Worker>> workers_;
   http::SideThread side_;  // Ends before the loops that its tasks post to.
   std::unique_ptr<http::Listener> listener_;

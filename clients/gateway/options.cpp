@@ -73,6 +73,14 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--files-gb", o.files_gb, "Most that all files may have; 0: what the disk has")
       ->check(CLI::Range(0, 1'000'000))
       ->capture_default_str();
+  app.add_option("--batch-runners", o.batch_runners,
+                 "With --files: batches that are run at a time; 0: other gateways run them")
+      ->check(CLI::Range(0, 64))
+      ->capture_default_str();
+  app.add_option("--batch-lease-s", o.batch_lease_s,
+                 "Time after which another gateway goes on with a batch whose own one is gone")
+      ->check(CLI::Range(1.0, 600.0))
+      ->capture_default_str();
   add_access_options(app, o);
   add_limit_options(app, o);
   app.add_option("--drain-s", o.drain_s, "Seconds to finish open requests when stopped")

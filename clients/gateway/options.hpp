@@ -18,6 +18,8 @@ struct Options {
   int io_threads = 0;  // 0: two, or one on a machine of one core.
   std::string files;   // Folder of /v1/files; empty: they are not offered.
   int files_gb = 0;    // 0: what the disk has.
+  int batch_runners = 2;
+  double batch_lease_s = 15;
   bool accept_token_ids = false;
   double request_s = 600;
   int body_mb = 32;

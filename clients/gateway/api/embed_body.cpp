@@ -165,9 +165,13 @@ Problem field_problem(std::string_view field, const Error& error) {
   return problem;
 }
 
-std::optional<Problem> read_fields(std::string& body, const JsonValue::EachField& field) {
+namespace {
+
+std::optional<Problem> read_all(
+    const JsonValue::EachField& field,
+    const std::function<Result<void>(const JsonValue::EachField&)>& object) {
   std::optional<Problem> problem;
-  const auto ok = read_json_object(body, [&](std::string_view name, JsonValue& value) {
+  const auto ok = object([&](std::string_view name, JsonValue& value) {
     auto taken = field(name, value);
     if (!taken) {
       problem = field_problem(name.substr(0, 64), taken.error());
@@ -179,6 +183,16 @@ std::optional<Problem> read_fields(std::string& body, const JsonValue::EachField
     problem->code = "invalid_json";
   }
   return problem;
+}
+
+}  // namespace
+
+std::optional<Problem> read_fields(std::string& body, const JsonValue::EachField& field) {
+  return read_all(field, [&](const auto& each) { return read_json_object(body, each); });
+}
+
+std::optional<Problem> read_fields(JsonValue& body, const JsonValue::EachField& field) {
+  return read_all(field, [&](const auto& each) { return body.each_field(each); });
 }
 
 void run_reading(Services& services, std::size_t body_bytes, std::function<void()> read,
@@ -211,7 +225,7 @@ std::variant<protocol::ModelInfo, Problem> find_model(const Services& services,
   return problem;
 }
 
-std::optional<Problem> check_vocabulary(const Services& services, const EmbedCall& call,
+std::optional<Problem> check_vocabulary(bool accept_token_ids, const EmbedCall& call,
                                         const protocol::ModelInfo& model,
                                         const std::string& vocabulary) {
   if (!vocabulary.empty() && vocabulary != model.tokenizer_hash) {
@@ -221,7 +235,7 @@ std::optional<Problem> check_vocabulary(const Services& services, const EmbedCal
     problem.param = "vocabulary";
     return problem;
   }
-  if (!call.items.has_ids() || services.accept_token_ids || !vocabulary.empty()) {
+  if (!call.items.has_ids() || accept_token_ids || !vocabulary.empty()) {
     return std::nullopt;
   }
   Problem problem = problem_of(

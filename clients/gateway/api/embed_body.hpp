@@ -38,6 +38,8 @@ void run_reading(Services& services, std::size_t body_bytes, std::function<void(
                  std::function<void()> done);
 // Calls `field` for each field of the request's body; nothing when all is well.
 std::optional<http::Problem> read_fields(std::string& body, const JsonValue::EachField& field);
+// The same for a body that is a value of a larger document.
+std::optional<http::Problem> read_fields(JsonValue& body, const JsonValue::EachField& field);
 
 // The model that the name means: a 404 in words of the wire when it is not served, 503 before the
 // coordinator has said what is.
@@ -46,7 +48,7 @@ std::variant<protocol::ModelInfo, http::Problem> find_model(const Services& serv
 
 // Whether token ids in the call are of the model's vocabulary, by the client's word or the
 // server's; they cannot be told from another tokenizer's by looking at them.
-std::optional<http::Problem> check_vocabulary(const Services& services, const EmbedCall& call,
+std::optional<http::Problem> check_vocabulary(bool accept_token_ids, const EmbedCall& call,
                                               const protocol::ModelInfo& model,
                                               const std::string& vocabulary);
 

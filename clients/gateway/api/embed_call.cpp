@@ -117,6 +117,35 @@ std::span<const std::byte> EmbedAnswer::row(std::size_t item) const {
   return std::span(blocks[block].payload).subspan((item - first_items[block]) * bytes, bytes);
 }
 
+std::optional<Problem> count_results(const protocol::ResultBlock& results, std::size_t first,
+                                     const std::string& items_field, EmbedAnswer& answer) {
+  const auto bad = std::ranges::find_if(results.codes, [](std::uint8_t code) { return code != 0; });
+  if (bad != results.codes.end()) {
+    const auto index = static_cast<std::size_t>(bad - results.codes.begin());
+    const auto told = std::ranges::find(results.errors, static_cast<std::uint32_t>(index),
+                                        &protocol::ItemError::index);
+    const bool known = *bad <= static_cast<std::uint8_t>(ErrorCode::kInternal);
+    Problem problem =
+        problem_of(known ? static_cast<ErrorCode>(*bad) : ErrorCode::kInternal,
+                   items_field + "[" + std::to_string(first + index) +
+                       "]: " + (told == results.errors.end() ? "has no vector" : told->message));
+    problem.param = items_field;
+    return problem;
+  }
+  const bool all_cached = results.sources.empty() && results.cache_hits == results.codes.size();
+  for (std::size_t i = 0; i < results.codes.size(); ++i) {
+    const std::uint32_t tokens = results.token_counts.empty() ? 0 : results.token_counts[i];
+    const bool cached = all_cached || (i < results.sources.size() && is_cached(results.sources[i]));
+    answer.tokens += tokens;
+    answer.cached_tokens += cached ? tokens : 0;
+    answer.cached_items += cached ? 1 : 0;
+    if (!results.tokens_cut.empty() && results.tokens_cut[i] > 0) {
+      answer.cut.emplace_back(static_cast<std::uint32_t>(first + i), results.tokens_cut[i]);
+    }
+  }
+  return std::nullopt;
+}
+
 // The answers to one HTTP request's messages, until all are there or one says no.
 struct Gather {
   EmbedAnswer answer;
@@ -133,38 +162,7 @@ struct Gather {
     end(problem_of(code, std::move(message), retry_after));
   }
   void on_block(std::size_t block, std::size_t items, protocol::EmbedReply reply);
-  bool count(const protocol::ResultBlock& results, std::size_t first);
 };
-
-// Adds the block's counts; false when an item has no vector, which ends the request.
-bool Gather::count(const protocol::ResultBlock& results, std::size_t first) {
-  const auto bad = std::ranges::find_if(results.codes, [](std::uint8_t code) { return code != 0; });
-  if (bad != results.codes.end()) {
-    const auto index = static_cast<std::size_t>(bad - results.codes.begin());
-    const auto told = std::ranges::find(results.errors, static_cast<std::uint32_t>(index),
-                                        &protocol::ItemError::index);
-    const bool known = *bad <= static_cast<std::uint8_t>(ErrorCode::kInternal);
-    Problem problem =
-        problem_of(known ? static_cast<ErrorCode>(*bad) : ErrorCode::kInternal,
-                   items_field + "[" + std::to_string(first + index) +
-                       "]: " + (told == results.errors.end() ? "has no vector" : told->message));
-    problem.param = items_field;
-    end(std::move(problem));
-    return false;
-  }
-  const bool all_cached = results.sources.empty() && results.cache_hits == results.codes.size();
-  for (std::size_t i = 0; i < results.codes.size(); ++i) {
-    const std::uint32_t tokens = results.token_counts.empty() ? 0 : results.token_counts[i];
-    const bool cached = all_cached || (i < results.sources.size() && is_cached(results.sources[i]));
-    answer.tokens += tokens;
-    answer.cached_tokens += cached ? tokens : 0;
-    answer.cached_items += cached ? 1 : 0;
-    if (!results.tokens_cut.empty() && results.tokens_cut[i] > 0) {
-      answer.cut.emplace_back(static_cast<std::uint32_t>(first + i), results.tokens_cut[i]);
-    }
-  }
-  return true;
-}
 
 void Gather::on_block(std::size_t block, std::size_t items, protocol::EmbedReply reply) {
   if (!done) {
@@ -173,8 +171,8 @@ void Gather::on_block(std::size_t block, std::size_t items, protocol::EmbedReply
   if (auto fits = client::check_results(reply.results, items); !fits) {
     return fail(ErrorCode::kInternal, fits.error().message);
   }
-  if (!count(reply.results, answer.first_items[block])) {
-    return;
+  if (auto problem = count_results(reply.results, answer.first_items[block], items_field, answer)) {
+    return end(std::move(*problem));
   }
   if (reply.quota.limit > 0) {
     answer.quota = reply.quota;

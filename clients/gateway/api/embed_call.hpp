@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -63,10 +64,14 @@ struct EmbedAnswer {
   std::vector<std::size_t> first_items;  // Of each block, from 0.
 };
 
+// Adds the counts of a checked block whose first item is number `first` of the answer. Any item's
+// error is the whole answer's, since none of the HTTP forms has a place for it.
+std::optional<http::Problem> count_results(const protocol::ResultBlock& results, std::size_t first,
+                                           const std::string& items_field, EmbedAnswer& answer);
+
 using EmbedDone = std::function<void(std::variant<EmbedAnswer, http::Problem>)>;
 
-// Asks the coordinator and gathers the answers; any item's error is the whole request's, since
-// none of the HTTP forms has a place for it. Calls `done` once, from a turn of its own.
+// Asks the coordinator and gathers the answers. Calls `done` once, from a turn of its own.
 void embed(Link& link, const http::Request& request, EmbedCall call, std::chrono::milliseconds wait,
            EmbedDone done);
 

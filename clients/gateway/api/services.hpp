@@ -25,6 +25,7 @@ struct Services {
   const Tokenizers* tokenizers = nullptr;           // For /tokenize; may be none.
   FileStore* files = nullptr;                       // For /v1/files; may be none.
   http::SideThread* file_thread = nullptr;          // What FileStore does; there where it is.
+  std::function<void()> batch_added;                // Wakes who runs batches; may be none.
   std::function<bool()> draining;                   // The process is about to end.
   std::string version;
 };
@@ -33,6 +34,7 @@ struct Services {
 void add_openai_routes(http::Router& router, Services& services);
 void add_model_routes(http::Router& router, Services& services);
 void add_file_routes(http::Router& router, Services& services);
+void add_batch_routes(http::Router& router, Services& services);
 void add_tei_routes(http::Router& router, Services& services);
 void add_cohere_routes(http::Router& router, Services& services);
 void add_ollama_routes(http::Router& router, Services& services);

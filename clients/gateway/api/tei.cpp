@@ -109,7 +109,7 @@ std::optional<Problem> prepare(Services& services, TeiRead& read, protocol::Mode
   }
   info = std::get<protocol::ModelInfo>(std::move(model));
   read.call.spec.model = info.name;
-  return check_vocabulary(services, read.call, info, "");
+  return check_vocabulary(services.accept_token_ids, read.call, info, "");
 }
 
 void read_body(Services& services, const ExchangePtr& exchange, bool tokenize,

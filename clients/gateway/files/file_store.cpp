@@ -392,6 +392,13 @@ Result<fs::path> FileStore::work_folder(const std::string& batch_id) {
   return folder;
 }
 
+std::vector<std::string> FileStore::batches_at_work() const {
+  std::vector<std::string> ids;
+  for_each_entry(options_.folder / "work",
+                 [&](const fs::directory_entry& entry) { ids.push_back(entry.path().filename()); });
+  return ids;
+}
+
 void FileStore::remove_work_folder(const std::string& batch_id) {
   if (!is_batch_id(batch_id)) {
     return;

@@ -86,6 +86,8 @@ class FileStore {
   // A folder for the unfinished work of one batch, made when it is not there.
   Result<std::filesystem::path> work_folder(const std::string& batch_id);
   void remove_work_folder(const std::string& batch_id);
+  // The batches with a work folder.
+  std::vector<std::string> batches_at_work() const;
 
   // Removes what has expired and what killed processes left. Returns how many files went.
   std::size_t sweep(std::int64_t now);

@@ -1,11 +1,20 @@
 #include "clients/gateway/metrics/gateway_metrics.hpp"
 
+#include <algorithm>
+#include <array>
+#include <string_view>
+
 #include "clients/gateway/metrics/process_metrics.hpp"
 #include "common/histogram.hpp"
 #include "common/metric_families.hpp"
 
 namespace tessera::gateway {
 namespace {
+
+constexpr std::array<std::string_view, 4> kOpenStatuses{"validating", "in_progress", "finalizing",
+                                                        "cancelling"};
+constexpr std::array<std::string_view, 4> kEndedStatuses{"completed", "failed", "expired",
+                                                         "cancelled"};
 
 double count_of(std::uint64_t count) { return static_cast<double>(count); }
 
@@ -33,6 +42,47 @@ void GatewayMetrics::on_finished(const http::Finished& finished) {
 void GatewayMetrics::publish(std::size_t loop, const LoopFigures& figures) {
   const std::lock_guard lock(mutex_);
   loops_.at(loop) = figures;
+}
+
+void GatewayMetrics::on_job(const std::string& id, const std::string& status) {
+  const std::lock_guard lock(mutex_);
+  jobs_[id] = status;
+}
+
+void GatewayMetrics::on_job_left(const std::string& id) {
+  const std::lock_guard lock(mutex_);
+  const auto found = jobs_.find(id);
+  if (found == jobs_.end()) {
+    return;
+  }
+  if (std::ranges::find(kEndedStatuses, found->second) != kEndedStatuses.end()) {
+    ++jobs_ended_[found->second];
+  }
+  jobs_.erase(found);
+}
+
+void GatewayMetrics::on_job_lines(std::uint64_t completed, std::uint64_t failed) {
+  const std::lock_guard lock(mutex_);
+  lines_completed_ += completed;
+  lines_failed_ += failed;
+}
+
+void GatewayMetrics::add_jobs(MetricFamilies& out) const {
+  out.gauge("tessera_gateway_jobs", "OpenAI batches that this gateway works on.");
+  for (const std::string_view status : kOpenStatuses) {
+    out.sample(count_of(static_cast<std::uint64_t>(std::ranges::count_if(
+                   jobs_, [&](const auto& job) { return job.second == status; }))),
+               format_labels({{"status", std::string(status)}}));
+  }
+  out.counter("tessera_gateway_jobs_ended_total", "OpenAI batches that ended at this gateway.");
+  for (const std::string_view status : kEndedStatuses) {
+    const auto found = jobs_ended_.find(std::string(status));
+    out.sample(count_of(found == jobs_ended_.end() ? 0 : found->second),
+               format_labels({{"status", std::string(status)}}));
+  }
+  out.counter("tessera_gateway_job_lines_total", "Lines of OpenAI batches that were answered here.")
+      .sample(count_of(lines_completed_), format_labels({{"outcome", "completed"}}));
+  out.sample(count_of(lines_failed_), format_labels({{"outcome", "failed"}}));
 }
 
 std::vector<protocol::MetricFamily> GatewayMetrics::families() const {
@@ -84,6 +134,7 @@ std::vector<protocol::MetricFamily> GatewayMetrics::families() const {
   out.counter("tessera_gateway_coordinator_retries_total",
               "Questions asked again after a lost connection or a restart.")
       .sample(count_of(sum.asked_again));
+  add_jobs(out);
   add_process_metrics(out, started_at_);
   return out.take();
 }

@@ -11,6 +11,10 @@
 #include "clients/gateway/http/server.hpp"
 #include "common/protocol_metrics.hpp"
 
+namespace tessera {
+class MetricFamilies;
+}
+
 namespace tessera::gateway {
 
 // What one loop says of itself, about once a second.
@@ -29,10 +33,15 @@ class GatewayMetrics {
 
   void on_finished(const http::Finished& finished);
   void publish(std::size_t loop, const LoopFigures& figures);
+  // A batch that this gateway works on, in metrics a job: what its status is now.
+  void on_job(const std::string& id, const std::string& status);
+  void on_job_left(const std::string& id);
+  void on_job_lines(std::uint64_t completed, std::uint64_t failed);
   // The gateway's own metrics and those of its process.
   std::vector<protocol::MetricFamily> families() const;
 
  private:
+  void add_jobs(MetricFamilies& out) const;
   struct RouteCounts {
     std::map<int, std::uint64_t> by_status;
     protocol::Histogram seconds;
@@ -47,6 +56,10 @@ class GatewayMetrics {
   mutable std::mutex mutex_;  // Guards what follows.
   std::map<RouteKey, RouteCounts> routes_;
   std::vector<LoopFigures> loops_;
+  std::map<std::string, std::string> jobs_;          // Status by id.
+  std::map<std::string, std::uint64_t> jobs_ended_;  // By status.
+  std::uint64_t lines_completed_ = 0;
+  std::uint64_t lines_failed_ = 0;
 };
 
 }  // namespace tessera::gateway

@@ -1,6 +1,7 @@
 """The published `openai` client, unchanged, against a gateway; run by ecosystem.py in a virtual
 environment that has it. argv: URL KEY (known) WRONG_KEY."""
 
+import json
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ def main():
     formats(client)
     errors(client, url, wrong_key)
     raw(client)
+    batches(client)
     asynchronous(url, key)
     print(f"openai {openai.__version__}: all as it should be")
 
@@ -91,6 +93,36 @@ def raw(client):
     assert answer.headers["x-request-id"] and answer.headers["x-cache"] in ("HIT", "MISS")
     parsed = answer.parse()
     assert parsed.usage.prompt_tokens_details["cached_tokens"] >= 0
+
+
+def batches(client):
+    """A batch from upload to download, as OpenAI's guide has it."""
+    lines = [{"custom_id": f"line {i}", "method": "POST", "url": "/v1/embeddings",
+              "body": {"model": MODEL, "input": f"text {i}" if i else "", "dimensions": 64}}
+             for i in range(50)]
+    content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    file = client.files.create(file=("lines.jsonl", content), purpose="batch")
+    assert client.files.wait_for_processing(file.id).bytes == len(content)
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings",
+                                  completion_window="24h", metadata={"of": "the checks"})
+    while batch.status not in ("completed", "failed", "expired", "cancelled"):
+        time.sleep(0.2)
+        batch = client.batches.retrieve(batch.id)
+    assert batch.status == "completed" and batch.metadata == {"of": "the checks"}, batch
+    counts = batch.request_counts
+    assert (counts.total, counts.completed, counts.failed) == (50, 49, 1)
+    output = client.files.content(batch.output_file_id).text.splitlines()
+    rows = {row["custom_id"]: row["response"] for row in map(json.loads, output)}
+    assert len(rows) == 49 and rows["line 7"]["status_code"] == 200
+    direct = client.embeddings.create(model=MODEL, input="text 7", dimensions=64).data[0].embedding
+    np.testing.assert_array_equal(
+        np.float32(rows["line 7"]["body"]["data"][0]["embedding"]), np.float32(direct))
+    (wrong, ) = client.files.content(batch.error_file_id).text.splitlines()
+    assert json.loads(wrong)["response"]["body"]["error"]["code"] == "empty_input"
+    assert batch.id in [one.id for one in client.batches.list(limit=1)]
+    refused(openai.ConflictError, lambda: client.batches.cancel(batch.id))
+    refused(openai.NotFoundError, lambda: client.batches.retrieve("batch_" + "0" * 32))
+    assert client.files.delete(file.id).deleted
 
 
 def asynchronous(url, key):
