@@ -254,8 +254,9 @@ def test_cancel_keeps_what_is_done(gateways):
 
 def test_expiry_tells_each_line_that_was_not_run(cluster, gateway):
     lines = many(20_000, "expiry") + [line("narrow", "of a later pass", dimensions=64)]
-    batch = gateway.create(gateway.upload(lines), completion_window="3s")
-    gateway.wait_counts(batch["id"], 1)
+    batch = gateway.create(gateway.upload(lines), completion_window="4s")
+    wait_for(lambda: gateway.batch(batch["id"])["request_counts"]["completed"] > 0 or
+             gateway.batch(batch["id"])["status"] == "expired", "a line, or the end")
     cluster.workers[0].send_signal(signal.SIGSTOP)  # Whatever it has time for, not all of it.
     batch = gateway.wait(batch["id"], status=("expired", ))
     cluster.workers[0].send_signal(signal.SIGCONT)
@@ -408,7 +409,7 @@ def test_gateways_race_and_each_line_is_answered_once(gateways):
 def test_memory_is_flat_in_a_batch_of_200000_lines(tmp_path):
     files = tmp_path / "files"
     files.mkdir()
-    texts = sample_texts(200_000, seed=5)
+    texts = sample_texts(2_000, seed=5) * 100  # Mostly from the cache: it is the gateway that counts.
     with Cluster() as cluster:
         cluster.add_worker(wait=False)
         gateway = BatchGateway(cluster, files)

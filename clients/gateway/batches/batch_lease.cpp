@@ -25,7 +25,7 @@ std::string text_of(const protocol::Bytes& bytes) {
 }  // namespace
 
 std::unique_ptr<BatchLease> BatchLease::take(client::Client& client, const std::string& id,
-                                             milliseconds length) {
+                                             milliseconds length, const std::atomic<bool>& stop) {
   const std::string owner = "gateway-" + http::random_hex(12);
   const auto asked_at = Clock::now();
   auto reply = client.claim_record(
@@ -41,16 +41,17 @@ std::unique_ptr<BatchLease> BatchLease::take(client::Client& client, const std::
     return nullptr;
   }
   return std::unique_ptr<BatchLease>(
-      new BatchLease(client, owner, length, info, std::move(*record), asked_at));
+      new BatchLease(client, owner, length, info, std::move(*record), asked_at, stop));
 }
 
 BatchLease::BatchLease(client::Client& client, std::string owner, milliseconds length,
                        const protocol::RecordInfo& info, BatchRecord record,
-                       Clock::time_point asked_at)
+                       Clock::time_point asked_at, const std::atomic<bool>& stop)
     : client_(client),
       id_(info.id),
       owner_(std::move(owner)),
       length_(length),
+      stop_(stop),
       holder_(info.version),
       version_(info.version),
       record_(std::move(record)),
@@ -113,7 +114,7 @@ bool BatchLease::update(const std::function<void(BatchRecord&)>& change) {
       cancel_wanted_ = cancel_wanted_ || record_.status == BatchStatus::kCancelling;
       return true;
     }
-    if (!again) {
+    if (!again || stop_) {
       return false;
     }
   }

@@ -22,9 +22,11 @@ class BatchLease {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Claims the record; nothing when another has it or it cannot be had now.
+  // Claims the record; nothing when another has it or it cannot be had now. Once `stop` is set
+  // nothing is tried twice.
   static std::unique_ptr<BatchLease> take(client::Client& client, const std::string& id,
-                                          std::chrono::milliseconds length);
+                                          std::chrono::milliseconds length,
+                                          const std::atomic<bool>& stop);
   ~BatchLease();  // Gives it back.
   BatchLease(const BatchLease&) = delete;
   BatchLease& operator=(const BatchLease&) = delete;
@@ -37,12 +39,14 @@ class BatchLease {
   const BatchRecord& record() const { return record_; }
 
   // Makes a change of the record durable; `change` is made again on what another has changed
-  // meanwhile. Waits as long as the lease is held: false when it is not any more.
+  // meanwhile. Waits as long as the lease is held: false when it is not any more, or it was told to
+  // stop.
   bool update(const std::function<void(BatchRecord&)>& change);
 
  private:
   BatchLease(client::Client& client, std::string owner, std::chrono::milliseconds length,
-             const protocol::RecordInfo& info, BatchRecord record, Clock::time_point asked_at);
+             const protocol::RecordInfo& info, BatchRecord record, Clock::time_point asked_at,
+             const std::atomic<bool>& stop);
   void renew(const std::stop_token& stop);
   void renew_once();
   bool put(const BatchRecord& changed, bool& again);
@@ -52,6 +56,7 @@ class BatchLease {
   const std::string id_;
   const std::string owner_;  // Random: no two holders have the same.
   const std::chrono::milliseconds length_;
+  const std::atomic<bool>& stop_;
   const std::uint64_t holder_;
   std::uint64_t version_;
   BatchRecord record_;

@@ -116,7 +116,7 @@ bool BatchRunner::run_one() {
     if (stop_ || !reserve(id)) {
       continue;
     }
-    const auto lease = BatchLease::take(client_, id, options_.lease);
+    const auto lease = BatchLease::take(client_, id, options_.lease, stop_);
     if (lease) {
       run(*lease);
     }

@@ -104,18 +104,13 @@ def main():
                           check=True)
     key = made.stderr.split("\n")[1].strip()
     coordinator = Coordinator()
-    with (tempfile.NamedTemporaryFile("w", suffix=".keys") as keys,
-          tempfile.TemporaryDirectory() as files):
+    with tempfile.NamedTemporaryFile("w", suffix=".keys") as keys:
         keys.write(made.stdout)
         keys.flush()
         for name, python in pythons.items():
             worker = check_503(python, coordinator, keys.name, key)
-<<<<<<< HEAD
-            gateway = Gateway(coordinator.clients, "--keys", keys.name, "--files", files)
-=======
             files = tempfile.TemporaryDirectory(prefix="tessera-files-")
             gateway = Gateway(coordinator.clients, "--keys", keys.name, "--files", files.name)
->>>>>>> files
             gateway.wait_ready()
             run(python, "openai_checks.py", gateway.url, key, "tsk_wrong")
             run(python, "openai_files.py", gateway.url, key)
