@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "worker/create_engine.hpp"
+
 namespace tessera::worker {
 namespace {
 

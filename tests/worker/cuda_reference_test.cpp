@@ -6,6 +6,7 @@
 #include "common/model/small_file.hpp"
 #include "tests/support/gpu_test.hpp"
 #include "tests/worker/reference_case.hpp"
+#include "worker/create_engine.hpp"
 
 namespace tessera::worker {
 namespace {

@@ -11,6 +11,7 @@
 #include "common/model/dense_weights.hpp"
 #include "tests/common/model/demo_folder.hpp"
 #include "tests/worker/embed_helpers.hpp"
+#include "worker/create_engine.hpp"
 
 namespace tessera::worker {
 namespace {

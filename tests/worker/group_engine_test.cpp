@@ -12,6 +12,7 @@
 #include "tests/common/model/scratch_folder.hpp"
 #include "tests/support/host_backend.hpp"
 #include "tests/worker/embed_helpers.hpp"
+#include "worker/create_engine.hpp"
 
 namespace tessera::worker {
 namespace {

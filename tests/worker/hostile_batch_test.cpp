@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "tests/worker/embed_helpers.hpp"
+#include "worker/create_engine.hpp"
 #include "worker/link/batch_runner.hpp"
 
 namespace tessera::worker {

@@ -9,6 +9,7 @@
 #include "common/model/synthetic_model.hpp"
 #include "tests/common/model/scratch_folder.hpp"
 #include "tests/worker/embed_helpers.hpp"
+#include "worker/create_engine.hpp"
 
 namespace tessera::worker {
 

@@ -7,6 +7,7 @@
 
 #include "common/model/small_file.hpp"
 #include "tests/worker/reference_case.hpp"
+#include "worker/create_engine.hpp"
 
 namespace tessera::worker {
 namespace {

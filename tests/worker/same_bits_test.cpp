@@ -10,6 +10,7 @@
 
 #include "common/data_dir.hpp"
 #include "tests/worker/reference_case.hpp"
+#include "worker/create_engine.hpp"
 
 namespace tessera::worker {
 namespace {
