@@ -31,6 +31,7 @@ namespace {
 
 using worker::Engine;
 using worker::EngineOptions;
+using worker::GroupSplit;
 
 using Clock = std::chrono::steady_clock;
 

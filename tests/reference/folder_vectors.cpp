@@ -63,7 +63,7 @@ std::unique_ptr<tessera::worker::Engine> make_engine(const std::string& dir, boo
   if (!with_self_tests) {
     return engine;
   }
-  for (const auto& result : tessera::run_self_tests(*engine, *model)) {
+  for (const auto& result : tessera::worker::run_self_tests(*engine, *model)) {
     if (!result.passed) {
       throw tessera::FatalError("self-test failed: " + result.what + ": " + result.detail);
     }
