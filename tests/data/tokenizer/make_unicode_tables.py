@@ -11,7 +11,7 @@ import pathlib
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-TARGET = HERE.parents[2] / "common" / "tokenizer"
+TARGET = HERE.parents[2] / "common" / "tokenizer" / "text"
 NAMES = {"L": "kL", "N": "kN", "S": "kS", "NL": "kB"}
 
 CLASSES_HEAD = """// Made by tests/data/tokenizer/make_unicode_tables.py; do not edit.
