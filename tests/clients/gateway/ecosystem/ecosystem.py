@@ -112,8 +112,8 @@ def main():
             files = tempfile.TemporaryDirectory(prefix="tessera-files-")
             gateway = Gateway(coordinator.clients, "--keys", keys.name, "--files", files.name)
             gateway.wait_ready()
+            run(python, "openai_files.py", gateway.url, key)  # Expects no other files.
             run(python, "openai_checks.py", gateway.url, key, "tsk_wrong")
-            run(python, "openai_files.py", gateway.url, key)
             if name == "newest":
                 run(python, "frameworks.py", gateway.url, key)
             assert gateway.stop() == 0
