@@ -96,6 +96,7 @@ class FakeCluster {
     bool done = false;
     Micros heard_at = 0;
     Micros hello_at = 0;
+    Micros connected_at = 0;
     std::uint64_t epoch = 0;
     std::uint32_t window = 1;
     std::set<std::uint32_t> accepted;

@@ -134,7 +134,7 @@ void FakeCluster::connect(Job& job) {
   job.peer = new_peer("c");
   job.open = job.closed = false;
   job.in_flight.clear();
-  job.heard_at = job.hello_at = now_;
+  job.heard_at = job.hello_at = job.connected_at = now_;
   job.epoch = 0;
   const std::string peer = job.peer;
   // One behind the other, as on one connection.
@@ -148,7 +148,10 @@ void FakeCluster::job_ticks(Job& job) {
   if (job.done) {
     return;
   }
-  if (job.peer.empty() || now_ - job.heard_at > 2'500'000) {
+  // A coordinator that died may have taken the question with it, and its follower's hellos are no
+  // answer: clients repeat what is not answered.
+  const bool unanswered = !job.open && now_ - job.connected_at > 2'500'000;
+  if (job.peer.empty() || now_ - job.heard_at > 2'500'000 || unanswered) {
     connect(job);
   }
   if (now_ - job.hello_at > 1'000'000) {
