@@ -16,7 +16,7 @@ from batch_gateway import MODEL, BatchGateway, decoded, line
 from cluster import BIN, Cluster, kill_9, sample_texts, wait_for
 
 FULL = os.environ.get("TESSERA_FULL") == "1"
-LINES = 40_000 if FULL else 3_000
+LINES = 40_000 if FULL else 2_000
 # Chunks are then done one after the other, so there is a middle to kill in.
 SMALL_WINDOW = ("--window-chunks", "3")
 
