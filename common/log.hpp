@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 // Lines of a process's log. spdlog writes them; this header does not include it, since nearly every
 // file logs something and its templates took longer to compile than most of those files.
@@ -30,34 +31,13 @@ void set_level(Level level);
 bool should_log(Level level);
 
 namespace detail {
+struct NoRequest {
+  std::string_view id;
+  std::string_view traceparent;
+};
 void write(Level level, std::string_view id, std::string_view traceparent, fmt::string_view format,
            fmt::format_args args);
-}
-
-template <typename... Args>
-void debug(fmt::format_string<Args...> format, Args&&... args) {
-  if (should_log(Level::kDebug)) {
-    detail::write(Level::kDebug, {}, {}, format, fmt::make_format_args(args...));
-  }
-}
-template <typename... Args>
-void info(fmt::format_string<Args...> format, Args&&... args) {
-  if (should_log(Level::kInfo)) {
-    detail::write(Level::kInfo, {}, {}, format, fmt::make_format_args(args...));
-  }
-}
-template <typename... Args>
-void warn(fmt::format_string<Args...> format, Args&&... args) {
-  if (should_log(Level::kWarn)) {
-    detail::write(Level::kWarn, {}, {}, format, fmt::make_format_args(args...));
-  }
-}
-template <typename... Args>
-void error(fmt::format_string<Args...> format, Args&&... args) {
-  if (should_log(Level::kError)) {
-    detail::write(Level::kError, {}, {}, format, fmt::make_format_args(args...));
-  }
-}
+}  // namespace detail
 
 // A line about one request; `trace` has its `id` and `traceparent` (protocol::RequestTrace), which
 // are empty where the request has none.
@@ -66,6 +46,23 @@ void about(Level level, const Trace& trace, fmt::format_string<Args...> format, 
   if (should_log(level)) {
     detail::write(level, trace.id, trace.traceparent, format, fmt::make_format_args(args...));
   }
+}
+
+template <typename... Args>
+void debug(fmt::format_string<Args...> format, Args&&... args) {
+  about(Level::kDebug, detail::NoRequest{}, format, std::forward<Args>(args)...);
+}
+template <typename... Args>
+void info(fmt::format_string<Args...> format, Args&&... args) {
+  about(Level::kInfo, detail::NoRequest{}, format, std::forward<Args>(args)...);
+}
+template <typename... Args>
+void warn(fmt::format_string<Args...> format, Args&&... args) {
+  about(Level::kWarn, detail::NoRequest{}, format, std::forward<Args>(args)...);
+}
+template <typename... Args>
+void error(fmt::format_string<Args...> format, Args&&... args) {
+  about(Level::kError, detail::NoRequest{}, format, std::forward<Args>(args)...);
 }
 
 }  // namespace tessera::log
