@@ -116,7 +116,26 @@ void Core::on(FromClient& event, Micros now, Actions& actions) {
 }
 
 void Core::take(protocol::ClientHello& hello, const Asked& asked) {
-  on_hello(asked.peer, hello, asked.now, asked.actions);
+  if (hello.tenant.size() > protocol::kNameBytesMax) {
+    reply_error(asked.peer, 0, {ErrorCode::kInvalidArgument, "a tenant has at most 256 bytes"},
+                asked.actions);
+    return;
+  }
+  if (clients_.size() >= kClientsMax && !clients_.contains(asked.peer)) {
+    reply_error(asked.peer, 0, {ErrorCode::kResourceExhausted, "too many clients"}, asked.actions);
+    return;
+  }
+  (void)watch_.on_claim(LedgerWatch::Trust::kClient,
+                        "client " + hello.client.substr(0, protocol::kNameBytesMax),
+                        hello.ledger_id, hello.term_seen, asked.actions);
+  Client& client = clients_[asked.peer];
+  client.tenant = hello.tenant;
+  client.heard_at = asked.now;
+  asked.actions.push_back(
+      SendClient{asked.peer, protocol::ServerHello{.server = "tessera-coordinator",
+                                                   .epoch = options_.epoch,
+                                                   .models = model_infos(),
+                                                   .ledger_id = watch_.info().id}});
 }
 
 void Core::take(protocol::Ping& ping, const Asked& asked) {
@@ -126,11 +145,47 @@ void Core::take(protocol::Ping& ping, const Asked& asked) {
 void Core::take(protocol::Pong& /*pong*/, const Asked& /*asked*/) {}
 
 void Core::take(protocol::MetricsRequest& request, const Asked& asked) {
-  on_metrics(asked.peer, request.request_id, asked.now, asked.actions);
+  protocol::MetricsReply reply{.request_id = request.request_id, .families = {}};
+  reply.families = core_metrics({.models = options_.models,
+                                 .epoch = options_.epoch,
+                                 .uptime_us = asked.now - started_at_,
+                                 .clients = clients_.size(),
+                                 .dispatcher = dispatcher_,
+                                 .flow = flow_,
+                                 .queries = queries_,
+                                 .jobs = jobs_,
+                                 .records = records_,
+                                 .plumbing = plumbing_},
+                                asked.now);
+  asked.actions.push_back(SendClient{asked.peer, std::move(reply)});
 }
 
 void Core::take(protocol::StatusRequest& request, const Asked& asked) {
-  on_status(asked.peer, request, asked.now, asked.actions);
+  protocol::StatusReply reply{.request_id = request.request_id,
+                              .epoch = options_.epoch,
+                              .uptime_s = static_cast<double>(asked.now - started_at_) / 1e6,
+                              .jobs = {},
+                              .workers = worker_statuses(),
+                              .models = model_infos(),
+                              .cache_hits = flow_.totals().hits,
+                              .cache_joins = flow_.totals().joins,
+                              .cache_misses = flow_.totals().misses,
+                              .tokens_done = dispatcher_.tokens_done(),
+                              .queued_tokens = dispatcher_.waiting_tokens(),
+                              .ledger_id = watch_.info().id,
+                              .ledger_warning = watch_.info().warning,
+                              .refused_workers = dispatcher_.refusals(asked.now),
+                              .ledger_away_s = watch_.away_s(asked.now)};
+  if (request.job_id.empty()) {
+    reply.jobs = jobs_.table().progress(kListedMax);
+  } else if (const Job* job = jobs_.table().find(request.job_id)) {
+    reply.jobs.push_back(job->progress());
+  } else {
+    reply_error(asked.peer, request.request_id, {ErrorCode::kNotFound, "no job has this id"},
+                asked.actions);
+    return;
+  }
+  asked.actions.push_back(SendClient{asked.peer, std::move(reply)});
 }
 
 void Core::take(protocol::RecordPut& put, const Asked& asked) {
@@ -209,28 +264,6 @@ void Core::on_requests(std::vector<protocol::EmbedRequest> requests, const Asked
                           asked.actions);
     }
   }
-}
-
-void Core::on_hello(const std::string& peer, const protocol::ClientHello& hello, Micros now,
-                    Actions& actions) {
-  if (hello.tenant.size() > protocol::kNameBytesMax) {
-    reply_error(peer, 0, {ErrorCode::kInvalidArgument, "a tenant has at most 256 bytes"}, actions);
-    return;
-  }
-  if (clients_.size() >= kClientsMax && !clients_.contains(peer)) {
-    reply_error(peer, 0, {ErrorCode::kResourceExhausted, "too many clients"}, actions);
-    return;
-  }
-  (void)watch_.on_claim(LedgerWatch::Trust::kClient,
-                        "client " + hello.client.substr(0, protocol::kNameBytesMax),
-                        hello.ledger_id, hello.term_seen, actions);
-  Client& client = clients_[peer];
-  client.tenant = hello.tenant;
-  client.heard_at = now;
-  actions.push_back(SendClient{peer, protocol::ServerHello{.server = "tessera-coordinator",
-                                                           .epoch = options_.epoch,
-                                                           .models = model_infos(),
-                                                           .ledger_id = watch_.info().id}});
 }
 
 bool Core::hear_claim(const std::string& peer, const protocol::WorkerHello& hello,
@@ -368,51 +401,6 @@ std::vector<protocol::WorkerStatus> Core::worker_statuses() const {
     }
   }
   return statuses;
-}
-
-void Core::on_metrics(const std::string& peer, std::uint64_t request_id, Micros now,
-                      Actions& actions) const {
-  protocol::MetricsReply reply{.request_id = request_id, .families = {}};
-  reply.families = core_metrics({.models = options_.models,
-                                 .epoch = options_.epoch,
-                                 .uptime_us = now - started_at_,
-                                 .clients = clients_.size(),
-                                 .dispatcher = dispatcher_,
-                                 .flow = flow_,
-                                 .queries = queries_,
-                                 .jobs = jobs_,
-                                 .records = records_,
-                                 .plumbing = plumbing_},
-                                now);
-  actions.push_back(SendClient{peer, std::move(reply)});
-}
-
-void Core::on_status(const std::string& peer, const protocol::StatusRequest& request, Micros now,
-                     Actions& actions) const {
-  protocol::StatusReply reply{.request_id = request.request_id,
-                              .epoch = options_.epoch,
-                              .uptime_s = static_cast<double>(now - started_at_) / 1e6,
-                              .jobs = {},
-                              .workers = worker_statuses(),
-                              .models = model_infos(),
-                              .cache_hits = flow_.totals().hits,
-                              .cache_joins = flow_.totals().joins,
-                              .cache_misses = flow_.totals().misses,
-                              .tokens_done = dispatcher_.tokens_done(),
-                              .queued_tokens = dispatcher_.waiting_tokens(),
-                              .ledger_id = watch_.info().id,
-                              .ledger_warning = watch_.info().warning,
-                              .refused_workers = dispatcher_.refusals(now),
-                              .ledger_away_s = watch_.away_s(now)};
-  if (request.job_id.empty()) {
-    reply.jobs = jobs_.table().progress(kListedMax);
-  } else if (const Job* job = jobs_.table().find(request.job_id)) {
-    reply.jobs.push_back(job->progress());
-  } else {
-    reply_error(peer, request.request_id, {ErrorCode::kNotFound, "no job has this id"}, actions);
-    return;
-  }
-  actions.push_back(SendClient{peer, std::move(reply)});
 }
 
 std::string Core::metrics() const {

@@ -103,16 +103,10 @@ class Core {
   void take(Other& other, const Asked& asked);
 
   void on_requests(std::vector<protocol::EmbedRequest> requests, const Asked& asked);
-  void on_hello(const std::string& peer, const protocol::ClientHello& hello, Micros now,
-                Actions& actions);
   // False when the worker knows a newer term than this one, and is told to ask again.
   bool hear_claim(const std::string& peer, const protocol::WorkerHello& hello, Actions& actions);
-  void on_metrics(const std::string& peer, std::uint64_t request_id, Micros now,
-                  Actions& actions) const;
   // Hands on what units have ended.
   void finish_units(Micros now, Actions& actions);
-  void on_status(const std::string& peer, const protocol::StatusRequest& request, Micros now,
-                 Actions& actions) const;
   // Brings forward whatever the event made possible.
   void settle(Micros now, Actions& actions);
   // Until when a refused request should wait, from the measured rate.
