@@ -99,9 +99,7 @@ Result<void> take_field(std::string_view name, JsonValue& value, std::size_t ite
     return null ? Result<void>() : Result<void>(null.error());
   }
   if (name == "model") {
-    auto text = value.text();
-    read.model = text ? std::string(*text) : std::string();
-    return text ? Result<void>() : Result<void>(text.error());
+    return take(value, read.model);
   }
   if (name == "texts") return take_texts(value, items_max, read);
   if (name == "input_type") return take_input_type(value, read);

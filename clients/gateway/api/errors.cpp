@@ -86,6 +86,13 @@ void add_retry_headers(const Problem& problem, Response& response) {
 
 }  // namespace
 
+Problem invalid_value(std::string_view field, std::string_view sentence) {
+  return {.status = 400,
+          .code = "invalid_value",
+          .message = std::string(field) + " " + std::string(sentence),
+          .param = std::string(field)};
+}
+
 Response json_response(std::string body, int status) {
   Response response{.status = status};
   response.body = std::move(body);

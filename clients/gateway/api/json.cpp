@@ -113,6 +113,24 @@ Result<void> JsonValue::each_field(const EachField& field) {
 
 Result<std::string> JsonValue::raw() { return simdjson::minify(element_of(value_)); }
 
+Result<void> take(JsonValue& value, std::string& into) {
+  const auto text = value.text();
+  if (!text) {
+    return text.error();
+  }
+  into = *text;
+  return {};
+}
+
+Result<void> take(JsonValue& value, bool& into) {
+  const auto flag = value.boolean();
+  if (!flag) {
+    return flag.error();
+  }
+  into = *flag;
+  return {};
+}
+
 Result<void> read_json_object(std::string& body, const JsonValue::EachField& field) {
   thread_local dom::parser kept;
   dom::parser own;

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "common/result.hpp"
 
@@ -39,6 +41,23 @@ class JsonValue {
 // for each of its fields in order. `body` keeps its contents; its capacity may grow, since simdjson
 // reads some bytes beyond the end. Any thread.
 Result<void> read_json_object(std::string& body, const JsonValue::EachField& field);
+
+// Put a value into a variable of its kind; a number that does not fit is "out of range". Whatever
+// is wrong leaves the variable as it was.
+Result<void> take(JsonValue& value, std::string& into);
+Result<void> take(JsonValue& value, bool& into);
+template <std::integral T>
+Result<void> take(JsonValue& value, T& into) {
+  const auto number = value.integer();
+  if (!number) {
+    return number.error();
+  }
+  if (!std::in_range<T>(*number)) {
+    return Error{ErrorCode::kInvalidArgument, "is out of range"};
+  }
+  into = static_cast<T>(*number);
+  return {};
+}
 
 // "a string", for messages.
 std::string_view to_string(JsonValue::Kind kind);

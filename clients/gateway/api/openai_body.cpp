@@ -11,15 +11,6 @@ namespace {
 
 Error wrong(std::string message) { return {ErrorCode::kInvalidArgument, std::move(message)}; }
 
-Result<void> take_text(JsonValue& value, std::string& into) {
-  auto text = value.text();
-  if (!text) {
-    return text.error();
-  }
-  into = *text;
-  return {};
-}
-
 Result<void> take_width(JsonValue& value, OpenAiRead& read) {
   auto width = read_dimensions(value);
   if (!width) {
@@ -61,7 +52,7 @@ Result<void> take_dtype(JsonValue& value, OpenAiRead& read) {
 }
 
 Result<void> take_input_type(JsonValue& value, OpenAiRead& read) {
-  auto ok = take_text(value, read.input_type);
+  auto ok = take(value, read.input_type);
   if (!ok) {
     return ok;
   }
@@ -103,19 +94,19 @@ Result<void> take_openai_field(std::string_view name, JsonValue& value, std::siz
   if (!null || *null) {
     return null ? Result<void>() : Result<void>(null.error());
   }
-  if (name == "model") return take_text(value, read.model);
+  if (name == "model") return take(value, read.model);
   if (name == "encoding_format") return take_encoding(value, read);
   if (name == "dimensions" || name == "output_dimension") return take_width(value, read);
   if (name == "output_dtype") return take_dtype(value, read);
   if (name == "input_type") return take_input_type(value, read);
-  if (name == "instruction") return take_text(value, read.call.spec.instruction);
-  if (name == "prompt_name") return take_text(value, read.call.spec.prompt_name);
+  if (name == "instruction") return take(value, read.call.spec.instruction);
+  if (name == "prompt_name") return take(value, read.call.spec.prompt_name);
   if (name == "truncate" || name == "truncation") return take_truncate(value, read);
   if (name == "priority") return take_priority(value, read);
-  if (name == "vocabulary") return take_text(value, read.vocabulary);
+  if (name == "vocabulary") return take(value, read.vocabulary);
   if (name == "user") {
     std::string user;  // For the caller's own records; nothing here depends on it.
-    return take_text(value, user);
+    return take(value, user);
   }
   return wrong("is not a field of this route");
 }

@@ -26,15 +26,6 @@ struct TeiRead {
 
 Error wrong(std::string message) { return {ErrorCode::kInvalidArgument, std::move(message)}; }
 
-Result<void> take_flag(JsonValue& value, bool& into) {
-  auto flag = value.boolean();
-  if (!flag) {
-    return flag.error();
-  }
-  into = *flag;
-  return {};
-}
-
 Result<void> take_direction(JsonValue& value, TeiRead& read) {
   auto text = value.text();
   const std::string word(text ? *text : std::string_view());
@@ -42,15 +33,6 @@ Result<void> take_direction(JsonValue& value, TeiRead& read) {
   return read.from_left || word == "Right" || word == "right"
              ? Result<void>()
              : Result<void>(wrong("must be \"Left\" or \"Right\""));
-}
-
-Result<void> take_prompt(JsonValue& value, TeiRead& read) {
-  auto text = value.text();
-  if (!text) {
-    return text.error();
-  }
-  read.call.spec.prompt_name = *text;
-  return {};
 }
 
 Result<void> take_field(std::string_view name, JsonValue& value, std::size_t items_max,
@@ -63,12 +45,12 @@ Result<void> take_field(std::string_view name, JsonValue& value, std::size_t ite
   if (!null || *null) {
     return null ? Result<void>() : Result<void>(null.error());
   }
-  if (name == "prompt_name") return take_prompt(value, read);
-  if (tokenize && name == "add_special_tokens") return take_flag(value, read.add_special_tokens);
+  if (name == "prompt_name") return take(value, read.call.spec.prompt_name);
+  if (tokenize && name == "add_special_tokens") return take(value, read.add_special_tokens);
   if (tokenize) return wrong("is not a field of this route");
-  if (name == "truncate") return take_flag(value, read.truncate);
+  if (name == "truncate") return take(value, read.truncate);
   if (name == "truncation_direction") return take_direction(value, read);
-  if (name == "normalize") return take_flag(value, read.normalize);
+  if (name == "normalize") return take(value, read.normalize);
   if (name == "dimensions") {
     auto width = read_dimensions(value);
     read.call.spec.dimensions = width ? *width : 0;

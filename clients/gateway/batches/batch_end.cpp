@@ -1,23 +1,14 @@
 // How a batch ends: its files, and what its record says then.
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 
 #include "clients/gateway/batches/batch_run.hpp"
 #include "common/check.hpp"
 
 namespace tessera::gateway {
-namespace {
-
-std::int64_t unix_now() {
-  return std::chrono::duration_cast<std::chrono::seconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
-}  // namespace
 
 Result<void> BatchRun::finish(BatchStatus status) {
-  if (!update([](BatchRecord& record) { begin_finalizing(record, unix_now()); })) {
+  if (!update([](BatchRecord& record) { begin_finalizing(record, std::time(nullptr)); })) {
     return {};
   }
   std::filesystem::path unrun;
@@ -33,13 +24,14 @@ Result<void> BatchRun::finish(BatchStatus status) {
         // Somebody may have cancelled it before it was said to be finalizing.
         end_batch(record,
                   record.status == BatchStatus::kCancelling ? BatchStatus::kCancelled : status,
-                  unix_now());
+                  std::time(nullptr));
       },
       unrun);
 }
 
 Result<void> BatchRun::fail(const std::string& code, const std::string& message) {
-  return end([&](BatchRecord& record) { fail_batch(record, code, message, unix_now()); }, {});
+  return end([&](BatchRecord& record) { fail_batch(record, code, message, std::time(nullptr)); },
+             {});
 }
 
 // Files first: a record that names them is never without them. Whoever dies between makes the same
@@ -56,18 +48,13 @@ Result<void> BatchRun::end(const std::function<void(BatchRecord&)>& change,
     }
     output_id = *output;
     error_id = *errors;
-    watcher_.on_lines(progress_->completed - told_completed_, progress_->failed - told_failed_);
-    told_completed_ = progress_->completed;
-    told_failed_ = progress_->failed;
+    tell_lines();
   }
   const bool told = update([&](BatchRecord& record) {
     record.output_file_id = output_id;
     record.error_file_id = error_id;
     if (progress_) {
-      record.completed = progress_->completed;
-      record.failed = progress_->failed;
-      record.tokens = progress_->tokens;
-      record.cached_tokens = progress_->cached_tokens;
+      copy_counts(record);
     }
     change(record);
   });
@@ -89,7 +76,7 @@ Result<std::string> BatchRun::make_file(BatchOutput::Kind kind, const std::files
   if (path.empty()) {
     return std::string();
   }
-  const std::int64_t now = unix_now();
+  const std::int64_t now = std::time(nullptr);
   FileInfo info{.id = id,
                 .tenant = record.tenant,
                 .filename = id_ + "_" + what + ".jsonl",

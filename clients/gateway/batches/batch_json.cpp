@@ -3,7 +3,7 @@
 #include <map>
 
 #include "clients/gateway/batches/batch_record.hpp"
-#include "clients/gateway/batches/json_object.hpp"
+#include "clients/gateway/encoding/json_object.hpp"
 
 namespace tessera::gateway {
 namespace {
@@ -93,42 +93,16 @@ std::string stored_with(const BatchRecord& record, std::size_t faults_max) {
   return json.take();
 }
 
-// --- reading
+// reading
 
 bool is_null_value(JsonValue& value) {
   const auto kind = value.kind();
   return kind && *kind == JsonValue::Kind::kNull;
 }
 
-Result<void> take(JsonValue& value, std::string& into) {
-  if (is_null_value(value)) {
-    return {};
-  }
-  auto text = value.text();
-  if (!text) {
-    return text.error();
-  }
-  into = *text;
-  return {};
-}
-
-Result<void> take(JsonValue& value, std::int64_t& into) {
-  auto number = value.integer();
-  if (!number) {
-    return number.error();
-  }
-  into = *number;
-  return {};
-}
-
-Result<void> take(JsonValue& value, std::uint64_t& into) {
-  std::int64_t number = 0;
-  auto ok = take(value, number);
-  if (ok && number < 0) {
-    return wrong("must not be negative");
-  }
-  into = static_cast<std::uint64_t>(number);
-  return ok;
+// Null, which is what OpenAI's form has for an empty text, leaves it empty.
+Result<void> take_text(JsonValue& value, std::string& into) {
+  return is_null_value(value) ? Result<void>() : take(value, into);
 }
 
 Result<void> take(JsonValue& value, std::optional<std::int64_t>& into) {
@@ -148,9 +122,9 @@ Result<void> take_status(JsonValue& value, BatchStatus& into) {
 Result<void> take_fault(JsonValue& value, std::vector<BatchFault>& faults) {
   BatchFault fault;
   auto ok = value.each_field([&](std::string_view name, JsonValue& field) -> Result<void> {
-    if (name == "code") return take(field, fault.code);
-    if (name == "message") return take(field, fault.message);
-    if (name == "param") return take(field, fault.param);
+    if (name == "code") return take_text(field, fault.code);
+    if (name == "message") return take_text(field, fault.message);
+    if (name == "param") return take_text(field, fault.param);
     if (name == "line" && !is_null_value(field)) return take(field, fault.line);
     return {};
   });
@@ -175,7 +149,7 @@ Result<void> take_metadata(JsonValue& value, BatchRecord& record) {
   auto& metadata = record.metadata.emplace();
   return value.each_field([&](std::string_view name, JsonValue& field) {
     metadata.emplace_back(name, "");
-    return take(field, metadata.back().second);
+    return take_text(field, metadata.back().second);
   });
 }
 
@@ -203,6 +177,9 @@ Result<void> take_usage(JsonValue& value, BatchRecord& record) {
 
 using Take = std::function<Result<void>(JsonValue&, BatchRecord&)>;
 
+Take member(std::string BatchRecord::*field) {
+  return [field](JsonValue& value, BatchRecord& record) { return take_text(value, record.*field); };
+}
 template <typename T>
 Take member(T BatchRecord::*field) {
   return [field](JsonValue& value, BatchRecord& record) { return take(value, record.*field); };

@@ -13,11 +13,6 @@ constexpr milliseconds kPutWait{3000};
 constexpr milliseconds kAgain{200};
 constexpr milliseconds kRenewEvery{1000};
 
-protocol::Bytes bytes_of(const std::string& text) {
-  const auto* data = reinterpret_cast<const std::byte*>(text.data());
-  return {data, data + text.size()};
-}
-
 std::string text_of(const protocol::Bytes& bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
@@ -122,12 +117,9 @@ bool BatchLease::update(const std::function<void(BatchRecord&)>& change) {
 }
 
 bool BatchLease::put(const BatchRecord& changed, bool& again) {
-  auto reply = client_.put_record({.id = id_,
-                                   .tenant = record_.tenant,
-                                   .expected_version = version_,
-                                   .open = is_open(changed),
-                                   .payload = bytes_of(stored_json(changed))},
-                                  kPutWait);
+  protocol::RecordPut change = put_of(changed, version_);
+  change.id = id_;  // Whatever the content says.
+  auto reply = client_.put_record(std::move(change), kPutWait);
   if (reply && reply->records.size() == 1) {
     version_ = reply->records.front().version;
     return true;

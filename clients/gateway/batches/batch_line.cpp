@@ -11,15 +11,6 @@ struct LineFields {
   bool has_body = false;
 };
 
-Result<void> take_text_of(JsonValue& value, std::string& into) {
-  auto text = value.text();
-  if (!text) {
-    return text.error();
-  }
-  into = *text;
-  return {};
-}
-
 void take_body(JsonValue& body, std::size_t items_max, OpenAiRead& read) {
   auto kind = body.kind();
   if (!kind || *kind != JsonValue::Kind::kObject) {
@@ -35,13 +26,13 @@ void take_body(JsonValue& body, std::size_t items_max, OpenAiRead& read) {
 Result<void> take_line_field(std::string_view name, JsonValue& value, std::size_t items_max,
                              LineFields& fields) {
   if (name == "custom_id") {
-    return take_text_of(value, fields.line.custom_id);
+    return take(value, fields.line.custom_id);
   }
   if (name == "method") {
-    return take_text_of(value, fields.method.emplace());
+    return take(value, fields.method.emplace());
   }
   if (name == "url") {
-    return take_text_of(value, fields.url.emplace());
+    return take(value, fields.url.emplace());
   }
   if (name == "body") {
     fields.has_body = true;

@@ -1,11 +1,9 @@
 #include "clients/gateway/batches/batch_output.hpp"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 
 #include "common/check.hpp"
 #include "common/replace_file.hpp"
@@ -16,43 +14,27 @@ namespace {
 constexpr std::size_t kWaitingMax = 1U << 20;
 constexpr std::size_t kCopyBytes = 1U << 20;
 
-[[noreturn]] void fail(const char* what, const std::filesystem::path& path) {
-  throw FatalError(std::string("cannot ") + what + " " + path.string() + ": " +
-                   std::strerror(errno));
-}
-
 void copy_to(AppendFile& to, const std::filesystem::path& from, std::uint64_t bytes,
              const std::function<bool()>& go_on) {
-  const int fd = open(from.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    fail("read", from);
-  }
+  const OpenFile file = value_or_fatal(open_to_read(from));
   std::string buffer(kCopyBytes, '\0');
   std::uint64_t left = bytes;
   while (left > 0) {
-    const ssize_t got = read(fd, buffer.data(), std::min<std::uint64_t>(left, buffer.size()));
+    const ssize_t got =
+        read(file.fd(), buffer.data(), std::min<std::uint64_t>(left, buffer.size()));
     if (got <= 0 || !go_on()) {
-      close(fd);
       throw FatalError(got > 0 ? "stopped while joining outputs"
                                : from.string() + " is shorter than it was");
     }
     to.append(std::string_view(buffer).substr(0, static_cast<std::size_t>(got)));
     left -= static_cast<std::uint64_t>(got);
   }
-  close(fd);
 }
 
 }  // namespace
 
 AppendFile::AppendFile(std::filesystem::path path)
-    : path_(std::move(path)),
-      fd_(open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)) {
-  if (fd_ < 0) {
-    fail("make", path_);
-  }
-}
-
-AppendFile::~AppendFile() { close(fd_); }
+    : path_(std::move(path)), file_(value_or_fatal(open_new_file(path_, 0600))) {}
 
 void AppendFile::append(std::string_view bytes) {
   waiting_ += bytes;
@@ -63,25 +45,15 @@ void AppendFile::append(std::string_view bytes) {
 }
 
 void AppendFile::write_waiting() {
-  std::string_view left = waiting_;
-  while (!left.empty()) {
-    const ssize_t wrote = write(fd_, left.data(), left.size());
-    if (wrote < 0 && errno == EINTR) {
-      continue;
-    }
-    if (wrote < 0) {
-      fail("write", path_);
-    }
-    dirty_ = true;
-    left.remove_prefix(static_cast<std::size_t>(wrote));
-  }
+  ok_or_fatal(write_all(file_, waiting_, path_));
+  dirty_ = dirty_ || !waiting_.empty();
   waiting_.clear();
 }
 
 void AppendFile::sync() {
   write_waiting();
-  if (dirty_ && fdatasync(fd_) != 0) {
-    fail("write", path_);
+  if (dirty_ && fdatasync(file_.fd()) != 0) {
+    throw FatalError(disk_error("write", path_, errno).message);
   }
   dirty_ = false;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "clients/gateway/batches/batch_progress.hpp"
+#include "clients/gateway/files/disk.hpp"
 
 namespace tessera::gateway {
 
@@ -16,9 +17,6 @@ namespace tessera::gateway {
 class AppendFile {
  public:
   explicit AppendFile(std::filesystem::path path);  // Makes it, empty.
-  ~AppendFile();
-  AppendFile(const AppendFile&) = delete;
-  AppendFile& operator=(const AppendFile&) = delete;
 
   void append(std::string_view bytes);  // Written once there are enough of them.
   void sync();                          // All that was appended is safe.
@@ -28,7 +26,7 @@ class AppendFile {
  private:
   void write_waiting();
   std::filesystem::path path_;
-  int fd_ = -1;
+  OpenFile file_;
   std::string waiting_;
   std::uint64_t bytes_ = 0;
   bool dirty_ = false;

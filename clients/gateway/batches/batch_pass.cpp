@@ -73,7 +73,7 @@ void BatchPass::leave_job() {
   }
 }
 
-// --- the reading thread
+// the reading thread
 
 void BatchPass::read_input() {
   try {
@@ -177,7 +177,7 @@ void BatchPass::close_job(std::uint32_t chunks) {
   }
 }
 
-// --- the calling thread
+// the calling thread
 
 bool BatchPass::all_done() {
   const std::lock_guard lock(mutex_);

@@ -1,14 +1,14 @@
 #include "clients/gateway/batches/batch_progress.hpp"
 
-#include <charconv>
 #include <fstream>
 #include <iterator>
 #include <utility>
 
 #include "clients/gateway/api/json.hpp"
-#include "clients/gateway/batches/json_object.hpp"
+#include "clients/gateway/encoding/json_object.hpp"
 #include "common/check.hpp"
 #include "common/replace_file.hpp"
+#include "common/whole_number.hpp"
 
 namespace tessera::gateway {
 namespace {
@@ -50,38 +50,7 @@ std::string segment_json(const BatchSegment& segment) {
   return json.take();
 }
 
-// --- reading
-
-template <typename T>
-Result<void> take(JsonValue& value, T& into) {
-  auto number = value.integer();
-  if (!number) {
-    return number.error();
-  }
-  if (*number < 0 || !std::in_range<T>(*number)) {
-    return wrong("is out of range");
-  }
-  into = static_cast<T>(*number);
-  return {};
-}
-
-Result<void> take(JsonValue& value, std::string& into) {
-  auto text = value.text();
-  if (!text) {
-    return text.error();
-  }
-  into = *text;
-  return {};
-}
-
-Result<void> take(JsonValue& value, bool& into) {
-  auto flag = value.boolean();
-  if (!flag) {
-    return flag.error();
-  }
-  into = *flag;
-  return {};
-}
+// reading
 
 template <typename E>
 Result<void> take_enum(JsonValue& value, E& into, E last) {
@@ -152,11 +121,8 @@ std::optional<std::uint64_t> holder_of(const std::string& name) {
   if (!name.starts_with(kFileBegin) || !name.ends_with(".json")) {
     return std::nullopt;
   }
-  const std::string digits = name.substr(kFileBegin.size(), name.size() - kFileBegin.size() - 5);
-  std::uint64_t holder = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), holder);
-  return error == std::errc() && end == digits.data() + digits.size() ? std::optional(holder)
-                                                                      : std::nullopt;
+  return whole_number<std::uint64_t>(
+      std::string_view(name).substr(kFileBegin.size(), name.size() - kFileBegin.size() - 5));
 }
 
 }  // namespace

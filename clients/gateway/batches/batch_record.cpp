@@ -91,4 +91,27 @@ Result<bool> request_cancel(BatchRecord& record, std::int64_t now) {
   }
 }
 
+protocol::RecordPut put_of(const BatchRecord& batch, std::uint64_t expected_version) {
+  const std::string text = stored_json(batch);
+  const auto* data = reinterpret_cast<const std::byte*>(text.data());
+  return {.id = batch.id,
+          .tenant = batch.tenant,
+          .expected_version = expected_version,
+          .open = is_open(batch),
+          .payload = {data, data + text.size()}};
+}
+
+std::vector<std::string> contents_of(const protocol::RecordsReply& reply) {
+  std::vector<std::string> contents;
+  std::size_t at = 0;
+  for (const protocol::RecordInfo& info : reply.records) {
+    if (at + info.bytes > reply.payload.size()) {
+      break;
+    }
+    contents.emplace_back(reinterpret_cast<const char*>(reply.payload.data()) + at, info.bytes);
+    at += info.bytes;
+  }
+  return contents;
+}
+
 }  // namespace tessera::gateway

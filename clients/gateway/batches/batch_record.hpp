@@ -72,7 +72,7 @@ struct BatchRecord {
 // Whether a runner has work with it.
 bool is_open(const BatchRecord& record);
 
-// --- transitions
+// transitions
 
 void begin_lines(BatchRecord& record, std::int64_t now);       // -> in_progress
 void begin_finalizing(BatchRecord& record, std::int64_t now);  // A cancelled one stays cancelling.
@@ -84,7 +84,7 @@ void fail_batch(BatchRecord& record, std::string code, std::string message, std:
 // kConflict when it has ended otherwise, or is about to.
 Result<bool> request_cancel(BatchRecord& record, std::int64_t now);
 
-// --- forms
+// forms
 
 // As clients see it: all of OpenAI's keys, null where there is nothing.
 std::string public_json(const BatchRecord& record);
@@ -94,5 +94,12 @@ std::string stored_json(const BatchRecord& record);
 Result<BatchRecord> read_batch(std::string json);
 // The same of a record of the ledger.
 Result<BatchRecord> batch_of(const protocol::RecordInfo& info, std::string content);
+
+// messages
+
+// The change of a record from `expected_version` (0: its making) to `batch`.
+protocol::RecordPut put_of(const BatchRecord& batch, std::uint64_t expected_version);
+// The content of each of the reply's records, as far as the payload goes.
+std::vector<std::string> contents_of(const protocol::RecordsReply& reply);
 
 }  // namespace tessera::gateway

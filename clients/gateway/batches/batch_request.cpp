@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
-#include "clients/gateway/batches/json_object.hpp"
+#include "clients/gateway/encoding/json_object.hpp"
 
 namespace tessera::gateway {
 
@@ -25,17 +25,8 @@ std::size_t characters(std::string_view utf8) {
       utf8, [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; }));
 }
 
-Result<void> take_text(JsonValue& value, std::string& into) {
-  auto text = value.text();
-  if (!text) {
-    return text.error();
-  }
-  into = *text;
-  return {};
-}
-
 Result<void> take_window(JsonValue& value, BatchRecord& record) {
-  auto ok = take_text(value, record.completion_window);
+  auto ok = take(value, record.completion_window);
   if (ok && !window_seconds(record.completion_window)) {
     return wrong("must be \"24h\", or a whole number with s, m, h or d, up to 30d");
   }
@@ -64,7 +55,7 @@ Result<void> take_output_expiry(JsonValue& value, BatchRecord& record) {
   std::string anchor;
   auto ok = value.each_field([&](std::string_view name, JsonValue& field) -> Result<void> {
     if (name == "anchor") {
-      return take_text(field, anchor);
+      return take(field, anchor);
     }
     auto seconds = field.integer();
     if (name != "seconds" || !seconds) {
@@ -88,8 +79,8 @@ Result<void> take_field(std::string_view name, JsonValue& value, BatchRecord& re
   if (!null || *null) {
     return null ? Result<void>() : Result<void>(null.error());
   }
-  if (name == "input_file_id") return take_text(value, record.input_file_id);
-  if (name == "endpoint") return take_text(value, record.endpoint);
+  if (name == "input_file_id") return take(value, record.input_file_id);
+  if (name == "endpoint") return take(value, record.endpoint);
   if (name == "completion_window") return take_window(value, record);
   if (name == "metadata") return take_metadata(value, record);
   if (name == "output_expires_after") return take_output_expiry(value, record);
@@ -135,13 +126,8 @@ std::variant<BatchRecord, Problem> read_batch_request(std::string& body) {
 }
 
 std::string batch_list_json(const std::vector<BatchRecord>& batches, bool more) {
-  JsonObject json;
-  json.text("object", "list");
-  json.raw("data", json_array(batches, public_json));
-  json.text_or_null("first_id", batches.empty() ? "" : batches.front().id);
-  json.text_or_null("last_id", batches.empty() ? "" : batches.back().id);
-  json.boolean("has_more", more);
-  return json.take();
+  return json_page(json_array(batches, public_json), batches.empty() ? "" : batches.front().id,
+                   batches.empty() ? "" : batches.back().id, more);
 }
 
 }  // namespace tessera::gateway

@@ -1,12 +1,14 @@
 #include <algorithm>
-#include <charconv>
 #include <chrono>
+#include <ctime>
 
 #include "clients/gateway/api/errors.hpp"
 #include "clients/gateway/api/services.hpp"
 #include "clients/gateway/batches/batch_request.hpp"
 #include "clients/gateway/files/file_store.hpp"
+#include "clients/gateway/files/file_thread.hpp"
 #include "clients/gateway/http/request_id.hpp"
+#include "common/whole_number.hpp"
 
 // /v1/batches: OpenAI's form. Batches are records that the coordinator keeps, so any gateway
 // answers for any of them; who works on one is BatchRunner's matter.
@@ -25,12 +27,6 @@ constexpr int kCancelTries = 8;
 using Records = std::variant<protocol::RecordsReply, protocol::ErrorReply>;
 using RecordsDone = std::function<void(Records)>;
 
-std::int64_t unix_now() {
-  return std::chrono::duration_cast<std::chrono::seconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
 void refuse(const ExchangePtr& exchange, const Problem& problem) {
   exchange->respond(respond_to_problem(http::Family::kOpenAi, problem));
 }
@@ -44,13 +40,6 @@ Problem no_batch(const std::string& id) {
           .code = "not_found",
           .message = "no batch has the id " + id.substr(0, 100),
           .param = "batch_id"};
-}
-
-Problem wrong(std::string param, const std::string& message) {
-  return {.status = 400,
-          .code = "invalid_value",
-          .message = param + " " + message,
-          .param = std::move(param)};
 }
 
 template <typename Question>
@@ -77,28 +66,13 @@ void ask(Services& services, Question question, RecordsDone done) {
 // The records of a reply, those that are no batches left out.
 std::vector<BatchRecord> batches_of(const protocol::RecordsReply& reply) {
   std::vector<BatchRecord> batches;
-  std::size_t at = 0;
-  for (const protocol::RecordInfo& info : reply.records) {
-    if (at + info.bytes > reply.payload.size()) {
-      break;
-    }
-    const auto* text = reinterpret_cast<const char*>(reply.payload.data()) + at;
-    at += info.bytes;
-    if (auto batch = batch_of(info, std::string(text, info.bytes))) {
+  std::vector<std::string> contents = contents_of(reply);
+  for (std::size_t i = 0; i < contents.size(); ++i) {
+    if (auto batch = batch_of(reply.records[i], std::move(contents[i]))) {
       batches.push_back(std::move(*batch));
     }
   }
   return batches;
-}
-
-protocol::RecordPut put_of(const BatchRecord& batch, std::uint64_t version) {
-  const std::string text = stored_json(batch);
-  const auto* data = reinterpret_cast<const std::byte*>(text.data());
-  return {.id = batch.id,
-          .tenant = batch.tenant,
-          .expected_version = version,
-          .open = is_open(batch),
-          .payload = {data, data + text.size()}};
 }
 
 // A batch of the caller's and its version, or the problem.
@@ -139,7 +113,7 @@ bool offered(const Services& services, const ExchangePtr& exchange) {
   return false;
 }
 
-// --- POST /v1/batches
+// POST /v1/batches
 
 void put_new(Services& services, const ExchangePtr& exchange, const BatchRecord& batch) {
   ask(services, put_of(batch, 0), [&services, exchange, batch](Records got) {
@@ -160,17 +134,17 @@ void create_with_file(Services& services, const ExchangePtr& exchange, BatchReco
   if (!file) {
     Problem problem = problem_of(file.error().code, "input_file_id " + file.error().message);
     if (file.error().code == ErrorCode::kNotFound) {
-      problem = wrong("input_file_id", "is no file of yours");
+      problem = invalid_value("input_file_id", "is no file of yours");
     }
     return refuse(exchange, problem);
   }
   if (file->purpose != "batch") {
-    return refuse(exchange, wrong("input_file_id", "is not of purpose \"batch\""));
+    return refuse(exchange, invalid_value("input_file_id", "is not of purpose \"batch\""));
   }
   const http::Caller& caller = exchange->request().caller;
   batch.id = std::string(kBatchIdPrefix) + http::random_hex(16);
   batch.tenant = caller.tenant;
-  batch.created_at = unix_now();
+  batch.created_at = std::time(nullptr);
   batch.expires_at = batch.created_at + window_seconds(batch.completion_window).value_or(0);
   batch.tokens_per_minute = caller.tokens_per_minute;
   put_new(services, exchange, batch);
@@ -185,17 +159,16 @@ void create(Services& services, const ExchangePtr& exchange) {
     return refuse(exchange, *problem);
   }
   auto batch = std::make_shared<BatchRecord>(std::move(std::get<BatchRecord>(read)));
-  services.file_thread->post(
-      [&services, exchange, batch, tenant = exchange->request().caller.tenant]() mutable {
-        auto file =
-            std::make_shared<Result<FileInfo>>(services.files->find(tenant, batch->input_file_id));
-        services.loop.post([&services, exchange = std::move(exchange), batch, file] {
-          create_with_file(services, exchange, std::move(*batch), *file);
-        });
+  on_file_thread(
+      services,
+      [files = services.files, tenant = exchange->request().caller.tenant,
+       id = batch->input_file_id] { return files->find(tenant, id); },
+      [&services, exchange, batch](const Result<FileInfo>& file) {
+        create_with_file(services, exchange, std::move(*batch), file);
       });
 }
 
-// --- GET
+// GET
 
 void get_one(Services& services, const ExchangePtr& exchange) {
   if (!offered(services, exchange)) {
@@ -215,10 +188,8 @@ std::optional<std::uint32_t> page_size(const http::Request& request) {
   if (!text) {
     return kPage;
   }
-  std::uint32_t limit = 0;
-  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), limit);
-  const bool whole = error == std::errc() && end == text->data() + text->size();
-  return whole && limit >= 1 && limit <= kPageMax ? std::optional(limit) : std::nullopt;
+  const auto limit = whole_number<std::uint32_t>(*text);
+  return limit && *limit >= 1 && *limit <= kPageMax ? limit : std::nullopt;
 }
 
 void list(Services& services, const ExchangePtr& exchange) {
@@ -228,7 +199,7 @@ void list(Services& services, const ExchangePtr& exchange) {
   const http::Request& request = exchange->request();
   const auto limit = page_size(request);
   if (!limit) {
-    return refuse(exchange, wrong("limit", "must be 1 to 100"));
+    return refuse(exchange, invalid_value("limit", "must be 1 to 100"));
   }
   protocol::RecordQuery query{.tenant = request.caller.tenant,
                               .prefix = std::string(kBatchIdPrefix),
@@ -237,7 +208,7 @@ void list(Services& services, const ExchangePtr& exchange) {
   ask(services, std::move(query), [exchange](const Records& got) {
     if (const auto* error = std::get_if<protocol::ErrorReply>(&got)) {
       return refuse(exchange, error->code == ErrorCode::kNotFound
-                                  ? wrong("after", "is no batch of yours")
+                                  ? invalid_value("after", "is no batch of yours")
                                   : problem_of_reply(*error));
     }
     const auto& reply = std::get<protocol::RecordsReply>(got);
@@ -245,7 +216,7 @@ void list(Services& services, const ExchangePtr& exchange) {
   });
 }
 
-// --- cancel
+// cancel
 
 void cancel(Services& services, const ExchangePtr& exchange, const std::string& id, int tries) {
   find(services, exchange, id, [&services, exchange, id, tries](std::variant<Found, Problem> got) {
@@ -253,7 +224,7 @@ void cancel(Services& services, const ExchangePtr& exchange, const std::string& 
       return refuse(exchange, *problem);
     }
     auto& found = std::get<Found>(got);
-    const auto changed = request_cancel(found.batch, unix_now());
+    const auto changed = request_cancel(found.batch, std::time(nullptr));
     if (!changed) {
       return refuse(exchange, problem_of(changed.error().code, changed.error().message));
     }

@@ -1,12 +1,12 @@
 #include "clients/gateway/batches/batch_run.hpp"
 
-#include <sodium.h>
-
-#include <array>
 #include <chrono>
+#include <ctime>
+#include <span>
 
 #include "common/check.hpp"
 #include "common/log.hpp"
+#include "common/model/digest.hpp"
 
 namespace tessera::gateway {
 
@@ -16,12 +16,7 @@ namespace {
 
 constexpr milliseconds kTellEvery{1000};
 constexpr milliseconds kHelloWait{5000};
-
-std::int64_t unix_now() {
-  return std::chrono::duration_cast<std::chrono::seconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
+constexpr std::size_t kFileIdDigits = 32;
 
 Error later(std::string why) { return {ErrorCode::kUnavailable, std::move(why)}; }
 
@@ -29,13 +24,7 @@ Error later(std::string why) { return {ErrorCode::kUnavailable, std::move(why)};
 
 std::string batch_file_id(const std::string& batch_id, std::string_view what) {
   const std::string text = batch_id + "/" + std::string(what);
-  std::array<unsigned char, 32> hash{};
-  CHECK(crypto_generichash(hash.data(), hash.size(),
-                           reinterpret_cast<const unsigned char*>(text.data()), text.size(),
-                           nullptr, 0) == 0);
-  std::array<char, 33> hex{};
-  sodium_bin2hex(hex.data(), hex.size(), hash.data(), 16);
-  return std::string("file-") + hex.data();
+  return "file-" + to_hex(blake2b(std::as_bytes(std::span(text)))).substr(0, kFileIdDigits);
 }
 
 BatchRun::BatchRun(client::Client& client, FileStore& files, BatchLease& lease,
@@ -58,7 +47,7 @@ BatchRun::Why BatchRun::why_not() const {
   if (lease_.cancel_wanted()) {
     return Why::kCancelled;
   }
-  return unix_now() >= lease_.record().expires_at ? Why::kExpired : Why::kGoOn;
+  return std::time(nullptr) >= lease_.record().expires_at ? Why::kExpired : Why::kGoOn;
 }
 
 bool BatchRun::update(const std::function<void(BatchRecord&)>& change) {
@@ -161,7 +150,7 @@ Result<bool> BatchRun::check() {
     const bool told = update([&](BatchRecord& record) {
       record.faults = found->faults;
       record.total = found->plan.lines;
-      end_batch(record, BatchStatus::kFailed, unix_now());
+      end_batch(record, BatchStatus::kFailed, std::time(nullptr));
     });
     if (told) {
       files_.remove_work_folder(id_);
@@ -184,7 +173,7 @@ Result<void> BatchRun::run_lines() {
   const bool told = update([&](BatchRecord& record) {
     record.model = progress_->plan.model;
     record.total = progress_->plan.lines;
-    begin_lines(record, unix_now());
+    begin_lines(record, std::time(nullptr));
   });
   if (!told) {
     return {};
@@ -250,7 +239,7 @@ Result<bool> BatchRun::run_pass() {
   }
   if (!done &&
       done.error().code == ErrorCode::kCancelled) {  // By somebody who knows the job alone.
-    (void)update([](BatchRecord& record) { (void)request_cancel(record, unix_now()); });
+    (void)update([](BatchRecord& record) { (void)request_cancel(record, std::time(nullptr)); });
     return false;
   }
   if (!done || !*done) {
@@ -270,15 +259,21 @@ void BatchRun::tell_progress(bool always) {
     return;
   }
   told_at_ = now;
+  tell_lines();
+  (void)update([this](BatchRecord& record) { copy_counts(record); });
+}
+
+void BatchRun::tell_lines() {
   watcher_.on_lines(progress_->completed - told_completed_, progress_->failed - told_failed_);
   told_completed_ = progress_->completed;
   told_failed_ = progress_->failed;
-  (void)update([&](BatchRecord& record) {
-    record.completed = progress_->completed;
-    record.failed = progress_->failed;
-    record.tokens = progress_->tokens;
-    record.cached_tokens = progress_->cached_tokens;
-  });
+}
+
+void BatchRun::copy_counts(BatchRecord& record) const {
+  record.completed = progress_->completed;
+  record.failed = progress_->failed;
+  record.tokens = progress_->tokens;
+  record.cached_tokens = progress_->cached_tokens;
 }
 
 }  // namespace tessera::gateway

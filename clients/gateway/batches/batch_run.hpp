@@ -53,6 +53,8 @@ class BatchRun {
   protocol::OpenJob job_of_pass() const;
   void cancel_job();
   void tell_progress(bool always);
+  void tell_lines();  // To the watcher: what came since.
+  void copy_counts(BatchRecord& record) const;
 
   // In batch_end.cpp:
   // Ends it with what is done: joins the outputs, makes files of them, changes the record.

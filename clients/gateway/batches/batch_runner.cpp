@@ -1,6 +1,7 @@
 #include "clients/gateway/batches/batch_runner.hpp"
 
 #include <algorithm>
+#include <ctime>
 
 #include "clients/gateway/metrics/gateway_metrics.hpp"
 #include "common/log.hpp"
@@ -20,12 +21,6 @@ constexpr std::chrono::minutes kDeleteEvery{10};
 constexpr std::int64_t kKeepEndedS = 30LL * 86'400;
 constexpr std::size_t kKeepOfTenant = 1000;
 constexpr std::size_t kKeepInAll = 5000;
-
-std::int64_t unix_now() {
-  return std::chrono::duration_cast<std::chrono::seconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
 
 bool is_old(const BatchRecord& record, std::int64_t now) {
   const std::int64_t ended =
@@ -185,7 +180,7 @@ void BatchRunner::delete_old() {
   std::vector<protocol::RecordInfo> gone;  // Deleted at the end: pages go on behind one of them.
   std::map<std::string, std::size_t> of_tenant;
   std::size_t in_all = 0;
-  const std::int64_t now = unix_now();
+  const std::int64_t now = std::time(nullptr);
   for (bool more = true; more && !stop_;) {
     auto page = client_.query_records(query, kAnswerWait);
     if (!page || page->records.empty()) {
@@ -193,17 +188,16 @@ void BatchRunner::delete_old() {
     }
     more = page->more;
     query.after = page->records.back().id;
-    std::size_t at = 0;
-    for (const protocol::RecordInfo& info : page->records) {
-      if (at + info.bytes > page->payload.size()) {
-        return;
-      }
-      const auto* text = reinterpret_cast<const char*>(page->payload.data()) + at;
-      at += info.bytes;
+    std::vector<std::string> contents = contents_of(*page);
+    if (contents.size() < page->records.size()) {
+      return;
+    }
+    for (std::size_t i = 0; i < contents.size(); ++i) {
+      const protocol::RecordInfo& info = page->records[i];
       ++in_all;
       ++of_tenant[info.tenant];
       const bool beyond = in_all > kKeepInAll || of_tenant[info.tenant] > kKeepOfTenant;
-      const auto record = batch_of(info, std::string(text, info.bytes));
+      const auto record = batch_of(info, std::move(contents[i]));
       if (record && !is_open(*record) && (beyond || is_old(*record, now))) {
         gone.push_back(info);
       }

@@ -1,6 +1,5 @@
 #include "clients/gateway/batches/line_reader.hpp"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,15 +15,6 @@ constexpr std::size_t kBufferBytes = 256U << 10;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 }  // namespace
-
-InputFile::InputFile(const std::filesystem::path& path)
-    : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-  if (fd_ < 0) {
-    throw FatalError("cannot read " + path.string() + ": " + std::strerror(errno));
-  }
-}
-
-InputFile::~InputFile() { close(fd_); }
 
 bool LineReader::fill() {
   buffer_.resize(kBufferBytes);

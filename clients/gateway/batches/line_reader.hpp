@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <string>
 
+#include "clients/gateway/files/disk.hpp"
+
 namespace tessera::gateway {
 
 // The longest line of a batch: its token ids still fit one message.
@@ -13,14 +15,12 @@ inline constexpr std::size_t kBatchLineBytesMax = 32U << 20;
 // An open file for reading; it can be read on when its name is removed.
 class InputFile {
  public:
-  explicit InputFile(const std::filesystem::path& path);  // Throws FatalError.
-  ~InputFile();
-  InputFile(const InputFile&) = delete;
-  InputFile& operator=(const InputFile&) = delete;
-  int fd() const { return fd_; }
+  explicit InputFile(const std::filesystem::path& path)  // Throws FatalError.
+      : file_(value_or_fatal(open_to_read(path))) {}
+  int fd() const { return file_.fd(); }
 
  private:
-  int fd_ = -1;
+  OpenFile file_;
 };
 
 // The lines of a file from its begin, one at a time. One thread; several may read one file.

@@ -1,19 +1,17 @@
 #include "clients/gateway/batches/result_lines.hpp"
 
-#include <sodium.h>
-
 #include <algorithm>
-#include <array>
+#include <span>
 
 #include "clients/gateway/api/errors.hpp"
 #include "clients/gateway/encoding/json_text.hpp"
-#include "common/check.hpp"
 #include "common/embed_batch.hpp"
+#include "common/model/digest.hpp"
 
 namespace tessera::gateway {
 namespace {
 
-constexpr std::size_t kNameBytes = 12;
+constexpr std::size_t kNameDigits = 24;
 
 template <typename T>
 std::vector<T> part_of(const std::vector<T>& all, std::size_t first, std::size_t count) {
@@ -28,13 +26,8 @@ std::vector<T> part_of(const std::vector<T>& all, std::size_t first, std::size_t
 
 std::string LineNames::name(std::uint64_t line, std::string_view what) const {
   const std::string text = batch_id_ + "/" + std::string(what) + "/" + std::to_string(line);
-  std::array<unsigned char, 32> hash{};
-  CHECK(crypto_generichash(hash.data(), hash.size(),
-                           reinterpret_cast<const unsigned char*>(text.data()), text.size(),
-                           nullptr, 0) == 0);
-  std::array<char, 2 * kNameBytes + 1> hex{};
-  sodium_bin2hex(hex.data(), hex.size(), hash.data(), kNameBytes);
-  return std::string(what) + "_" + hex.data();
+  return std::string(what) + "_" +
+         to_hex(blake2b(std::as_bytes(std::span(text)))).substr(0, kNameDigits);
 }
 
 std::string LineNames::response_begin(std::uint64_t line, std::string_view custom_id,

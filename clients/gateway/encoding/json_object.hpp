@@ -49,4 +49,17 @@ std::string json_array(const Values& values, Each&& each) {
   return text + "]";
 }
 
+// OpenAI's form of a page: `data` is an array as JSON, and the ids are those of its first and last
+// element, or empty.
+inline std::string json_page(std::string_view data, std::string_view first_id,
+                             std::string_view last_id, bool more) {
+  JsonObject json;
+  json.text("object", "list");
+  json.raw("data", data);
+  json.text_or_null("first_id", first_id);
+  json.text_or_null("last_id", last_id);
+  json.boolean("has_more", more);
+  return json.take();
+}
+
 }  // namespace tessera::gateway

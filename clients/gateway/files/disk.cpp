@@ -26,8 +26,8 @@ Error disk_error(const std::string& what, const path& file, int reason) {
           "cannot " + what + " " + file.string() + ": " + std::strerror(reason)};
 }
 
-Result<OpenFile> open_new_file(const path& file) {
-  OpenFile opened(open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666));
+Result<OpenFile> open_new_file(const path& file, unsigned mode) {
+  OpenFile opened(open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
   if (!opened.is_open()) {
     return disk_error("make", file, errno);
   }

@@ -34,7 +34,8 @@ class OpenFile {
 // kNotFound when there is no such file, else kInternal.
 Error disk_error(const std::string& what, const std::filesystem::path& path, int reason);
 
-Result<OpenFile> open_new_file(const std::filesystem::path& path);
+// Fails where there is one already.
+Result<OpenFile> open_new_file(const std::filesystem::path& path, unsigned mode = 0666);
 Result<OpenFile> open_to_read(const std::filesystem::path& path);
 Result<void> write_all(const OpenFile& file, std::string_view bytes,
                        const std::filesystem::path& path);

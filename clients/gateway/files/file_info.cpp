@@ -4,7 +4,7 @@
 #include <chrono>
 
 #include "clients/gateway/api/json.hpp"
-#include "clients/gateway/encoding/json_text.hpp"
+#include "clients/gateway/encoding/json_object.hpp"
 #include "clients/gateway/http/request_id.hpp"
 
 namespace tessera::gateway {
@@ -28,47 +28,29 @@ std::string time_digits() {
 
 bool is_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); }
 
-Result<void> take_text(JsonValue& value, std::string& into) {
-  auto text = value.text();
-  if (!text) {
-    return text.error();
-  }
-  into = *text;
-  return {};
-}
-
-Result<void> take_number(JsonValue& value, std::int64_t& into) {
-  auto number = value.integer();
-  if (!number) {
-    return number.error();
-  }
-  into = *number;
-  return {};
-}
-
 Result<void> take_field(std::string_view name, JsonValue& value, FileInfo& info) {
   std::int64_t number = 0;
   Result<void> ok;
   if (name == "id") {
-    return take_text(value, info.id);
+    return take(value, info.id);
   }
   if (name == "tenant") {
-    return take_text(value, info.tenant);
+    return take(value, info.tenant);
   }
   if (name == "filename") {
-    return take_text(value, info.filename);
+    return take(value, info.filename);
   }
   if (name == "purpose") {
-    return take_text(value, info.purpose);
+    return take(value, info.purpose);
   }
   if (name == "created_at") {
-    return take_number(value, info.created_at);
+    return take(value, info.created_at);
   }
   if (name == "bytes") {
-    ok = take_number(value, number);
+    ok = take(value, number);
     info.bytes = static_cast<std::uint64_t>(std::max<std::int64_t>(number, 0));
   } else if (name == "expires_at") {
-    ok = take_number(value, number);
+    ok = take(value, number);
     info.expires_at = number;
   }
   return ok;  // What a later version wrote beside is left alone.
@@ -93,24 +75,31 @@ bool is_batch_id(std::string_view text) {
 }
 
 std::string file_json(const FileInfo& info) {
-  std::string json = R"({"id":)" + json_string(info.id) + R"(,"object":"file","bytes":)" +
-                     std::to_string(info.bytes) + R"(,"created_at":)" +
-                     std::to_string(info.created_at);
-  json += R"(,"expires_at":)" + (info.expires_at ? std::to_string(*info.expires_at) : "null");
-  return json + R"(,"filename":)" + json_string(info.filename) + R"(,"purpose":)" +
-         json_string(info.purpose) + R"(,"status":"processed","status_details":null})";
+  JsonObject json;
+  json.text("id", info.id);
+  json.text("object", "file");
+  json.number("bytes", info.bytes);
+  json.time_or_null("created_at", info.created_at);
+  json.time_or_null("expires_at", info.expires_at);
+  json.text("filename", info.filename);
+  json.text("purpose", info.purpose);
+  json.text("status", "processed");
+  json.raw("status_details", "null");
+  return json.take();
 }
 
 std::string record_of(const FileInfo& info) {
-  std::string json = R"({"id":)" + json_string(info.id) + R"(,"tenant":)" +
-                     json_string(info.tenant) + R"(,"filename":)" + json_string(info.filename) +
-                     R"(,"purpose":)" + json_string(info.purpose) + R"(,"bytes":)" +
-                     std::to_string(info.bytes) + R"(,"created_at":)" +
-                     std::to_string(info.created_at);
+  JsonObject json;
+  json.text("id", info.id);
+  json.text("tenant", info.tenant);
+  json.text("filename", info.filename);
+  json.text("purpose", info.purpose);
+  json.number("bytes", info.bytes);
+  json.time_or_null("created_at", info.created_at);
   if (info.expires_at) {
-    json += R"(,"expires_at":)" + std::to_string(*info.expires_at);
+    json.time_or_null("expires_at", info.expires_at);
   }
-  return json + "}\n";
+  return json.take() + "\n";
 }
 
 Result<FileInfo> parse_record(std::string text) {

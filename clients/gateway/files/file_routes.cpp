@@ -1,13 +1,14 @@
 #include <algorithm>
 #include <atomic>
-#include <charconv>
 
 #include "clients/gateway/api/errors.hpp"
 #include "clients/gateway/api/services.hpp"
-#include "clients/gateway/encoding/json_text.hpp"
+#include "clients/gateway/encoding/json_object.hpp"
 #include "clients/gateway/files/file_body.hpp"
 #include "clients/gateway/files/file_info.hpp"
+#include "clients/gateway/files/file_thread.hpp"
 #include "clients/gateway/files/upload.hpp"
+#include "common/whole_number.hpp"
 
 // /v1/files: OpenAI's form. What touches the disk runs on the file thread, which the loop waits for
 // without standing still.
@@ -26,27 +27,8 @@ constexpr int kOpenFilesMax = 64;
 // when they have sent everything, and a closed connection would take it with it.
 constexpr std::size_t kThrownAwayMax = 256U << 20;
 
-Problem wrong(std::string param, const std::string& message) {
-  return {.status = 400,
-          .code = "invalid_value",
-          .message = param + " " + message,
-          .param = std::move(param)};
-}
-
 void refuse(const ExchangePtr& exchange, const Problem& problem) {
   exchange->respond(respond_to_problem(http::Family::kOpenAi, problem));
-}
-
-// Runs `work` on the file thread and `answer` with its result on the loop's.
-template <typename Work, typename Answer>
-void on_file_thread(Services& services, Work work, Answer answer) {
-  services.file_thread->post(
-      [&loop = services.loop, work = std::move(work), answer = std::move(answer)]() mutable {
-        auto result = std::make_shared<decltype(work())>(work());
-        loop.post([result = std::move(result), answer = std::move(answer)]() mutable {
-          answer(std::move(*result));
-        });
-      });
 }
 
 // The right to an open file; given back on whichever thread its holder ends.
@@ -75,7 +57,7 @@ Problem too_many() {
           .should_retry = true};
 }
 
-// --- POST /v1/files
+// POST /v1/files
 
 struct Uploading {
   Services& services;
@@ -164,40 +146,30 @@ void upload(Services& services, OpenFiles& open, const ExchangePtr& exchange) {
       .upload = std::make_unique<Upload>(*services.files, request.caller.tenant, *boundary)}));
 }
 
-// --- GET /v1/files
+// GET /v1/files
 
 std::variant<FileQuery, Problem> query_of(const http::Request& request) {
   FileQuery query{.purpose = std::string(request.query_value("purpose").value_or("")),
                   .after = std::string(request.query_value("after").value_or("")),
                   .limit = kPageMax};
   if (const auto text = request.query_value("limit")) {
-    const auto [end, error] =
-        std::from_chars(text->data(), text->data() + text->size(), query.limit);
-    if (error != std::errc() || end != text->data() + text->size() || query.limit < 1 ||
-        query.limit > kPageMax) {
-      return wrong("limit", "must be a whole number of 1 to 10000");
+    query.limit = whole_number<std::size_t>(*text).value_or(0);
+    if (query.limit < 1 || query.limit > kPageMax) {
+      return invalid_value("limit", "must be a whole number of 1 to 10000");
     }
   }
   const auto order = request.query_value("order").value_or("desc");
   if (order != "asc" && order != "desc") {
-    return wrong("order", "must be asc or desc");
+    return invalid_value("order", "must be asc or desc");
   }
   query.ascending = order == "asc";
   return query;
 }
 
 std::string page_json(const FilePage& page) {
-  const auto id_or_null = [&](bool first) {
-    return page.files.empty() ? "null"
-                              : json_string((first ? page.files.front() : page.files.back()).id);
-  };
-  std::string json = R"({"object":"list","data":[)";
-  for (std::size_t i = 0; i < page.files.size(); ++i) {
-    json += i == 0 ? "" : ",";
-    json += file_json(page.files[i]);
-  }
-  json += R"(],"first_id":)" + id_or_null(true) + R"(,"last_id":)" + id_or_null(false);
-  return json + R"(,"has_more":)" + (page.more ? "true}" : "false}");
+  const auto& files = page.files;
+  return json_page(json_array(files, file_json), files.empty() ? "" : files.front().id,
+                   files.empty() ? "" : files.back().id, page.more);
 }
 
 void list(Services& services, const ExchangePtr& exchange) {
@@ -222,7 +194,7 @@ void list(Services& services, const ExchangePtr& exchange) {
       });
 }
 
-// --- one file
+// one file
 
 std::string id_of(const ExchangePtr& exchange) {
   return std::string(exchange->request().path_value("id"));

@@ -126,7 +126,7 @@ fs::path FileStore::path_of(const FileInfo& info) const {
   return data_path(tenant_folder(info.tenant), info.id);
 }
 
-// --- writing
+// writing
 
 class FileStore::DiskWriter : public FileStore::Writer {
  public:
@@ -261,7 +261,7 @@ Result<FileInfo> FileStore::adopt(const fs::path& finished, FileInfo info) {
   return publish(source, std::move(info));
 }
 
-// --- reading
+// reading
 
 Result<FileInfo> FileStore::read_info(const fs::path& folder, const std::string& id) const {
   const fs::path path = record_path(folder, id);
@@ -326,7 +326,7 @@ Result<FilePage> FileStore::list(const std::string& tenant, const FileQuery& que
 
 std::uint64_t FileStore::bytes_held() const { return usage_->bytes(); }
 
-// --- removing
+// removing
 
 // The record goes first: a file whose bytes are gone must not be seen.
 Result<void> FileStore::erase(const fs::path& folder, const FileInfo& info) {
@@ -379,7 +379,7 @@ std::size_t FileStore::sweep(std::int64_t now) {
          remove_old_files(options_.folder / "incoming", now, [](const fs::path&) { return true; });
 }
 
-// --- batches
+// batches
 
 Result<fs::path> FileStore::work_folder(const std::string& batch_id) {
   if (!is_batch_id(batch_id)) {

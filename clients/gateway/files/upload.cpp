@@ -1,9 +1,10 @@
 #include "clients/gateway/files/upload.hpp"
 
-#include <charconv>
 #include <ctime>
 
+#include "clients/gateway/api/errors.hpp"
 #include "common/log.hpp"
+#include "common/whole_number.hpp"
 
 namespace tessera::gateway {
 
@@ -18,23 +19,13 @@ constexpr std::int64_t kExpiresDefault = kExpiresMax;  // OpenAI's, for files of
 constexpr std::string_view kAnchor = "expires_after[anchor]";
 constexpr std::string_view kSeconds = "expires_after[seconds]";
 
-Problem about(std::string_view field, const std::string& message) {
-  return {.status = 400,
-          .code = "invalid_value",
-          .message = std::string(field) + " " + message,
-          .param = std::string(field)};
-}
-
 bool is_field(std::string_view name) {
   return name == "purpose" || name == kAnchor || name == kSeconds;
 }
 
 std::optional<std::int64_t> seconds_of(std::string_view text) {
-  std::int64_t seconds = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-  const bool whole = error == std::errc() && end == text.data() + text.size();
-  return whole && seconds >= kExpiresMin && seconds <= kExpiresMax ? std::optional(seconds)
-                                                                   : std::nullopt;
+  const auto seconds = whole_number<std::int64_t>(text);
+  return seconds && *seconds >= kExpiresMin && *seconds <= kExpiresMax ? seconds : std::nullopt;
 }
 
 }  // namespace
@@ -85,7 +76,7 @@ Result<void> Upload::on_part(MultipartPart part) {
     return begin_file(std::move(part));
   }
   if (!is_field(part.name)) {
-    return refuse(about(part.name.substr(0, 100), "is not a field of this route"));
+    return refuse(invalid_value(part.name.substr(0, 100), "is not a field of this route"));
   }
   field_ = std::move(part.name);
   value_.clear();
@@ -94,10 +85,10 @@ Result<void> Upload::on_part(MultipartPart part) {
 
 Result<void> Upload::begin_file(MultipartPart part) {
   if (writer_) {
-    return refuse(about("file", "is there twice"));
+    return refuse(invalid_value("file", "is there twice"));
   }
   if (!part.filename) {
-    return refuse(about("file", "has no filename: send it as a file"));
+    return refuse(invalid_value("file", "has no filename: send it as a file"));
   }
   filename_ = std::move(*part.filename);
   auto writer = store_.create();
@@ -114,7 +105,7 @@ Result<void> Upload::on_data(std::string_view bytes) {
     return ok ? ok : refuse(file_problem(ok.error()));
   }
   if (value_.size() + bytes.size() > kFieldBytesMax) {
-    return refuse(about(field_, "has more than 64 KiB"));
+    return refuse(invalid_value(field_, "has more than 64 KiB"));
   }
   value_ += bytes;
   return {};
@@ -127,33 +118,35 @@ Result<void> Upload::take_field(const std::string& value) {
                      : field_ == kAnchor ? anchor_.has_value()
                                          : expires_after_s_.has_value();
   if (again) {
-    return refuse(about(field_, "is there twice"));
+    return refuse(invalid_value(field_, "is there twice"));
   }
   if (field_ == "purpose") {
     purpose_ = value;
-    return value == "batch" ? Result<void>() : refuse(about(field_, "must be \"batch\""));
+    return value == "batch" ? Result<void>() : refuse(invalid_value(field_, "must be \"batch\""));
   }
   if (field_ == kAnchor) {
     anchor_ = value;
-    return value == "created_at" ? Result<void>() : refuse(about(field_, "must be \"created_at\""));
+    return value == "created_at" ? Result<void>()
+                                 : refuse(invalid_value(field_, "must be \"created_at\""));
   }
   expires_after_s_ = seconds_of(value);
-  return expires_after_s_ ? Result<void>()
-                          : refuse(about(field_, "must be a whole number of 3600 to 2592000"));
+  return expires_after_s_
+             ? Result<void>()
+             : refuse(invalid_value(field_, "must be a whole number of 3600 to 2592000"));
 }
 
 std::optional<Problem> Upload::judge() const {
   if (!writer_) {
-    return about("file", "is missing");
+    return invalid_value("file", "is missing");
   }
   if (!purpose_) {
-    return about("purpose", "is missing");
+    return invalid_value("purpose", "is missing");
   }
   if (anchor_.has_value() != expires_after_s_.has_value()) {
-    return about(anchor_ ? kSeconds : kAnchor, "is missing");
+    return invalid_value(anchor_ ? kSeconds : kAnchor, "is missing");
   }
   if (writer_->bytes() == 0) {
-    return about("file", "is empty");
+    return invalid_value("file", "is empty");
   }
   return std::nullopt;
 }

@@ -50,15 +50,9 @@ std::string line_of(const std::string& id, const std::string& body) {
          "}";
 }
 
-protocol::ModelInfo model() {
-  protocol::ModelInfo info;
-  info.name = "m";
-  info.hidden_size = 256;
-  info.tokenizer_hash = "hash";
-  return info;
-}
+protocol::ModelInfo model() { return {.name = "m", .hidden_size = 256, .tokenizer_hash = "hash"}; }
 
-// --- reading lines
+// reading lines
 
 TEST_F(LineReaderTest, GivesLinesWithTheirNumbersWhateverTheirEnds) {
   const InputFile file(write("in",
@@ -112,7 +106,7 @@ TEST_F(LineReaderTest, ReadsOnWhenTheFileIsRemoved) {
   EXPECT_THROW(InputFile{path}, FatalError);
 }
 
-// --- one line
+// one line
 
 BatchFault fault_of(std::string line) {
   auto read = read_batch_line(line, 2048);
@@ -175,7 +169,7 @@ TEST(BatchLineTest, ManyItemsAreOneBlockWithTheirKinds) {
   EXPECT_EQ(all.kinds.at(300), 1);
 }
 
-// --- groups
+// groups
 
 TEST(LineGroupsTest, HoldWholeLinesUpToTheirBounds) {
   LineGroups groups;
@@ -189,7 +183,7 @@ TEST(LineGroupsTest, HoldWholeLinesUpToTheirBounds) {
   EXPECT_EQ(groups.count(), 5U);
 }
 
-// --- custom_ids
+// custom_ids
 
 TEST_F(CustomIdsTest, FindsTwinsInWhateverShares) {
   for (const std::size_t share : {std::size_t{1} << 20U, std::size_t{1000}}) {
@@ -205,7 +199,7 @@ TEST_F(CustomIdsTest, FindsTwinsInWhateverShares) {
   EXPECT_TRUE(fs::is_empty(folder_));
 }
 
-// --- the check of an input
+// the check of an input
 
 std::optional<CheckedInput> check(const fs::path& folder, const fs::path& path,
                                   AppendFile& errors) {
@@ -261,7 +255,7 @@ TEST_F(InputCheckTest, EndsWhenToldTo) {
                }).has_value());
 }
 
-// --- progress and outputs
+// progress and outputs
 
 BatchProgress some_progress() {
   BatchProgress progress;
@@ -346,7 +340,7 @@ TEST_F(BatchOutputTest, StopsWhileItJoins) {
       FatalError);
 }
 
-// --- lines of the outputs
+// lines of the outputs
 
 protocol::ResultBlock results() {
   protocol::ResultBlock block;
@@ -396,7 +390,7 @@ TEST(ResultLinesTest, OneBadItemIsTheWholeLinesError) {
   EXPECT_EQ(unrun["error"]["code"], "batch_expired");
 }
 
-// --- the quota's pace
+// the quota's pace
 
 TEST(TokenPaceTest, SpendsAMinutesWorthAndThenWaits) {
   const TokenPace::TimePoint start{};

@@ -155,5 +155,30 @@ TEST(Json, TruncationInEveryFamilysWords) {
   }
 }
 
+TEST(Json, TakesWhatFitsAndLeavesTheRestAlone) {
+  std::string body = R"({"text":"a","flag":true,"small":255,"large":256,"negative":-1})";
+  std::string text = "before";
+  bool flag = false;
+  std::uint8_t number = 7;
+  std::vector<std::string> refused;
+  ASSERT_TRUE(read_json_object(body, [&](std::string_view name, JsonValue& value) -> Result<void> {
+                if (name == "text") return take(value, text);
+                if (name == "flag") return take(value, flag);
+                if (const auto ok = take(value, number); !ok) {
+                  refused.push_back(std::string(name) + " " + ok.error().message);
+                }
+                bool wrong_kind = true;
+                EXPECT_FALSE(take(value, wrong_kind));
+                EXPECT_TRUE(wrong_kind);
+                EXPECT_FALSE(take(value, text));
+                return {};
+              }).ok());
+  EXPECT_EQ(text, "a");
+  EXPECT_TRUE(flag);
+  EXPECT_EQ(number, 255);
+  EXPECT_EQ(refused,
+            (std::vector<std::string>{"large is out of range", "negative is out of range"}));
+}
+
 }  // namespace
 }  // namespace tessera::gateway
