@@ -287,6 +287,7 @@ void fields(F& f, WorkerHello& m) {
   f(22, m.ledger_id);
   f(23, m.term_seen);
   f(24, m.number_format);
+  f(25, m.express_tokens);
 }
 template <typename F>
 void fields(F& f, BatchResult& m) {
@@ -314,6 +315,7 @@ void fields(F& f, Batch& m) {
   f(3, m.attempt);
   f(4, m.lengths);
   f(5, m.traces);
+  f(6, m.express);
 }
 template <typename F>
 void fields(F& f, Histogram& m) {

@@ -397,6 +397,9 @@ struct WorkerHello {
   // first. By these a coordinator learns that its ledger is an older copy, or another one.
   std::string ledger_id;
   std::uint64_t term_seen = 0;
+  // Beside `slots` batches one more of at most so many tokens, Batch::express, which overtakes
+  // them. 0: none.
+  std::uint32_t express_tokens = 0;
 };
 
 // Sequence order is that of the Batch. Vectors are rounded to float16 before they leave the worker.
@@ -431,6 +434,7 @@ struct Batch {
   std::vector<std::uint32_t> lengths;  // Tokens of each sequence.
   Bytes payload;                       // Frame 1: int32 token ids, one sequence behind the other.
   std::vector<RequestTrace> traces = {};  // Of requests with sequences in it, for logs; not all.
+  bool express = false;                   // Overtakes others; only to workers that take some.
 };
 
 using Message =

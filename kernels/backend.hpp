@@ -114,8 +114,21 @@ class Backend {
   void seal() { sealed_ = true; }
 
   // a batch's start and end
+  enum class Start : std::uint8_t {
+    kQueue,   // the operations are to be called
+    kReplay,  // a recording stands for all of them, collectives too: `end` is the next call
+  };
   // Copies ids and cu_seqlens in, derives position ids and attention tiles.
-  virtual void begin(BatchSlot& slot, const PackedBatchView& batch) = 0;
+  [[nodiscard]] virtual Start begin(BatchSlot& slot, const PackedBatchView& batch) = 0;
+  // A pass may be cut into pieces, so that the pass of another slot comes between two of them:
+  //   begin(a) ... cut(a)   begin(b) ... end(b)   resume(a) ... end(a)
+  // Only passes whose operations are called (Start::kQueue) can be cut. `cut` returns the cut's
+  // ticket; `wait_cut` blocks until all that was queued before the cut has run, which is to be
+  // asked before kCutsMax more are made.
+  [[nodiscard]] virtual std::uint64_t cut(BatchSlot& slot) = 0;
+  virtual void resume(BatchSlot& slot) = 0;
+  virtual void wait_cut(std::uint64_t ticket) = 0;
+  static constexpr std::uint64_t kCutsMax = 4;
   // Copies vectors [num_sequences, hidden] float32 and their finite flags out when all that was
   // queued before has run; returns at once. `wait` blocks until they are there.
   virtual void end(BatchSlot& slot) = 0;

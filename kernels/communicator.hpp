@@ -48,6 +48,9 @@ class Communicator {
   // A good moment for the lane's next step, if it has one: the backend has something else to do
   // before and after it.
   virtual void advance(int) {}
+  // Comes before operations that are no part of what the lanes are under way with, in a recorded
+  // pass say: the backend is ordered behind whatever could be in their way.
+  virtual void settle() {}
   // Memory for reduce_add in lanes, `bytes` being those of `partial`.
   virtual void prepare_lanes(std::size_t) {}
   static constexpr int kLanes = 2;

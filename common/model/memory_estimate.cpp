@@ -1,5 +1,6 @@
 #include "common/model/memory_estimate.hpp"
 
+#include <algorithm>
 #include <cstdio>
 
 namespace tessera {
@@ -51,8 +52,12 @@ std::string format_memory(const std::vector<MemoryItem>& items) {
 
 WorkspaceBytes workspace_bytes(const ModelConfig& config, const MemoryEstimateOptions& options) {
   const auto play = static_cast<std::uint64_t>(options.ranks > 1 ? kRowMultiple : 0);
-  const std::uint64_t tokens = rows(options.max_batch_tokens) + play;
-  const std::uint64_t sequences = rows(options.max_sequences) + play;
+  const std::int64_t express = std::min(options.express_tokens, options.max_batch_tokens);
+  const std::uint64_t express_row = rows(options.max_batch_tokens) + play;
+  const std::uint64_t express_last_row = rows(options.max_sequences) + play;
+  const std::uint64_t tokens = express_row + rows(express);
+  const std::uint64_t sequences = express_last_row + rows(std::min(express, options.max_sequences));
+  const bool gathers = options.gathered_tokens > 0;
   const auto ranks = static_cast<std::uint64_t>(options.ranks);
   const auto hidden = static_cast<std::uint64_t>(config.hidden_size);
   const auto q_width = static_cast<std::uint64_t>(config.q_width()) / ranks;
@@ -66,7 +71,10 @@ WorkspaceBytes workspace_bytes(const ModelConfig& config, const MemoryEstimateOp
           .q_last = sequences * q_width * options.activation_bytes,
           .partial = options.ranks > 1 ? tokens * hidden * options.activation_bytes : 0,
           .mean_squares = options.ranks > 1 ? tokens * sizeof(float) : 0,
-          .gathered = rows(options.gathered_tokens) * 2 * kv_width * options.activation_bytes};
+          .gathered = rows(options.gathered_tokens) * 2 * kv_width * options.activation_bytes,
+          .express_gathered = gathers ? rows(express) * 2 * kv_width * options.activation_bytes : 0,
+          .express_row = static_cast<std::int64_t>(express_row),
+          .express_last_row = static_cast<std::int64_t>(express_last_row)};
 }
 
 std::vector<MemoryItem> estimate_memory(const ModelConfig& config,
@@ -77,7 +85,9 @@ std::vector<MemoryItem> estimate_memory(const ModelConfig& config,
                       static_cast<std::uint64_t>(options.ranks);
   const auto norms = static_cast<std::uint64_t>(2 * config.hidden_size + 2 * config.head_dim);
   const WorkspaceBytes w = workspace_bytes(config, options);
-  const std::string tokens = " of " + std::to_string(options.max_batch_tokens) + " tokens";
+  const std::string tokens =
+      " of " + std::to_string(options.max_batch_tokens) + " tokens, and " +
+      std::to_string(std::min(options.express_tokens, options.max_batch_tokens)) + " of queries";
   std::vector<MemoryItem> items = {
       {"weights of " + std::to_string(layers) + " layers", layers * linear * options.weight_bytes},
       {"embedding table",
@@ -93,7 +103,8 @@ std::vector<MemoryItem> estimate_memory(const ModelConfig& config,
     items.push_back(
         {"partial sums" + tokens + ", own and received", 2 * w.partial + w.mean_squares});
   if (w.gathered > 0) {
-    items.push_back({"2 buffers of keys and values gathered from the group", 2 * w.gathered});
+    items.push_back({"2 buffers of keys and values gathered from the group, twice",
+                     2 * (w.gathered + w.express_gathered)});
   }
   return items;
 }

@@ -1,6 +1,7 @@
 #include "kernels/cpu/batch.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/check.hpp"
 
@@ -28,11 +29,6 @@ CpuBatchSlot::CpuBatchSlot(const BatchLimits& limits, const EncoderShape& shape)
   finite_.resize(static_cast<std::size_t>(limits.max_sequences));
   vectors_ = AlignedBytes(static_cast<std::size_t>(limits.max_sequences * shape.hidden_size) *
                           sizeof(float));
-  job_ = [this](int member) {
-    for (const Team::Job& operation : operations_) {
-      operation(member);
-    }
-  };
 }
 
 std::size_t CpuBatchSlot::bytes(const BatchLimits& limits, const EncoderShape& shape) {
@@ -57,7 +53,16 @@ void CpuBatchSlot::begin(const PackedBatchView& batch, int members) {
       partition_batch(cu_seqlens_, {.members = members, .square_cost = square_cost(shape_)});
   list_shared_tasks();
   counters_used_ = 0;
-  operations_.clear();
+  recorded_.clear();
+  pieces_.clear();
+}
+
+const Team::Job* CpuBatchSlot::take_piece() {
+  return &pieces_.emplace_back([operations = std::exchange(recorded_, {})](int member) {
+    for (const Team::Job& operation : operations) {
+      operation(member);
+    }
+  });
 }
 
 void CpuBatchSlot::list_shared_tasks() {

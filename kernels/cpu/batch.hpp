@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <vector>
@@ -35,9 +36,10 @@ class CpuBatchSlot final : public BatchSlot {
   }
 
   void begin(const PackedBatchView& batch, int members);
-  void record(Team::Job operation) { operations_.push_back(std::move(operation)); }
-  const Team::Job* job() const { return &job_; }
-  std::uint64_t ticket = 0;
+  void record(Team::Job operation) { recorded_.push_back(std::move(operation)); }
+  // What was recorded since the last call, as a job that holds until the next `begin`.
+  const Team::Job* take_piece();
+  std::uint64_t ticket = 0;  // of the last piece
 
   std::int32_t id(std::int64_t token) const { return ids_[static_cast<std::size_t>(token)]; }
   std::int64_t position(std::int64_t token) const {
@@ -76,8 +78,8 @@ class CpuBatchSlot final : public BatchSlot {
   std::vector<SharedTask> shared_tasks_;
   std::vector<std::unique_ptr<std::atomic<std::size_t>>> counters_;
   std::size_t counters_used_ = 0;
-  std::vector<Team::Job> operations_;
-  Team::Job job_;  // all operations, one after the other
+  std::vector<Team::Job> recorded_;  // since the last piece
+  std::deque<Team::Job> pieces_;     // each its operations, one after the other
   AlignedBytes vectors_;
   std::vector<std::uint8_t> finite_;
 };

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 #include <thread>
+#include <utility>
 
 #include "common/check.hpp"
 
@@ -169,17 +170,25 @@ const float* CpuBackend::rope_table(double theta) {
   return rope_.as<float>();
 }
 
-void CpuBackend::begin(BatchSlot& slot, const PackedBatchView& batch) {
+Backend::Start CpuBackend::begin(BatchSlot& slot, const PackedBatchView& batch) {
   CHECK(recording_ == nullptr && batch.segments.empty());
   recording_ = &static_cast<CpuBatchSlot&>(slot);
   recording_->begin(batch, team_.members());
+  return Start::kQueue;
 }
 
-void CpuBackend::end(BatchSlot& slot) {
+std::uint64_t CpuBackend::cut(BatchSlot& slot) {
   CHECK(recording_ == &slot);
-  recording_->ticket = team_.submit(recording_->job());
-  recording_ = nullptr;
+  recording_->ticket = team_.submit(recording_->take_piece());
+  return std::exchange(recording_, nullptr)->ticket;
 }
+
+void CpuBackend::resume(BatchSlot& slot) {
+  CHECK(recording_ == nullptr);
+  recording_ = &static_cast<CpuBatchSlot&>(slot);
+}
+
+void CpuBackend::end(BatchSlot& slot) { (void)cut(slot); }
 
 void CpuBackend::wait(BatchSlot& slot) { team_.wait(static_cast<CpuBatchSlot&>(slot).ticket); }
 

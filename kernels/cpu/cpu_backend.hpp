@@ -41,7 +41,10 @@ class CpuBackend final : public Backend, public HostQueue {
   std::unique_ptr<BatchSlot> make_slot(const BatchLimits& limits,
                                        const EncoderShape& shape) override;
 
-  void begin(BatchSlot& slot, const PackedBatchView& batch) override;
+  Start begin(BatchSlot& slot, const PackedBatchView& batch) override;
+  std::uint64_t cut(BatchSlot& slot) override;
+  void resume(BatchSlot& slot) override;
+  void wait_cut(std::uint64_t ticket) override { team_.wait(ticket); }
   void end(BatchSlot& slot) override;
   void wait(BatchSlot& slot) override;
   std::span<const float> vectors(const BatchSlot& slot) const override;
@@ -107,7 +110,7 @@ class CpuBackend final : public Backend, public HostQueue {
   AlignedBytes normed_last_;  // [max_sequences, hidden]: others may still read token rows
   AlignedBytes rope_;         // [max_seqlen_][cos 64 | sin 64], of rope_theta_
   double rope_theta_ = 0;
-  CpuBatchSlot* recording_ = nullptr;  // between begin and end
+  CpuBatchSlot* recording_ = nullptr;  // between begin or resume and cut or end
 };
 
 }  // namespace tessera::kernels::cpu

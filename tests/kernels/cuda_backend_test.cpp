@@ -163,7 +163,10 @@ class SmallEncoder {
     const kernels::Backend::QkNormRope rope{.q_norm = head_norm_.get(), .k_norm = head_norm_.get()};
     const std::int64_t tokens = batch.total_tokens();
     const std::int64_t sequences = batch.num_sequences();
-    backend.begin(slot, batch);
+    if (backend.begin(slot, batch) == kernels::Backend::Start::kReplay) {
+      backend.end(slot);
+      return;
+    }
     backend.embed(*x_, *table_, slot, kHidden);
     backend.qkv_projection(*qkv_rows_, *x_, *qkv_, slot, shape_, rope);
     backend.attention(*attention_, *qkv_rows_, nullptr, slot, shape_);

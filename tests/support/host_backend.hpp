@@ -32,7 +32,8 @@ class HostBackend : public kernels::Backend, public kernels::HostQueue {
   DType residual_type() const override { return DType::kFloat32; }
   std::size_t free_memory_bytes() const override { return free_memory; }
   std::size_t free_memory = std::size_t{1} << 33;
-  int taken = 0;  // calls that took memory
+  int taken = 0;           // calls that took memory
+  std::uint64_t cuts = 0;  // made
 
   std::vector<kernels::MemoryTerm> own_memory(const kernels::BatchLimits&,
                                               const kernels::EncoderShape&, int) const override {
@@ -81,7 +82,7 @@ class HostBackend : public kernels::Backend, public kernels::HostQueue {
     return std::make_unique<Slot>();
   }
 
-  void begin(BatchSlot& slot, const kernels::PackedBatchView& batch) override {
+  Start begin(BatchSlot& slot, const kernels::PackedBatchView& batch) override {
     Slot& s = of(slot);
     s = {};
     s.ids.assign(batch.input_ids.begin(), batch.input_ids.end());
@@ -95,7 +96,11 @@ class HostBackend : public kernels::Backend, public kernels::HostQueue {
       }
       if (segment.ends) s.last_rows.push_back(batch.cu_seqlens[i + 1] - 1);
     }
+    return Start::kQueue;
   }
+  std::uint64_t cut(BatchSlot&) override { return ++cuts; }
+  void resume(BatchSlot&) override {}
+  void wait_cut(std::uint64_t ticket) override { CHECK(ticket <= cuts); }
   void end(BatchSlot&) override {}
   void wait(BatchSlot&) override {}
   std::span<const float> vectors(const BatchSlot& slot) const override {

@@ -47,6 +47,23 @@ TEST_P(CudaReferences, TheSameBatchTwiceGivesTheSameBits) {
   }
 }
 
+// Of two batches that are launched step by step, and one that is replayed between them.
+TEST_P(CudaReferences, AnExpressBatchOvertakesAndNoBitChanges) {
+  const Reference reference = read_reference(GetParam());
+  const Served made(reference, DType::kBFloat16);
+  const auto engine = create_engine({.model_dir = made.folder.path(),
+                                     .device = "cuda:0",
+                                     .max_batch_tokens = 4096,
+                                     .measure_cost = false,
+                                     .piece_s = 1});
+  std::vector<Ids> batch;
+  for (int i = 0; i < 6; ++i) batch.insert(batch.end(), 1, Ids(500 - i, i + 1));
+  for (const auto& express :
+       {std::vector<Ids>{Ids(17, 5)}, {Ids(300, 6), Ids(40, 1)}, {Ids(400, 6), Ids(600, 1)}}) {
+    expect_same_bits_overtaken(*engine, batch, express);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, CudaReferences, ::testing::Values("narrow", "square", "wide"));
 
 class CudaEngine : public OnGpu {};

@@ -41,6 +41,35 @@ inline std::vector<std::vector<float>> embed(Engine& engine, const std::vector<I
   return vectors;
 }
 
+// Lets an express batch overtake two others after each of several numbers of pieces: all vectors
+// are, bit for bit, what the engine gives for the same batches one after the other.
+inline void expect_same_bits_overtaken(Engine& engine, const std::vector<Ids>& batch,
+                                       const std::vector<Ids>& express,
+                                       const std::vector<int>& after_pieces = {1, 2, 5, 8}) {
+  const int express_slot = engine.slots();
+  const auto vectors_of = [&](int slot) {
+    return std::vector<float>(engine.vectors(slot).begin(), engine.vectors(slot).end());
+  };
+  embed(engine, batch);
+  const std::vector<float> expected = vectors_of(0);
+  embed(engine, express);
+  const std::vector<float> expected_express = vectors_of(0);
+  for (const int pieces : after_pieces) {
+    engine.enqueue(0, pack(batch).view());
+    engine.enqueue(1, pack(batch).view());
+    int asked = 0;
+    const bool done = engine.wait_unless(0, [&] { return ++asked > pieces; });
+    EXPECT_FALSE(done) << "the batch has too few pieces";
+    engine.enqueue(express_slot, pack(express).view());
+    engine.wait(express_slot);
+    EXPECT_EQ(vectors_of(express_slot), expected_express) << pieces;
+    for (const int slot : {0, 1}) {
+      engine.wait(slot);
+      EXPECT_EQ(vectors_of(slot), expected) << pieces;
+    }
+  }
+}
+
 inline double cosine(const std::vector<float>& a, const std::vector<float>& b) {
   double dot = 0, aa = 0, bb = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {

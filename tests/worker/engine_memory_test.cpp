@@ -26,9 +26,9 @@ class FakeDevice final : public testing::HostBackend {
   }
   std::vector<kernels::RecordedSize> recorded_sizes() const override { return {{8, 1}, {24, 4}}; }
   void record(bool on) override { recording_ = on; }
-  void begin(kernels::BatchSlot& slot, const kernels::PackedBatchView& batch) override {
+  Start begin(kernels::BatchSlot& slot, const kernels::PackedBatchView& batch) override {
     if (recording_) recorded.push_back({batch.total_tokens(), batch.num_sequences()});
-    HostBackend::begin(slot, batch);
+    return HostBackend::begin(slot, batch);
   }
   std::vector<std::pair<std::int64_t, std::int64_t>> recorded;
 
@@ -145,7 +145,7 @@ TEST(Serving, TakesNoMemory) {
 TEST(Serving, BeginsWithEverySmallBatchRecordedOnEverySlot) {
   const Serving s;
   const std::vector<std::pair<std::int64_t, std::int64_t>> expected = {
-      {8, 1}, {24, 4}, {8, 1}, {24, 4}};
+      {8, 1}, {24, 4}, {8, 1}, {24, 4}, {8, 1}, {24, 4}};  // Two in turns, and the express one.
   EXPECT_EQ(s.device->recorded, expected);
 }
 

@@ -118,6 +118,18 @@ TEST(Engine, TwoBatchesInFlightKeepApart) {
   engine->wait(1);
 }
 
+TEST(Engine, AnExpressBatchOvertakesAndNoBitChanges) {
+  for (const int threads : {1, 2}) {
+    const auto engine = create_engine({.model_dir = kDemo,
+                                       .threads = threads,
+                                       .max_batch_tokens = 4096,
+                                       .measure_cost = false,
+                                       .piece_s = 1});
+    EXPECT_EQ(engine->info().express_tokens, 1024);
+    expect_same_bits_overtaken(*engine, mixed_lengths(), {Ids(17, 5), Ids(300, 6), {7}});
+  }
+}
+
 TEST(Engine, RefusesBatchesThatCannotRun) {
   const auto engine = demo_engine(DType::kFloat32, 1, 64);
   const auto code = [&](const Ids& ids, const Ids& cu_seqlens) {

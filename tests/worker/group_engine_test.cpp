@@ -58,7 +58,8 @@ class GroupEngine : public ::testing::Test {
             .max_batch_tokens = 8192,
             .max_seqlen = 1200,
             .weight_type = DType::kFloat32,
-            .measure_cost = false};
+            .measure_cost = false,
+            .piece_s = 1};  // Cut after every step.
   }
 
   // Long ones that are cut between ranks, and short ones around the size of a piece.
@@ -153,6 +154,19 @@ TEST_F(GroupEngine, TheSameBatchTwiceIsBitIdenticalWithBothSlotsInFlight) {
     engine->wait(0);
     EXPECT_TRUE(std::ranges::equal(engine->vectors(0), vectors));
   }
+}
+
+TEST_F(GroupEngine, AnExpressBatchOvertakesOnAllRanks) {
+  const std::vector<Ids> express = {sequences()[6], sequences()[1], sequences()[0]};
+  for (const GroupSplit split : {GroupSplit::kTensor, GroupSplit::kTokens}) {
+    const auto engine = group(split, 2);
+    expect_same_bits_overtaken(*engine, sequences(), express, {1, 6});
+    expect_same_bits_overtaken(*engine, {sequences()[4]}, {sequences()[0]});  // All ranks or one.
+  }
+  const auto halves = group(GroupSplit::kTensor, 2, /*halves=*/true);
+  std::vector<Ids> many;
+  for (int i = 0; i < 22; ++i) many.push_back(sequences()[i % 2 == 0 ? 7 : 2]);
+  expect_same_bits_overtaken(*halves, many, express, {5});
 }
 
 TEST_F(GroupEngine, TheCpuBackendSplitsWeightsToo) {
@@ -271,10 +285,10 @@ class RecordingBackend final : public testing::HostBackend {
   }
   std::vector<kernels::RecordedSize> recorded_sizes() const override { return sizes(parts_); }
   void record(bool on) override { recording_ = on; }
-  void begin(BatchSlot& slot, const kernels::PackedBatchView& batch) override {
+  Start begin(BatchSlot& slot, const kernels::PackedBatchView& batch) override {
     if (recording_)
       recorded_.push_back({batch.total_tokens(), batch.num_sequences(), batch.kind()});
-    HostBackend::begin(slot, batch);
+    return HostBackend::begin(slot, batch);
   }
 
  private:
@@ -290,7 +304,7 @@ TEST_F(GroupEngine, EveryRankRecordsAllThatItsDeviceRecordsBeforeTheFirstBatch) 
       return std::make_unique<RecordingBackend>(recorded[static_cast<std::size_t>(rank)]);
     });
     std::vector<kernels::RecordedSize> expected;
-    for (int slot = 0; slot < engine->slots(); ++slot) {
+    for (int slot = 0; slot <= engine->slots(); ++slot) {
       for (const auto& size : RecordingBackend::sizes(split == GroupSplit::kTokens)) {
         expected.push_back(size);
       }

@@ -58,7 +58,7 @@ class FakeEngine : public Engine {
       if (*begin == kSpoilId && i > 0) finite[static_cast<std::size_t>(i) - 1] = 0;
     }
   }
-  void wait(int) override {}
+  bool wait_unless(int, const std::function<bool()>&) override { return true; }
   std::span<const float> vectors(int slot) const override { return outputs_[slot].first; }
   std::span<const std::uint8_t> finite(int slot) const override { return outputs_[slot].second; }
 

@@ -1,7 +1,6 @@
 #include "worker/encoder/encoder.hpp"
 
 #include <algorithm>
-#include <array>
 #include <optional>
 #include <utility>
 
@@ -36,10 +35,11 @@ std::int64_t whole_rows(std::int64_t rows) {
 
 }  // namespace
 
-// One batch on its way through the layers, and its rows of the workspace.
+// A batch or a half of one, and its rows of the workspace.
 struct Encoder::Strand {
   struct Place {
     int index = Communicator::kNoLane;
+    Region region = Region::kBatch;
     int staged_slot = 0;
     std::int64_t first_row = 0;       // of buffers of tokens
     std::int64_t first_last_row = 0;  // of buffers of last tokens
@@ -74,6 +74,8 @@ struct Encoder::Strand {
   RowsView x, qkv, attention, mlp, x_last, q_last;
   std::optional<RowsView> squares;  // where the communicator measures rows
   Backend::RowNorm norm;            // of x
+  Buffer* gathered = nullptr;       // of the layer, for a part
+  std::size_t gathered_turn = 0;
 };
 
 Encoder::Encoder(Backend& backend, const ModelConfig& config, EncoderWeights weights,
@@ -98,64 +100,121 @@ Encoder::Encoder(Backend& backend, const ModelConfig& config, EncoderWeights wei
   }
 }
 
-void Encoder::forward(BatchSlot& slot, const PackedBatchView& batch) {
-  std::array<Strand, 1> strands = {Strand(*this, {&slot, batch}, {})};
-  pass(strands);
+Encoder::Strand Encoder::strand(const Input& input, Region region, int staged_slot) const {
+  const bool express = region == Region::kExpress;
+  return {*this,
+          input,
+          {.region = region,
+           .staged_slot = staged_slot,
+           .first_row = express ? workspace_.express_row : 0,
+           .first_last_row = express ? workspace_.express_last_row : 0}};
 }
 
-void Encoder::forward_halves(const Input& first, const Input& second) {
+std::unique_ptr<Encoder::Pass> Encoder::start(BatchSlot& slot, const PackedBatchView& batch,
+                                              Region region) {
+  return std::make_unique<Pass>(*this, std::vector{strand({&slot, batch}, region)});
+}
+
+std::unique_ptr<Encoder::Pass> Encoder::start_halves(const Input& first, const Input& second) {
   CHECK(place_.split == GroupSplit::kTensor);
-  std::array<Strand, 2> strands = {
-      Strand(*this, first, {.index = 0}),
-      Strand(*this, second,
-             {.index = 1,
-              .first_row = whole_rows(first.batch.total_tokens()),
-              .first_last_row = whole_rows(first.batch.num_sequences())})};
-  pass(strands);
+  return std::make_unique<Pass>(
+      *this, std::vector{Strand(*this, first, {.index = 0}),
+                         Strand(*this, second,
+                                {.index = 1,
+                                 .first_row = whole_rows(first.batch.total_tokens()),
+                                 .first_last_row = whole_rows(first.batch.num_sequences())})});
 }
 
-bool Encoder::forward_part(BatchSlot& slot, const PackedBatchView& part, int staged_slot) {
+std::unique_ptr<Encoder::Pass> Encoder::start_part(BatchSlot& slot, const PackedBatchView& part,
+                                                   int staged_slot, Region region) {
   CHECK(place_.split == GroupSplit::kTokens);
-  std::array<Strand, 1> strands = {Strand(*this, {&slot, part}, {.staged_slot = staged_slot})};
-  if (part.total_tokens() > 0) {
-    pass(strands);
-    return true;
-  }
-  // The other ranks' gathers still want this one.
-  for (std::size_t i = 0; i < weights_.layers.size() + weights_.layers.size() % 2; ++i) {
-    gather(strands[0], shape_.attention.qkv_width(), 0);
-  }
-  return false;
+  return std::make_unique<Pass>(*this, std::vector{strand({&slot, part}, region, staged_slot)});
 }
 
 void Encoder::rehearse(BatchSlot& slot, const PackedBatchView& batch) {
-  std::array<Strand, 1> strands = {Strand(*this, {&slot, batch}, {})};
-  pass(strands, Depth::kFirstAndLast);
+  Pass pass(*this, {strand({&slot, batch}, Region::kBatch)});
+  const int second_layer = std::min(PassSteps(2, 1).last_layer(), pass.steps_.last_layer());
+  pass.run(second_layer);
+  pass.next_ = std::max(pass.next_, pass.steps_.last_layer());
+  pass.run_all();
 }
 
-// Half a layer at a time, one strand after the other.
-void Encoder::pass(Strands strands, Depth depth) {
-  for (Strand& strand : strands) start(strand);
-  const std::size_t last = weights_.layers.size() - 1;
-  const std::size_t end = depth == Depth::kAll ? last : std::min<std::size_t>(last, 1);
-  const bool done = strands.size() == 1 && run_at_once(strands[0]);
-  for (std::size_t i = done ? end : 0; i < end; ++i) {
-    const LayerWeights& weights = weights_.layers[i];
-    for (Strand& strand : strands) attend(strand, weights);
-    for (Strand& strand : strands) feed_forward(strand, weights);
+Encoder::Pass::Pass(Encoder& encoder, std::vector<Strand> strands)
+    : encoder_(encoder),
+      steps_(static_cast<int>(encoder.weights_.layers.size()), static_cast<int>(strands.size())),
+      strands_(std::move(strands)) {}
+
+Encoder::Pass::~Pass() = default;
+
+void Encoder::Pass::run(int count) {
+  for (int i = 0; i < count && !done(); ++i) {
+    const PassSteps::Step step = steps_.at(next_++);
+    if (step.kind == PassSteps::Kind::kStart) {
+      start();
+    } else if (strands_.front().tokens() == 0) {
+      encoder_.gather_nothing(strands_.front(), step.kind);
+    } else {
+      run(step);
+    }
   }
-  for (Strand& strand : strands) attend_last(strand, weights_.layers[last]);
-  for (Strand& strand : strands) finish(strand, weights_.layers[last]);
 }
 
-void Encoder::start(Strand& strand) {
-  backend_.begin(strand.slot, strand.batch);
-  backend_.embed(strand.x, *weights_.embed_tokens, strand.slot, config_.hidden_size);
+void Encoder::Pass::start() {
+  for (Strand& strand : strands_) {
+    if (strand.tokens() == 0) continue;
+    if (encoder_.backend_.begin(strand.slot, strand.batch) == Backend::Start::kReplay) {
+      CHECK(strands_.size() == 1);
+      encoder_.backend_.end(strand.slot);
+      next_ = steps_.count();
+      return;
+    }
+    encoder_.backend_.embed(strand.x, *encoder_.weights_.embed_tokens, strand.slot,
+                            encoder_.config_.hidden_size);
+  }
+  if (strands_.size() == 1 && encoder_.run_at_once(strands_.front())) next_ = steps_.last_layer();
+}
+
+void Encoder::Pass::run(const PassSteps::Step& step) {
+  using Kind = PassSteps::Kind;
+  Strand& strand = strands_[static_cast<std::size_t>(step.strand)];
+  const LayerWeights& weights = encoder_.weights_.layers[static_cast<std::size_t>(step.layer)];
+  switch (step.kind) {
+    case Kind::kStart:
+      break;
+    case Kind::kProject:
+      encoder_.project(strand, weights);
+      break;
+    case Kind::kAttend:
+      encoder_.attend(strand, weights);
+      break;
+    case Kind::kGate:
+      encoder_.gate(strand, weights);
+      break;
+    case Kind::kDown:
+      encoder_.down(strand, weights);
+      break;
+    case Kind::kAttendLast:
+      encoder_.attend_last(strand, weights);
+      break;
+    case Kind::kFinish:
+      encoder_.finish(strand, weights);
+      break;
+  }
+}
+
+// A rank without tokens of a batch that was cut: the others' gathers still want this one.
+void Encoder::gather_nothing(Strand& strand, PassSteps::Kind kind) {
+  const bool last = kind == PassSteps::Kind::kAttendLast;
+  const int gathers = last && weights_.layers.size() % 2 == 1 ? 2 : 1;
+  for (int i = 0; i < gathers && (last || kind == PassSteps::Kind::kProject); ++i) {
+    gather(strand, shape_.attention.qkv_width(), 0);
+  }
 }
 
 // All layers but the last, where the backend has a way through them.
 bool Encoder::run_at_once(Strand& strand) {
-  if (place_.split == GroupSplit::kTensor || strand.is_part() || layer_operands_.empty()) {
+  if (place_.split == GroupSplit::kTensor || strand.is_part() || strand.tokens() == 0 ||
+      layer_operands_.empty()) {
     return false;
   }
   return backend_.run_layers({.layers = layer_operands_,
@@ -169,21 +228,27 @@ bool Encoder::run_at_once(Strand& strand) {
                              strand.slot);
 }
 
-void Encoder::attend(Strand& strand, const LayerWeights& weights) {
+void Encoder::project(Strand& strand, const LayerWeights& weights) {
   const kernels::AttentionShape& heads = shape_.attention;
   join(strand);
   backend_.qkv_projection(strand.qkv, strand.x, *weights.qkv, strand.slot, heads,
                           qk_options(weights, strand.norm));
-  Buffer* gathered =
+  strand.gathered =
       strand.is_part() ? &gather(strand, heads.qkv_width(), heads.q_width()) : nullptr;
-  backend_.attention(strand.attention, strand.qkv, gathered, strand.slot, heads);
+}
+
+void Encoder::attend(Strand& strand, const LayerWeights& weights) {
+  backend_.attention(strand.attention, strand.qkv, strand.gathered, strand.slot, shape_.attention);
   advance_other(strand);
   add(strand, strand.attention, *weights.o, Rows::kTokens);
 }
 
-void Encoder::feed_forward(Strand& strand, const LayerWeights& weights) {
+void Encoder::gate(Strand& strand, const LayerWeights& weights) {
   join(strand);
   backend_.swiglu_projection(strand.mlp, strand.x, *weights.gate_up, strand.tokens(), strand.norm);
+}
+
+void Encoder::down(Strand& strand, const LayerWeights& weights) {
   advance_other(strand);
   add(strand, strand.mlp, *weights.down, Rows::kTokens);
 }
@@ -254,8 +319,10 @@ void Encoder::join(const Strand& strand) {
 
 // The keys and values in the rows of `qkv`, from `column` on, to all ranks.
 Buffer& Encoder::gather(Strand& strand, std::int64_t source_width, std::int64_t column) {
-  Buffer& gathered = *workspace_.gathered[gathered_turn_];
-  gathered_turn_ = 1 - gathered_turn_;
+  const auto& buffers =
+      strand.place.region == Region::kExpress ? workspace_.express_gathered : workspace_.gathered;
+  Buffer& gathered = *buffers[strand.gathered_turn];
+  strand.gathered_turn = 1 - strand.gathered_turn;
   place_.communicator->gather_rows({.gathered = &gathered,
                                     .source = &strand.qkv,
                                     .source_width = source_width,

@@ -1,11 +1,12 @@
 #pragma once
 
-#include <span>
+#include <memory>
 #include <vector>
 
 #include "common/model/model_config.hpp"
 #include "kernels/backend.hpp"
 #include "kernels/communicator.hpp"
+#include "worker/encoder/pass_steps.hpp"
 #include "worker/encoder/weights.hpp"
 #include "worker/encoder/workspace.hpp"
 
@@ -39,30 +40,38 @@ class Encoder {
     kernels::BatchSlot* slot = nullptr;
     kernels::PackedBatchView batch;
   };
-  // Queues a whole pass; the backend's `wait` on the slot ends it. Allocates nothing on the device.
-  void forward(kernels::BatchSlot& slot, const kernels::PackedBatchView& batch);
+  // Which rows of the workspace a pass has.
+  enum class Region : std::uint8_t {
+    kBatch,    // those of a full batch
+    kExpress,  // those behind them, for at most kExpressTokensMax tokens
+  };
+  class Pass;
+  // The backend's `wait` on the slot ends a pass. Nothing is queued before its first step, and the
+  // batch must outlive it. Allocates nothing on the device.
+  std::unique_ptr<Pass> start(kernels::BatchSlot& slot, const kernels::PackedBatchView& batch,
+                              Region region = Region::kBatch);
   // kTensor: one pass over both halves, which together stay within the limits of one batch.
-  void forward_halves(const Input& first, const Input& second);
-  // kTokens, collective where the batch was cut: this rank's part. `staged_slot` names the rows
-  // given to Communicator::stage_rows. False: no tokens here, so the slot has nothing to wait for.
-  bool forward_part(kernels::BatchSlot& slot, const kernels::PackedBatchView& part,
-                    int staged_slot);
+  std::unique_ptr<Pass> start_halves(const Input& first, const Input& second);
+  // kTokens, collective where the batch was cut: this rank's part. Where it has no tokens the slot
+  // has nothing to wait for. `staged_slot` names the rows given to Communicator::stage_rows.
+  std::unique_ptr<Pass> start_part(kernels::BatchSlot& slot, const kernels::PackedBatchView& part,
+                                   int staged_slot, Region region = Region::kBatch);
   // Runs each operation that the batch needs, but on the first and the last layer only, so that
   // the device has loaded their code; its vectors mean nothing. With the communicator rehearsing.
   void rehearse(kernels::BatchSlot& slot, const kernels::PackedBatchView& batch);
 
  private:
   struct Strand;
-  using Strands = std::span<Strand>;
 
-  enum class Depth : std::uint8_t { kAll, kFirstAndLast };
-  void pass(Strands strands, Depth depth = Depth::kAll);
+  Strand strand(const Input& input, Region region, int staged_slot = 0) const;
   bool run_at_once(Strand& strand);
-  void start(Strand& strand);
+  void project(Strand& strand, const LayerWeights& weights);
   void attend(Strand& strand, const LayerWeights& weights);
   // Only k and v need all tokens here: nothing after the last layer looks at the others.
   void attend_last(Strand& strand, const LayerWeights& weights);
-  void feed_forward(Strand& strand, const LayerWeights& weights);
+  void gate(Strand& strand, const LayerWeights& weights);
+  void down(Strand& strand, const LayerWeights& weights);
+  void gather_nothing(Strand& strand, PassSteps::Kind kind);
   void finish(Strand& strand, const LayerWeights& weights);
 
   enum class Rows : std::uint8_t { kTokens, kLast };
@@ -83,7 +92,32 @@ class Encoder {
   EncoderWeights weights_;
   std::vector<kernels::Backend::LayerOperands> layer_operands_;  // of all layers but the last
   Workspace workspace_;
-  int gathered_turn_ = 0;
+};
+
+// One batch on its way through the layers, step by step. Between two steps, behind Backend::cut,
+// the pass of another slot may be queued whole, if one of the two has the express rows.
+class Encoder::Pass {
+ public:
+  Pass(Encoder& encoder, std::vector<Strand> strands);
+  ~Pass();
+  Pass(const Pass&) = delete;
+  Pass& operator=(const Pass&) = delete;
+
+  // All is queued, up to the backend's `end`. A recorded pass is done with its first step.
+  bool done() const { return next_ >= steps_.count(); }
+  // Queues the next `count` steps, or those that there still are.
+  void run(int count);
+  void run_all() { run(steps_.count()); }
+
+ private:
+  friend class Encoder;
+  void start();
+  void run(const PassSteps::Step& step);
+
+  Encoder& encoder_;
+  const PassSteps steps_;
+  std::vector<Strand> strands_;
+  int next_ = 0;
 };
 
 }  // namespace tessera::worker

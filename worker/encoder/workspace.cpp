@@ -14,6 +14,8 @@ Workspace allocate_workspace(kernels::Backend& backend, const WorkspaceBytes& by
     return split == GroupSplit::kTensor ? communicator->allocate(size, what) : own(size, what);
   };
   Workspace w;
+  w.express_row = bytes.express_row;
+  w.express_last_row = bytes.express_last_row;
   w.x = shared(bytes.x, "residual stream");
   w.qkv = own(bytes.qkv, "qkv");
   w.attention = own(bytes.attention, "attention");
@@ -29,6 +31,9 @@ Workspace allocate_workspace(kernels::Backend& backend, const WorkspaceBytes& by
   } else if (split == GroupSplit::kTokens) {
     for (auto& gathered : w.gathered) {
       gathered = communicator->allocate(bytes.gathered, "gathered keys and values");
+    }
+    for (auto& gathered : w.express_gathered) {
+      gathered = communicator->allocate(bytes.express_gathered, "gathered keys and values");
     }
   }
   return w;

@@ -10,7 +10,7 @@
 namespace tessera::worker {
 
 // The encoder's activations on one device, taken once at start; shapes in WorkspaceBytes. One batch
-// uses them at a time: batches in flight follow each other on the device.
+// uses the rows of a full batch at a time, and one express batch those behind them.
 struct Workspace {
   std::unique_ptr<kernels::Buffer> x;
   std::unique_ptr<kernels::Buffer> qkv;
@@ -23,8 +23,13 @@ struct Workspace {
   std::unique_ptr<kernels::Buffer> partial;
   // kTensor, where the communicator measures rows: [T] float32, of x.
   std::unique_ptr<kernels::Buffer> mean_squares;
-  // kTokens: [rows of the group, k | v], written by all ranks, in turns.
+  // kTokens: [rows of the group, k | v], written by all ranks, in turns; a pass begins with the
+  // first.
   std::unique_ptr<kernels::Buffer> gathered[2];
+  std::unique_ptr<kernels::Buffer> express_gathered[2];
+  // The first of the rows that an express batch has, behind those of a full batch.
+  std::int64_t express_row = 0;       // of tokens
+  std::int64_t express_last_row = 0;  // of last tokens
 };
 
 // `communicator` is null for kNone.

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -37,6 +38,9 @@ struct EngineOptions {
   kernels::DType weight_type = kernels::DType::kBFloat16;
   bool rehash = false;       // Hash the weights, whatever is remembered of them.
   bool measure_cost = true;  // Takes about a second of passes at start; tests turn it off.
+  // Seconds of work that are queued on the device together, by the measured cost; 0 picks. A number
+  // given where no cost is measured cuts passes after every step.
+  double piece_s = 0;
 };
 
 // What a worker tells the coordinator about itself.
@@ -57,6 +61,7 @@ struct EngineInfo {
   std::int64_t max_seqlen = 0;
   std::int64_t max_batch_tokens = 0;
   std::int64_t max_sequences = 0;
+  std::int64_t express_tokens = 0;  // of an express batch
   CostModel cost;
 };
 
@@ -66,8 +71,11 @@ Result<void> check_batch(const kernels::PackedBatchView& batch, const kernels::B
                          std::int64_t vocab_size);
 
 // One copy of a model on one device: packed token ids in, unit vectors out, `slots()` batches in
-// flight. Made by create_engine() (worker/create_engine.hpp). Owned and called by one thread. A
-// device failure throws FatalError from any call.
+// flight, and an express batch that overtakes them: slot number `slots()` takes one of at most
+// info().express_tokens tokens, which is computed as soon as the layers that are queued on the
+// device have run, some milliseconds; then the others go on. Bits are the same either way. Made by
+// create_engine() (worker/create_engine.hpp). Owned and called by one thread. A device failure
+// throws FatalError from any call.
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -79,10 +87,17 @@ class Engine {
   virtual Result<void> check(const kernels::PackedBatchView& batch) const = 0;
 
   // Starts a batch; the view may be dropped on return. Requires check(batch).ok() and a free slot:
-  // one never used, or waited for since its last use. Batches run in the order of the calls.
+  // one never used, or waited for since its last use. Batches run in the order of the calls, but
+  // for express ones. A batch makes progress only inside calls of the engine, most of it in `wait`
+  // on any slot.
   virtual void enqueue(int slot, const kernels::PackedBatchView& batch) = 0;
   // Blocks until the slot's batch is done.
-  virtual void wait(int slot) = 0;
+  void wait(int slot) {
+    (void)wait_unless(slot, [] { return false; });
+  }
+  // The same, or until `interrupted` says yes, which is asked every few milliseconds; returns
+  // whether the batch is done.
+  virtual bool wait_unless(int slot, const std::function<bool()>& interrupted) = 0;
   // Of the slot's last batch, after `wait` and until the next `enqueue` on it: row-major
   // [num_sequences, hidden_size] unit vectors, and 1 where a row is finite. 0: do not use the row;
   // it may be a neighbour's NaN, so only a sequence that ran alone is known to give it by itself.

@@ -93,6 +93,25 @@ int cuda_index(const std::string& device) {
   return index;
 }
 
+double piece_seconds(const EngineOptions& options) {
+  constexpr double kGpuPieceS = 1e-3;
+  constexpr double kCpuPieceS = 4e-3;
+  if (options.piece_s > 0) return options.piece_s;
+  return on_cpu(options) ? kCpuPieceS : kGpuPieceS;
+}
+
+PassCost pass_cost(const EngineOptions& options, const kernels::PackedBatchView& batch,
+                   const CostModel& alone) {
+  PassCost cost{.tokens = static_cast<double>(batch.total_tokens())};
+  for (std::size_t i = 0; i + 1 < batch.cu_seqlens.size(); ++i) {
+    const double length = batch.cu_seqlens[i + 1] - batch.cu_seqlens[i];
+    cost.sum_of_squares += length * length;
+  }
+  const bool cut_everywhere = options.piece_s > 0 && !options.measure_cost;
+  cost.seconds = cut_everywhere ? 1e9 : alone.seconds(cost.tokens, cost.sum_of_squares);
+  return cost;
+}
+
 kernels::BatchLimits rank_limits(const kernels::BatchLimits& limits, const RankPlan& plan) {
   if (plan.split != GroupSplit::kTokens) return limits;
   kernels::BatchLimits own = limits;
@@ -115,7 +134,7 @@ MemoryPlan::MemoryPlan(const ModelConfig& config, const kernels::Backend& backen
               .residual_bytes = kernels::size_of(backend.residual_type())};
   items_ = estimate_memory(config, options_);
   // Under kTensor a slot stages the two halves of a batch apart.
-  const int slots = rank.split == GroupSplit::kTensor ? 2 * kEngineSlots : kEngineSlots;
+  const int slots = rank.split == GroupSplit::kTensor ? kBatchSlots + kEngineSlots : kEngineSlots;
   for (auto& term : backend.own_memory(own, encoder_shape(config, share), slots)) {
     items_.push_back({std::move(term.what), term.bytes, term.page_locked});
   }
@@ -162,6 +181,7 @@ EngineInfo describe_engine(const ModelFolder& model, const kernels::Backend& bac
   info.max_seqlen = limits.max_seqlen;
   info.max_batch_tokens = limits.max_tokens;
   info.max_sequences = limits.max_sequences;
+  info.express_tokens = std::min(kExpressTokensMax, limits.max_tokens);
   return info;
 }
 

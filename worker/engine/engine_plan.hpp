@@ -16,12 +16,22 @@
 #include "kernels/backend.hpp"
 #include "worker/encoder/workspace.hpp"
 #include "worker/engine/engine.hpp"
+#include "worker/engine/pass_pipeline.hpp"
 
 namespace tessera::worker {
 
 // What every engine settles before it takes memory: limits, shares, and the printed sum.
 
-inline constexpr int kEngineSlots = 2;  // one computes while the other is filled and emptied
+inline constexpr int kBatchSlots = 2;   // one computes while the other is filled and emptied
+inline constexpr int kExpressSlot = 2;  // of a batch that overtakes them
+inline constexpr int kEngineSlots = 3;
+
+// About how much work is queued on a device at once, in seconds: twice as long a query may wait.
+// Shorter pieces cost a device more gaps; the CPU's threads meet at the end of each.
+double piece_seconds(const EngineOptions& options);
+// What a pass over the batch costs; `alone` is the engine's cost model.
+PassCost pass_cost(const EngineOptions& options, const kernels::PackedBatchView& batch,
+                   const CostModel& alone);
 
 // One device, or one rank of a group.
 struct RankPlan {

@@ -15,7 +15,7 @@ class ModuleEngine final : public Engine {
   ModuleEngine(const ModelFolder& folder, std::unique_ptr<Engine> engine)
       : engine_(std::move(engine)), modules_(folder), info_(engine_->info()) {
     CHECK(info_.hidden_size == modules_.in_features());
-    CHECK(engine_->slots() <= static_cast<int>(slots_.size()));
+    CHECK(engine_->slots() < static_cast<int>(slots_.size()));
     info_.hidden_size = modules_.out_features();
     for (Slot& slot : slots_) {
       const auto sequences = static_cast<std::size_t>(info_.max_sequences);
@@ -36,14 +36,17 @@ class ModuleEngine final : public Engine {
     at(slot).sequences = static_cast<std::size_t>(batch.num_sequences());
     engine_->enqueue(slot, batch);
   }
-  void wait(int slot) override {
-    engine_->wait(slot);
+  bool wait_unless(int slot, const std::function<bool()>& interrupted) override {
+    if (!engine_->wait_unless(slot, interrupted)) {
+      return false;
+    }
     Slot& s = at(slot);
     const auto in = static_cast<std::size_t>(modules_.in_features());
     const auto finite = engine_->finite(slot).first(s.sequences);
     s.finite.assign(finite.begin(), finite.end());
     s.vectors.resize(s.sequences * static_cast<std::size_t>(info_.hidden_size));
     modules_.apply(engine_->vectors(slot).first(s.sequences * in), s.vectors, s.finite);
+    return true;
   }
 
   std::span<const float> vectors(int slot) const override { return slots_.at(index(slot)).vectors; }

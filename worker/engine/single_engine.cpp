@@ -1,6 +1,7 @@
 #include "worker/engine/single_engine.hpp"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <utility>
 #include <vector>
@@ -24,11 +25,17 @@ double seconds_since(Clock::time_point start) {
 class SingleEngine final : public Engine {
  public:
   SingleEngine(const EngineOptions& options, std::unique_ptr<kernels::Backend> backend)
-      : model_(value_or_fatal(read_model_folder(options.model_dir))),
+      : options_(options),
+        model_(value_or_fatal(read_model_folder(options.model_dir))),
         config_(model_.config),
         backend_(std::move(backend)),
         free_bytes_(backend_->free_memory_bytes()),
-        limits_(fit_limits(options, config_, *backend_, free_bytes_)) {
+        limits_(fit_limits(options, config_, *backend_, free_bytes_)),
+        pipeline_(
+            PassCutter(config_, piece_seconds(options)),
+            {.launch = [this](const PassPiece& piece) { return launch(piece); },
+             .wait = [this](const PassPiece& piece, std::uint64_t cut) { wait_for(piece, cut); }},
+            kEngineSlots) {
     const auto folder = value_or_fatal(open_weights(model_));
     FolderHashing hashing(options, model_, folder);
     info_ = describe_engine(model_, *backend_, limits_);
@@ -42,8 +49,8 @@ class SingleEngine final : public Engine {
     encoder_ = std::make_unique<Encoder>(*backend_, config_, std::move(weights),
                                          allocate_workspace(*backend_, plan.workspace(config_)),
                                          EncoderPlace{.length = pooled_length(model_)});
-    for (int i = 0; i < kEngineSlots; ++i) {
-      slots_.push_back(backend_->make_slot(limits_, encoder_shape(config_)));
+    for (Slot& slot : slots_) {
+      slot.on_device = backend_->make_slot(limits_, encoder_shape(config_));
     }
     rehearse();
     if (options.measure_cost) {
@@ -53,7 +60,7 @@ class SingleEngine final : public Engine {
   }
 
   const EngineInfo& info() const override { return info_; }
-  int slots() const override { return kEngineSlots; }
+  int slots() const override { return kBatchSlots; }
 
   Result<void> check(const PackedBatchView& batch) const override {
     return check_batch(batch, limits_, config_.vocab_size);
@@ -61,12 +68,24 @@ class SingleEngine final : public Engine {
 
   void enqueue(int slot, const PackedBatchView& batch) override {
     CHECK(check(batch).ok());
-    encoder_->forward(at(slot), batch);
+    Slot& s = at(slot);
+    s.input_ids.assign(batch.input_ids.begin(), batch.input_ids.end());
+    s.cu_seqlens.assign(batch.cu_seqlens.begin(), batch.cu_seqlens.end());
+    if (slot == kExpressSlot) {
+      CHECK(batch.total_tokens() <= info_.express_tokens);
+      pipeline_.add_express(slot);
+    } else {
+      pipeline_.add(slot, pass_cost(options_, batch, info_.cost));
+    }
   }
-  void wait(int slot) override { backend_->wait(at(slot)); }
-  std::span<const float> vectors(int slot) const override { return backend_->vectors(at(slot)); }
+  bool wait_unless(int slot, const std::function<bool()>& interrupted) override {
+    return pipeline_.run_until_done(slot, interrupted);
+  }
+  std::span<const float> vectors(int slot) const override {
+    return backend_->vectors(*at(slot).on_device);
+  }
   std::span<const std::uint8_t> finite(int slot) const override {
-    return backend_->finite(at(slot));
+    return backend_->finite(*at(slot).on_device);
   }
 
  private:
@@ -94,15 +113,45 @@ class SingleEngine final : public Engine {
   }
 
   void pass(int slot, const kernels::RecordedSize& size) {
-    encoder_->forward(at(slot), RecordedBatch(size).view());
-    backend_->wait(at(slot));
+    const RecordedBatch batch(size);
+    encoder_->start(*at(slot).on_device, batch.view(), region_of(slot))->run_all();
+    backend_->wait(*at(slot).on_device);
   }
 
-  kernels::BatchSlot& at(int slot) const {
-    CHECK(slot >= 0 && slot < kEngineSlots);
-    return *slots_[static_cast<std::size_t>(slot)];
+  struct Slot {
+    std::unique_ptr<kernels::BatchSlot> on_device;
+    std::vector<std::int32_t> input_ids;
+    std::vector<std::int32_t> cu_seqlens;
+    std::unique_ptr<Encoder::Pass> pass;
+  };
+  static Encoder::Region region_of(int slot) {
+    return slot == kExpressSlot ? Encoder::Region::kExpress : Encoder::Region::kBatch;
   }
+  Slot& at(int slot) { return slots_.at(static_cast<std::size_t>(slot)); }
+  const Slot& at(int slot) const { return slots_.at(static_cast<std::size_t>(slot)); }
 
+  // The cut behind the piece, or that its pass is queued whole.
+  std::uint64_t launch(const PassPiece& piece) {
+    Slot& slot = at(piece.slot);
+    if (piece.first_step == 0) {
+      slot.pass = encoder_->start(*slot.on_device, {slot.input_ids, slot.cu_seqlens, {}},
+                                  region_of(piece.slot));
+    } else if (!slot.pass->done()) {
+      backend_->resume(*slot.on_device);
+    }
+    slot.pass->run(piece.steps);
+    return slot.pass->done() ? kQueuedWhole : backend_->cut(*slot.on_device);
+  }
+  void wait_for(const PassPiece& piece, std::uint64_t cut) {
+    if (cut == kQueuedWhole) {
+      backend_->wait(*at(piece.slot).on_device);
+    } else {
+      backend_->wait_cut(cut);
+    }
+  }
+  static constexpr std::uint64_t kQueuedWhole = ~std::uint64_t{0};
+
+  const EngineOptions options_;
   const ModelFolder model_;
   const ModelConfig& config_;
   const std::unique_ptr<kernels::Backend> backend_;
@@ -110,7 +159,8 @@ class SingleEngine final : public Engine {
   const kernels::BatchLimits limits_;
   EngineInfo info_;
   std::unique_ptr<Encoder> encoder_;
-  std::vector<std::unique_ptr<kernels::BatchSlot>> slots_;
+  std::array<Slot, kEngineSlots> slots_;
+  PassPipeline pipeline_;
 };
 
 }  // namespace

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
+#include <iterator>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -77,6 +80,12 @@ class GroupEngine final : public Engine {
     s.folder = {};
     const auto start = RankThreads::Clock::now();
     run([](Shared& all, int rank) { all.ranks[static_cast<std::size_t>(rank)]->prepare(); });
+    pipeline_.emplace(
+        PassCutter(s.config, piece_seconds(s.options)),
+        PassPipeline::Device{
+            .launch = [this](const PassPiece& piece) { return launch(piece); },
+            .wait = [this](const PassPiece& piece, std::uint64_t) { wait_for(piece); }},
+        kEngineSlots);
     log::info("ready for batches of every size after {:.2f} s",
               Seconds(RankThreads::Clock::now() - start).count());
     if (s.options.measure_cost) {
@@ -94,7 +103,7 @@ class GroupEngine final : public Engine {
   }
 
   const EngineInfo& info() const override { return info_; }
-  int slots() const override { return kEngineSlots; }
+  int slots() const override { return kBatchSlots; }
 
   Result<void> check(const PackedBatchView& batch) const override {
     return check_batch(batch, shared_->limits, shared_->config.vocab_size);
@@ -108,19 +117,21 @@ class GroupEngine final : public Engine {
     const auto sequences = static_cast<std::size_t>(batch.num_sequences());
     b.vectors.resize(sequences * static_cast<std::size_t>(info_.hidden_size));
     b.finite.assign(sequences, 0);
+    b.express = slot == kExpressSlot;
     divide(b);
-    group_.post([s = shared_, slot](int rank) {
-      s->ranks[static_cast<std::size_t>(rank)]->enqueue(slot,
-                                                        s->batches[static_cast<std::size_t>(slot)]);
-    });
+    if (b.express) {
+      CHECK(batch.total_tokens() <= info_.express_tokens);
+      pipeline_->add_express(slot);
+      return;
+    }
+    PassCost cost = pass_cost(shared_->options, batch, info_.cost);
+    cost.strands = b.second_cu_seqlens.empty() ? 1 : 2;
+    cost.whole = !same_steps(b);
+    pipeline_->add(slot, cost);
   }
 
-  void wait(int slot) override {
-    const std::uint64_t ticket = group_.post([s = shared_, slot](int rank) {
-      s->ranks[static_cast<std::size_t>(rank)]->collect(slot,
-                                                        s->batches[static_cast<std::size_t>(slot)]);
-    });
-    group_.wait(ticket, standstill_max(at(slot)));
+  bool wait_unless(int slot, const std::function<bool()>& interrupted) override {
+    return pipeline_->run_until_done(slot, interrupted);
   }
 
   std::span<const float> vectors(int slot) const override { return at(slot).vectors; }
@@ -184,11 +195,40 @@ class GroupEngine final : public Engine {
       return;
     }
     batch.second_cu_seqlens.clear();
+    const bool halves = s.parts.halves && !batch.express;
     const auto first =
-        static_cast<std::size_t>(s.parts.halves ? halve_batch(batch.cu_seqlens, pair_cost) : 0);
+        static_cast<std::size_t>(halves ? halve_batch(batch.cu_seqlens, pair_cost) : 0);
     for (std::size_t i = first; first > 0 && i < batch.cu_seqlens.size(); ++i) {
       batch.second_cu_seqlens.push_back(batch.cu_seqlens[i] - batch.cu_seqlens[first]);
     }
+  }
+
+  // Whether all ranks take the batch in the same steps: one that replays its part takes it as one,
+  // and would then wait for others that wait for it.
+  bool same_steps(const GroupBatch& batch) const {
+    const std::int64_t recorded = shared_->ranks.front()->recorded_tokens_max();
+    return !batch.tokens.gathers ||
+           std::ranges::none_of(batch.tokens.ranks, [&](const TokenShare& share) {
+             return std::ssize(share.input_ids) > 0 && std::ssize(share.input_ids) <= recorded;
+           });
+  }
+
+  std::uint64_t launch(const PassPiece& piece) {
+    return group_.post([s = shared_, piece](int rank) {
+      s->ranks[static_cast<std::size_t>(rank)]->launch(
+          piece, s->batches[static_cast<std::size_t>(piece.slot)]);
+    });
+  }
+
+  void wait_for(const PassPiece& piece) {
+    const std::uint64_t ticket = group_.post([s = shared_, piece](int rank) {
+      RankEngine& engine = *s->ranks[static_cast<std::size_t>(rank)];
+      engine.wait_oldest();
+      if (piece.ends) {
+        engine.collect(piece.slot, s->batches[static_cast<std::size_t>(piece.slot)]);
+      }
+    });
+    group_.wait(ticket, standstill_max(at(piece.slot)));
   }
 
   RankThreads::Clock::duration standstill_max(const GroupBatch& batch) const {
@@ -211,6 +251,7 @@ class GroupEngine final : public Engine {
   std::shared_ptr<Shared> shared_;
   RankThreads group_;
   EngineInfo info_;
+  std::optional<PassPipeline> pipeline_;
 };
 
 }  // namespace

@@ -15,6 +15,10 @@ using kernels::PackedBatchView;
 
 namespace {
 
+Encoder::Region region_of(int slot) {
+  return slot == kExpressSlot ? Encoder::Region::kExpress : Encoder::Region::kBatch;
+}
+
 // Multiples of 8 up to 64, then four to an octave, up to `most` and with it.
 std::vector<std::int64_t> kernel_sizes(std::int64_t most) {
   std::vector<std::int64_t> sizes;
@@ -58,9 +62,10 @@ RankEngine::RankEngine(std::unique_ptr<kernels::Backend> backend, kernels::Commu
                    .share = share,
                    .communicator = communicator_.get(),
                    .length = options_.length});
-  for (auto& halves : slots_) {
+  for (int slot = 0; slot < kEngineSlots; ++slot) {
+    auto& halves = slots_.at(static_cast<std::size_t>(slot));
     halves[0] = backend_->make_slot(limits, encoder_shape(config, share));
-    if (plan.split == GroupSplit::kTensor) {
+    if (plan.split == GroupSplit::kTensor && slot != kExpressSlot) {
       halves[1] = backend_->make_slot(limits, encoder_shape(config, share));
     }
   }
@@ -71,6 +76,9 @@ RankEngine::RankEngine(std::unique_ptr<kernels::Backend> backend, kernels::Commu
 // first use of a collective brings is not recorded.
 void RankEngine::prepare() {
   const std::vector<kernels::RecordedSize> sizes = backend_->recorded_sizes();
+  for (const kernels::RecordedSize& size : sizes) {
+    recorded_tokens_max_ = std::max(recorded_tokens_max_, size.tokens);
+  }
   if (!sizes.empty()) {
     std::map<kernels::BatchKind, std::array<kernels::RecordedSize, 2>> ends;
     for (const kernels::RecordedSize& size : sizes) {
@@ -88,14 +96,14 @@ void RankEngine::pass(int slot, const kernels::RecordedSize& size) {
   const RecordedBatch batch(size);
   BatchSlot& whole = *slots_[static_cast<std::size_t>(slot)][0];
   if (options_.plan.split == GroupSplit::kTensor) {
-    encoder_->forward(whole, batch.view());
+    encoder_->start(whole, batch.view(), region_of(slot))->run_all();
   } else {
     if (size.kind != kernels::BatchKind::kWhole) {
       // All ranks have the same part here, and a row of keys and values has one writer.
       const std::span<const std::int32_t> rows(batch.kv_rows());
       communicator_->stage_rows(slot, rows.first(options_.rank == 0 ? rows.size() : 0));
     }
-    encoder_->forward_part(whole, batch.view(), slot);
+    encoder_->start_part(whole, batch.view(), slot, region_of(slot))->run_all();
   }
   backend_->wait(whole);
 }
@@ -129,32 +137,48 @@ void RankEngine::rehearse(std::int64_t tokens, std::int64_t sequences) {
   backend_->wait(slot);
 }
 
-void RankEngine::enqueue(int slot, const GroupBatch& batch) {
-  if (options_.plan.split == GroupSplit::kTensor) {
-    enqueue_tensor(slot, batch);
-  } else {
-    enqueue_tokens(slot, batch);
+void RankEngine::launch(const PassPiece& piece, const GroupBatch& batch) {
+  const auto index = static_cast<std::size_t>(piece.slot);
+  BatchSlot& slot = *slots_[index][0];
+  auto& pass = passes_[index];
+  if (piece.first_step == 0) {
+    pass = options_.plan.split == GroupSplit::kTensor ? start_tensor(piece.slot, batch)
+                                                      : start_tokens(piece.slot, batch);
+  } else if (pass != nullptr && !pass->done()) {
+    backend_->resume(slot);
   }
+  if (pass != nullptr) pass->run(piece.steps);
+  if (pass == nullptr || pass->done()) {
+    cuts_.emplace_back();
+    return;
+  }
+  if (!batch.second_cu_seqlens.empty()) communicator_->settle();
+  cuts_.emplace_back(backend_->cut(slot));
 }
 
-void RankEngine::enqueue_tensor(int slot, const GroupBatch& batch) {
+void RankEngine::wait_oldest() {
+  CHECK(!cuts_.empty());
+  const std::optional<std::uint64_t> cut = cuts_.front();
+  cuts_.pop_front();
+  if (cut) backend_->wait_cut(*cut);
+}
+
+std::unique_ptr<Encoder::Pass> RankEngine::start_tensor(int slot, const GroupBatch& batch) {
   auto& halves = slots_[static_cast<std::size_t>(slot)];
   if (batch.second_cu_seqlens.empty()) {
-    encoder_->forward(*halves[0], batch.view());
-  } else {
-    encoder_->forward_halves({halves[0].get(), batch.first_half()},
-                             {halves[1].get(), batch.second_half()});
+    return encoder_->start(*halves[0], batch.view(), region_of(slot));
   }
+  return encoder_->start_halves({halves[0].get(), batch.first_half()},
+                                {halves[1].get(), batch.second_half()});
 }
 
-void RankEngine::enqueue_tokens(int slot, const GroupBatch& batch) {
+std::unique_ptr<Encoder::Pass> RankEngine::start_tokens(int slot, const GroupBatch& batch) {
   const TokenShare& share = batch.tokens.ranks[static_cast<std::size_t>(options_.rank)];
   const auto index = static_cast<std::size_t>(slot);
   if (batch.tokens.gathers) communicator_->stage_rows(slot, share.kv_rows);
   busy_[index] = !share.input_ids.empty();
-  if (busy_[index] || batch.tokens.gathers) {
-    encoder_->forward_part(*slots_[index][0], share.view(), slot);
-  }
+  if (!busy_[index] && !batch.tokens.gathers) return nullptr;
+  return encoder_->start_part(*slots_[index][0], share.view(), slot, region_of(slot));
 }
 
 void RankEngine::collect(int slot, GroupBatch& batch) {

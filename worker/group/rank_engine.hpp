@@ -1,7 +1,10 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
+#include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "common/model/model_config.hpp"
@@ -21,6 +24,7 @@ struct GroupBatch {
   std::vector<std::int32_t> second_cu_seqlens;  // kTensor: of the second half; none: in one piece
   std::vector<float> vectors;                   // [num_sequences, hidden]
   std::vector<std::uint8_t> finite;             // [num_sequences]
+  bool express = false;
 
   kernels::PackedBatchView view() const { return {input_ids, cu_seqlens}; }
   // kTensor: sequences and tokens of the first half, or of all.
@@ -43,8 +47,12 @@ class RankEngine {
 
   // Collective, once and before any batch: records what the device records, and ends the start.
   void prepare();
-  // Queues this rank's part; returns at once.
-  void enqueue(int slot, const GroupBatch& batch);
+  // The most tokens of a part that the device has a recording for; after prepare().
+  std::int64_t recorded_tokens_max() const { return recorded_tokens_max_; }
+  // Queues a piece of this rank's part; returns at once.
+  void launch(const PassPiece& piece, const GroupBatch& batch);
+  // Blocks until the oldest piece that was launched and not waited for has run.
+  void wait_oldest();
   // Blocks until the part is done and puts its vectors where they belong.
   void collect(int slot, GroupBatch& batch);
 
@@ -52,8 +60,9 @@ class RankEngine {
   void rehearse();
   void rehearse(std::int64_t tokens, std::int64_t sequences);
   void pass(int slot, const kernels::RecordedSize& size);
-  void enqueue_tensor(int slot, const GroupBatch& batch);
-  void enqueue_tokens(int slot, const GroupBatch& batch);
+  std::unique_ptr<Encoder::Pass> start_tensor(int slot, const GroupBatch& batch);
+  // None where this rank has no part in the batch.
+  std::unique_ptr<Encoder::Pass> start_tokens(int slot, const GroupBatch& batch);
   void copy_out(kernels::BatchSlot& slot, std::int64_t from, std::int64_t to,
                 GroupBatch& batch) const;
 
@@ -65,6 +74,9 @@ class RankEngine {
   // Two halves each under kTensor.
   std::array<std::array<std::unique_ptr<kernels::BatchSlot>, 2>, kEngineSlots> slots_;
   std::array<bool, kEngineSlots> busy_ = {};  // this rank has tokens of the slot's batch
+  std::array<std::unique_ptr<Encoder::Pass>, kEngineSlots> passes_;
+  std::deque<std::optional<std::uint64_t>> cuts_;  // of pieces launched and not waited for
+  std::int64_t recorded_tokens_max_ = 0;
 };
 
 }  // namespace tessera::worker

@@ -60,7 +60,6 @@ protocol::BatchResult answer_to(const protocol::Batch& batch, ErrorCode code) {
 
 BatchRunner::BatchRunner(EngineFactory factory, const net::WakeUp& wake_up)
     : wake_up_(wake_up),
-      tasks_(kHeldMax),
       outcomes_(kHeldMax),
       thread_([this, factory = std::move(factory)] { run(factory); }) {}
 
@@ -78,7 +77,8 @@ std::optional<EngineInfo> BatchRunner::wait_ready(std::chrono::milliseconds time
 
 bool BatchRunner::submit(protocol::Batch batch, std::uint64_t tag) {
   Task task{std::move(batch), tag};
-  const bool taken = held_ < kHeldMax && tasks_.try_push(task);
+  const auto lane = task.batch.express ? Tasks::Lane::kExpress : Tasks::Lane::kBatches;
+  const bool taken = held_ < kHeldMax && tasks_.push(task, lane);
   held_ += taken ? 1 : 0;
   return taken;
 }
@@ -118,32 +118,54 @@ void BatchRunner::run(const EngineFactory& factory) {
 }
 
 void BatchRunner::serve(Engine& engine) {
+  using Lane = Tasks::Lane;
   std::deque<Running> running;
+  std::deque<Running> express;  // One at most.
   int next_slot = 0;
+  const auto has_room = [&] { return static_cast<int>(running.size()) < engine.slots(); };
   for (;;) {
-    if (static_cast<int>(running.size()) < engine.slots()) {
-      auto task = running.empty() ? tasks_.pop() : tasks_.try_pop();
-      if (task) {
-        Running started{.task = *std::move(task), .slot = next_slot, .start = {}};
-        if (start(engine, next_slot, started)) {
-          running.push_back(std::move(started));
-          next_slot = (next_slot + 1) % engine.slots();
-        }
-        continue;
-      }
-      if (running.empty()) {
-        return;  // Closed and drained.
-      }
+    if (express.empty() && start_next(engine, Lane::kExpress, engine.slots(), express)) {
+      continue;
     }
-    Running oldest = std::move(running.front());
-    running.pop_front();
-    running_since_ns_ = to_ns(oldest.start);
+    if (has_room() && start_next(engine, Lane::kBatches, next_slot, running)) {
+      next_slot = running.empty() ? next_slot : (running.back().slot + 1) % engine.slots();
+      continue;
+    }
+    if (express.empty() && running.empty()) {
+      if (!tasks_.wait()) {
+        return;
+      }
+      continue;
+    }
+    std::deque<Running>& first = express.empty() ? running : express;
+    const auto has_task = [&] {
+      return &first == &running &&
+             (tasks_.has(Lane::kExpress) || (has_room() && tasks_.has(Lane::kBatches)));
+    };
+    if (!engine.wait_unless(first.front().slot, has_task)) {
+      continue;
+    }
+    Running oldest = std::move(first.front());
+    first.pop_front();
     finish(engine, std::move(oldest));
     running_since_ns_ = running.empty() ? 0 : to_ns(Clock::now());
   }
 }
 
-bool BatchRunner::start(Engine& engine, int slot, Running& running) {
+bool BatchRunner::start_next(Engine& engine, Tasks::Lane lane, int slot,
+                             std::deque<Running>& running) {
+  auto task = tasks_.take(lane);
+  if (!task) {
+    return false;
+  }
+  Running next{.task = *std::move(task), .slot = slot, .start = {}};
+  if (start(engine, next)) {
+    running.push_back(std::move(next));
+  }
+  return true;
+}
+
+bool BatchRunner::start(Engine& engine, Running& running) {
   if (running.task.tag < oldest_wanted_) {
     deliver({answer_to(running.task.batch, ErrorCode::kCancelled), running.task.tag});
     return false;
@@ -153,8 +175,10 @@ bool BatchRunner::start(Engine& engine, int slot, Running& running) {
   const std::size_t answer_bytes = running.task.batch.lengths.size() *
                                    static_cast<std::size_t>(engine.info().hidden_size) *
                                    sizeof(std::uint16_t);
+  const bool fits_slot =
+      !running.task.batch.express || ids.view().total_tokens() <= engine.info().express_tokens;
   const Result<void> runnable =
-      ids.consistent && answer_bytes <= protocol::kPayloadBytesMax
+      ids.consistent && fits_slot && answer_bytes <= protocol::kPayloadBytesMax
           ? engine.check(ids.view())
           : Error{ErrorCode::kInternal, "lengths and ids do not agree, or are too many"};
   if (!runnable) {
@@ -164,32 +188,58 @@ bool BatchRunner::start(Engine& engine, int slot, Running& running) {
   if (running_since_ns_ == 0) {
     running_since_ns_ = to_ns(running.start);  // Some devices compute inside enqueue.
   }
-  engine.enqueue(slot, ids.view());
+  engine.enqueue(running.slot, ids.view());
   return true;
 }
 
 void BatchRunner::finish(Engine& engine, Running running) {
-  engine.wait(running.slot);
   const protocol::Batch& batch = running.task.batch;
-  const auto width = static_cast<std::size_t>(engine.info().hidden_size);
   protocol::BatchResult result = answer_to(batch, ErrorCode::kNotFinite);
-  result.payload.resize(batch.lengths.size() * width * sizeof(std::uint16_t));
-  std::vector<std::size_t> not_finite;
-  for (std::size_t i = 0; i < batch.lengths.size(); ++i) {
-    if (!take_vector(engine, running.slot, i, result, i)) {
-      not_finite.push_back(i);
-    }
-  }
-  // While the batch before was computing, this one only waited.
-  const auto taken = Clock::now() - std::max(running.start, last_end_);
   result.compute_us = static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::microseconds>(taken).count());
+      std::chrono::duration_cast<std::chrono::microseconds>(computing_time(engine, running))
+          .count());
+  const std::vector<std::size_t> not_finite = take_vectors(engine, running.slot, result);
   if (batch.lengths.size() > 1 && not_finite.size() <= kRetriedMax) {
     retry_alone(engine, running, not_finite, result);
   }
-  last_end_ = Clock::now();
   deliver({std::move(result), running.task.tag, std::move(running.task.batch.lengths),
            std::move(running.task.batch.traces)});
+}
+
+// An ordinary batch only waited while the one before it and express ones were computing; an express
+// one is given its time from start to end, which is what its query waited for.
+Clock::duration BatchRunner::computing_time(const Engine& engine, const Running& running) {
+  const auto now = Clock::now();
+  if (running.task.batch.express) {
+    double squares = 0;
+    for (const std::uint32_t length : running.task.batch.lengths) {
+      squares += static_cast<double>(length) * length;
+    }
+    const auto tokens =
+        static_cast<double>(running.task.batch.payload.size() / sizeof(std::int32_t));
+    const std::chrono::duration<double> alone(engine.info().cost.seconds(tokens, squares));
+    const auto taken = now - running.start;
+    overtaken_for_ += std::min(taken, std::chrono::duration_cast<Clock::duration>(alone));
+    return taken;
+  }
+  const auto taken = now - std::max(running.start, last_end_);
+  last_end_ = now;
+  return taken - std::min(taken, std::exchange(overtaken_for_, {}));
+}
+
+// All rows that are finite; returns which are not.
+std::vector<std::size_t> BatchRunner::take_vectors(const Engine& engine, int slot,
+                                                   protocol::BatchResult& result) {
+  const std::size_t rows = result.codes.size();
+  const auto width = static_cast<std::size_t>(engine.info().hidden_size);
+  result.payload.resize(rows * width * sizeof(std::uint16_t));
+  std::vector<std::size_t> not_finite;
+  for (std::size_t i = 0; i < rows; ++i) {
+    if (!take_vector(engine, slot, i, result, i)) {
+      not_finite.push_back(i);
+    }
+  }
+  return not_finite;
 }
 
 // Vector `from` of the slot as the result's row `to`, unless it is not finite.
@@ -199,10 +249,9 @@ bool BatchRunner::take_vector(const Engine& engine, int slot, std::size_t from,
     return false;
   }
   const auto width = static_cast<std::size_t>(engine.info().hidden_size);
-  std::vector<std::uint16_t> rounded(width);
-  to_float16(engine.vectors(slot).subspan(from * width, width), rounded);
-  const std::size_t row_bytes = width * sizeof(std::uint16_t);
-  std::memcpy(result.payload.data() + to * row_bytes, rounded.data(), row_bytes);
+  // A payload's memory is aligned for any type, and rows have an even number of bytes.
+  auto* row = reinterpret_cast<std::uint16_t*>(result.payload.data()) + to * width;
+  to_float16(engine.vectors(slot).subspan(from * width, width), {row, width});
   result.codes[to] = static_cast<std::uint8_t>(ErrorCode::kOk);
   return true;
 }

@@ -42,7 +42,8 @@ protocol::WorkerHello make_hello(const WorkerOptions& options, const EngineInfo&
           .process = random_number(),
           .former_fingerprint = info.former_fingerprint,
           .device_kind = info.device_kind,
-          .number_format = info.number_format};
+          .number_format = info.number_format,
+          .express_tokens = narrow(info.express_tokens)};
 }
 
 // A batch of the longest texts may honestly take minutes on a CPU: a device hangs when it takes

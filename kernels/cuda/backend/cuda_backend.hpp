@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -21,9 +22,8 @@ namespace tessera::kernels::cuda {
 //
 // Small batches run as graphs: one batch of a size bucket is recorded while the encoder calls the
 // operations (all of them at start, or the second one that comes), and later batches of that bucket
-// skip the operations and replay the recording (`begin` decides, the operations look at `mode_`).
-// Weights, buffers and the order of operations must therefore be the same for every batch, as they
-// are in the encoder.
+// replay the recording, of which `begin` tells the encoder. Weights, buffers and the order of
+// operations must therefore be the same for every batch, as they are in the encoder.
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const CudaOptions& options);
@@ -49,7 +49,10 @@ class CudaBackend final : public Backend {
   std::vector<RecordedSize> recorded_sizes() const override;
   void record(bool on) override;
 
-  void begin(BatchSlot& slot, const PackedBatchView& batch) override;
+  Start begin(BatchSlot& slot, const PackedBatchView& batch) override;
+  std::uint64_t cut(BatchSlot& slot) override;
+  void resume(BatchSlot&) override {}
+  void wait_cut(std::uint64_t ticket) override;
   void end(BatchSlot& slot) override;
   void wait(BatchSlot& slot) override;
   std::span<const float> vectors(const BatchSlot& slot) const override;
@@ -75,13 +78,11 @@ class CudaBackend final : public Backend {
   void pool(BatchSlot& slot, Buffer& x_last, Buffer& norm_weight, std::int64_t hidden, float eps,
             Length length) override;
 
-  // For what runs between the operations (collectives): the stream they are queued on, whether
-  // launches are skipped because a recorded graph stands for them, and how many rows a launch over
-  // `rows` rows of the active batch covers.
+  // For what runs between the operations (collectives): the stream they are queued on, and how many
+  // rows a launch over `rows` rows of the active batch covers.
   cudaStream_t stream() const { return compute_.get(); }
   int device() const { return device_; }
   void use_graphs(bool on) { graphs_ = on; }  // or launch every batch plainly
-  bool replaying() const { return mode_ == Mode::kReplay; }
   std::int64_t launch_rows(std::int64_t rows) const;
 
  private:
@@ -111,6 +112,8 @@ class CudaBackend final : public Backend {
   Mode mode_ = Mode::kLaunch;
   bool graphs_ = true;
   Recording recording_ = Recording::kWhileServing;
+  std::array<Event, kCutsMax> cuts_;  // by ticket, in turns
+  std::uint64_t next_cut_ = 0;
   std::int64_t batches_ = 0;  // counted only where faults are injected
 };
 

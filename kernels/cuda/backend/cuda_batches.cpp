@@ -54,7 +54,7 @@ void CudaBackend::record(bool on) {
   recording_ = on ? Recording::kNow : Recording::kDone;
 }
 
-void CudaBackend::begin(BatchSlot& slot, const PackedBatchView& batch) {
+Backend::Start CudaBackend::begin(BatchSlot& slot, const PackedBatchView& batch) {
   cuda_check(cudaSetDevice(device_));
   CudaSlot& s = cuda_slot(slot);
   CHECK(active_ == nullptr);
@@ -75,6 +75,20 @@ void CudaBackend::begin(BatchSlot& slot, const PackedBatchView& batch) {
     s.set_tile_counts(max_attention_tiles(*plan_, s.size().tokens, s.size().sequences));
     cuda_check(cudaStreamBeginCapture(compute_.get(), cudaStreamCaptureModeRelaxed));
   }
+  return mode_ == Mode::kReplay ? Start::kReplay : Start::kQueue;
+}
+
+std::uint64_t CudaBackend::cut(BatchSlot& slot) {
+  CHECK(active_ == nullptr && cuda_slot(slot).batch().tokens > 0);
+  Event& event = cuts_[next_cut_ % kCutsMax];
+  if (event.get() == nullptr) event = make_event();
+  cuda_check(cudaEventRecord(event.get(), compute_.get()));
+  return next_cut_++;
+}
+
+void CudaBackend::wait_cut(std::uint64_t ticket) {
+  CHECK(ticket < next_cut_ && next_cut_ - ticket <= kCutsMax);
+  cuda_check(cudaEventSynchronize(cuts_[ticket % kCutsMax].get()));
 }
 
 void CudaBackend::end(BatchSlot& slot) {

@@ -102,7 +102,7 @@ class NcclCommunicator final : public Communicator {
   }
 
   void reduce_add(const ReduceAdd& op, int lane) override {
-    if (backend_.replaying() || rehearsing_) return;
+    if (rehearsing_) return;
     if (lane == kNoLane) {
       run(op, backend_.stream());
       return;
@@ -115,8 +115,15 @@ class NcclCommunicator final : public Communicator {
   }
 
   void wait(int lane) override {
-    if (lane == kNoLane || backend_.replaying() || rehearsing_) return;
+    if (lane == kNoLane || rehearsing_) return;
     cuda_check(cudaStreamWaitEvent(backend_.stream(), done_[static_cast<std::size_t>(lane)].get()));
+  }
+
+  // One communicator and one buffer of sums serve both streams.
+  void settle() override {
+    for (const Event& done : done_) {
+      cuda_check(cudaStreamWaitEvent(backend_.stream(), done.get()));
+    }
   }
 
   void stage_rows(int, std::span<const std::int32_t>) override { refuse(); }
