@@ -131,6 +131,8 @@ void add_batches(MetricFamilies& out, const Dispatcher& dispatcher,
   const DispatchMetrics& metrics = dispatcher.metrics();
   out.counter("tessera_batches_total", "Batches that workers have answered.")
       .sample(static_cast<double>(metrics.batches));
+  out.counter("tessera_express_batches_total", "Of these, batches of queries that overtook others.")
+      .sample(static_cast<double>(metrics.express_batches));
   out.counter("tessera_batches_lost_total", "Batches in flight at workers that were lost.")
       .sample(static_cast<double>(metrics.batches_lost));
   out.counter("tessera_items_retried_total", "Items that wait again since their worker was lost.")

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <limits>
 #include <map>
@@ -27,6 +28,7 @@ struct Faults {
   double ledger_outages_per_s = 0;
   double ledger_refusals = 0;     // Share of operations: it is full, or its disk is.
   double duplicate_messages = 0;  // Share of clients' messages and of results sent twice.
+  double stale_results = 0;  // Share of a process's last results that it sends again when welcomed.
   double reordered_chunks = 0;    // Share of chunks sent out of order.
   double rival_chunks_per_s = 0;  // Another client sends other items for a job's chunk.
   double ledger_emptied_per_s = 0;
@@ -80,11 +82,15 @@ class FakeCluster {
     Micros heard_at = 0;
     Micros busy_until = 0;
     bool welcomed = false;
+    std::uint32_t express_tokens = 0;
+    std::set<std::uint64_t> batches;  // Received and not answered, express ones apart.
+    std::optional<std::uint64_t> express_batch;
   };
   // What a worker's process remembers over its connections.
   struct WorkerMemory {
     std::string ledger_id;
     std::uint64_t term = 0;
+    std::deque<protocol::BatchResult> results;  // The last ones.
   };
   struct Job {
     std::uint32_t number = 0;
@@ -141,7 +147,9 @@ class FakeCluster {
   void start_worker(std::uint32_t slot, std::uint64_t process = 0);
   std::uint64_t next_process_ = 1;
   std::map<std::uint64_t, WorkerMemory> memories_;  // By process.
-  void worker_is_welcomed(Worker& worker, const protocol::WorkerWelcome& welcome);
+  void worker_is_welcomed(const std::shared_ptr<Worker>& worker,
+                          const protocol::WorkerWelcome& welcome);
+  void worker_counts(Worker& worker, const protocol::Batch& batch);
   void worker_receives(const std::string& peer, const protocol::Message& message);
   void worker_computes(const std::shared_ptr<Worker>& worker, const protocol::Batch& batch);
   void worker_ticks(const std::shared_ptr<Worker>& worker);

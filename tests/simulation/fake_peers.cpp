@@ -6,6 +6,11 @@
 #include "tests/simulation/fake_model.hpp"
 
 namespace tessera::coordinator::simulation {
+namespace {
+
+constexpr std::size_t kResultsRemembered = 6;
+
+}  // namespace
 
 // workers
 
@@ -15,6 +20,7 @@ void FakeCluster::start_worker(std::uint32_t slot, std::uint64_t process) {
   worker->slot = slot;
   worker->process = process != 0 ? process : next_process_++;
   worker->heard_at = now_;
+  worker->express_tokens = worker->process % 3 == 0 ? 0 : 24;  // Older workers take none.
   workers_[slot] = worker;
   const WorkerMemory memory = memories_[worker->process];
   soon(1, [this, worker, memory] {
@@ -30,7 +36,8 @@ void FakeCluster::start_worker(std::uint32_t slot, std::uint64_t process) {
                                                         .max_seqlen = 64,
                                                         .process = worker->process,
                                                         .ledger_id = memory.ledger_id,
-                                                        .term_seen = memory.term}});
+                                                        .term_seen = memory.term,
+                                                        .express_tokens = worker->express_tokens}});
   });
   soon(100, [this, worker] { worker_ticks(worker); });
 }
@@ -68,7 +75,7 @@ void FakeCluster::worker_receives(const std::string& peer, const protocol::Messa
   if (std::holds_alternative<protocol::Ping>(message)) {
     feed(FromWorker{peer, protocol::Pong{}});
   } else if (const auto* welcome = std::get_if<protocol::WorkerWelcome>(&message)) {
-    worker_is_welcomed(*worker, *welcome);
+    worker_is_welcomed(worker, *welcome);
   } else if (const auto* batch = std::get_if<protocol::Batch>(&message)) {
     if (worker->welcomed && batch->epoch >= memories_[worker->process].term) {
       worker_computes(worker, *batch);
@@ -81,13 +88,35 @@ void FakeCluster::worker_receives(const std::string& peer, const protocol::Messa
 }
 
 // As worker/link/link.cpp.
-void FakeCluster::worker_is_welcomed(Worker& worker, const protocol::WorkerWelcome& welcome) {
-  WorkerMemory& memory = memories_[worker.process];
+void FakeCluster::worker_is_welcomed(const std::shared_ptr<Worker>& worker,
+                                     const protocol::WorkerWelcome& welcome) {
+  WorkerMemory& memory = memories_[worker->process];
   if (memory.ledger_id == welcome.ledger_id && welcome.epoch < memory.term) {
     return;
   }
-  memory = {.ledger_id = welcome.ledger_id, .term = welcome.epoch};
-  worker.welcomed = true;
+  memory.ledger_id = welcome.ledger_id;
+  memory.term = welcome.epoch;
+  worker->welcomed = true;
+  // Of other terms, connections and attempts: batch numbers begin anew with each coordinator.
+  for (const protocol::BatchResult& result : memory.results) {
+    if (chance(scenario_.faults.stale_results)) {
+      soon(40, [this, worker, result] {
+        if (worker->alive) feed(FromWorker{worker->peer, result});
+      });
+    }
+  }
+}
+
+// Two batches in turns, and one more that overtakes them where the worker said so.
+void FakeCluster::worker_counts(Worker& worker, const protocol::Batch& batch) {
+  if (!batch.express) {
+    worker.batches.insert(batch.batch_id);
+    if (worker.batches.size() > 2) problem("a worker has three batches");
+    return;
+  }
+  if (worker.express_batch) problem("a worker has two express batches");
+  if (batch.payload.size() / 4 > worker.express_tokens) problem("an express batch is too large");
+  worker.express_batch = batch.batch_id;
 }
 
 void FakeCluster::worker_computes(const std::shared_ptr<Worker>& worker,
@@ -104,9 +133,15 @@ void FakeCluster::worker_computes(const std::shared_ptr<Worker>& worker,
     result.codes.push_back(0);
     at_token += length;
   }
-  worker->busy_until =
-      std::max(worker->busy_until, now_) + kMs + static_cast<Micros>(below(20'000));
+  worker_counts(*worker, batch);
+  std::deque<protocol::BatchResult>& last = memories_[worker->process].results;
+  last.push_back(result);
+  if (last.size() > kResultsRemembered) last.pop_front();
+  const auto takes = kMs + static_cast<Micros>(below(20'000));
+  worker->busy_until = (batch.express ? now_ : std::max(worker->busy_until, now_)) + takes;
   const std::function<void()> answer = [this, worker, result] {
+    worker->batches.erase(result.batch_id);
+    if (worker->express_batch == result.batch_id) worker->express_batch.reset();
     if (worker->alive) {
       feed(FromWorker{worker->peer, result});
     }

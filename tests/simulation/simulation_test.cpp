@@ -39,7 +39,8 @@ TEST(Simulation, WorkersAreKilled) { expect_all_holds({.faults = {.worker_kills_
 
 // Which is no death, so nothing is POISON.
 TEST(Simulation, WorkersConnectionsBreak) {
-  expect_all_holds({.faults = {.connection_breaks_per_s = 5, .duplicate_messages = 0.2}});
+  expect_all_holds(
+      {.faults = {.connection_breaks_per_s = 5, .duplicate_messages = 0.2, .stale_results = 0.3}});
 }
 
 TEST(Simulation, WorkersArePausedAndAnswerLate) {
@@ -52,7 +53,7 @@ TEST(Simulation, ClientsVanishAndComeBack) {
 }
 
 TEST(Simulation, TheCoordinatorIsKilled) {
-  expect_all_holds({.faults = {.coordinator_kills_per_s = 0.3}});
+  expect_all_holds({.faults = {.coordinator_kills_per_s = 0.3, .stale_results = 0.5}});
 }
 
 TEST(Simulation, TheLedgerGoesAway) { expect_all_holds({.faults = {.ledger_outages_per_s = 0.3}}); }
@@ -146,6 +147,7 @@ TEST(Simulation, EverythingAtOnce) {
                                .coordinator_kills_per_s = 0.15,
                                .ledger_outages_per_s = 0.15,
                                .duplicate_messages = 0.1,
+                               .stale_results = 0.3,
                                .reordered_chunks = 0.3},
                     .chunks_per_job = 40});
 }

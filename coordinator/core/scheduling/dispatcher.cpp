@@ -206,11 +206,12 @@ void Dispatcher::on_result(const std::string& peer, protocol::BatchResult result
   Worker* worker = registry_.find(peer);
   CHECK(worker != nullptr);
   std::erase(worker->batches, result.batch_id);
+  worker->express_batch = batch.express ? 0 : worker->express_batch;
   worker->exclusive = false;
   ++worker->batches_done;
   worker->tokens_done += batch.tokens;
   tokens_done_ += batch.tokens;
-  if (result.compute_us > 0) {
+  if (result.compute_us > 0 && !batch.express) {  // It also waited for what it overtook.
     worker->cost_correction.on_batch(batch.stated_s, static_cast<double>(result.compute_us) / 1e6);
   }
   count_batch(batch, *worker, result.compute_us, now);
@@ -223,6 +224,7 @@ void Dispatcher::on_result(const std::string& peer, protocol::BatchResult result
 void Dispatcher::count_batch(const BatchInFlight& batch, const Worker& worker,
                              std::uint64_t compute_us, Micros now) {
   ++metrics_.batches;
+  metrics_.express_batches += batch.express ? 1 : 0;
   const auto tokens = static_cast<double>(batch.tokens);
   observe(metrics_.fill, tokens / worker.hello.max_batch_tokens);
   observe(metrics_.queue, seconds_of(batch.queued_us));
@@ -366,27 +368,53 @@ void Dispatcher::give_up_unservable(Micros now) {
 
 void Dispatcher::dispatch(Micros now, Actions& actions) {
   for (ModelId model = 0; model < states_.size(); ++model) {
-    ModelState& state = states_[model];
-    std::vector<const Worker*> skip;
-    while (state.scheduler.waiting_items() > 0) {
-      Worker* worker = registry_.next_free(model, skip);
-      if (worker == nullptr) {
-        break;
-      }
-      std::vector<Flight*> flights = state.scheduler.pick(registry_.capacity(*worker), now);
-      if (flights.empty()) {
-        skip.push_back(worker);  // Nothing that waits suits it.
-        continue;
-      }
-      send_batch(*worker, std::move(flights), now, actions);
-    }
+    fill_slots(model, Workers::kIdle, now, actions);
+    overtake(model, now, actions);
+    fill_slots(model, Workers::kAll, now, actions);
   }
 }
 
-void Dispatcher::send_batch(Worker& worker, std::vector<Flight*> flights, Micros now,
+void Dispatcher::fill_slots(ModelId model, Workers which, Micros now, Actions& actions) {
+  ModelState& state = states_[model];
+  std::vector<const Worker*> skip;
+  while (state.scheduler.waiting_items() > 0) {
+    Worker* worker = registry_.next_free(model, skip);
+    if (worker == nullptr || (which == Workers::kIdle && !worker->batches.empty())) {
+      return;
+    }
+    std::vector<Flight*> flights = state.scheduler.pick(registry_.capacity(*worker), now);
+    if (flights.empty()) {
+      skip.push_back(worker);  // Nothing that waits suits it.
+      continue;
+    }
+    send_batch(*worker, std::move(flights), Turn::kOrdinary, now, actions);
+  }
+}
+
+// Queries that found no idle worker.
+void Dispatcher::overtake(ModelId model, Micros now, Actions& actions) {
+  Scheduler& scheduler = states_[model].scheduler;
+  while (scheduler.has_queries()) {
+    Worker* worker = registry_.next_express(model);
+    if (worker == nullptr) {
+      return;
+    }
+    std::vector<Flight*> flights = scheduler.pick_express(registry_.capacity(*worker), now);
+    if (flights.empty()) {
+      return;  // Too long for it.
+    }
+    send_batch(*worker, std::move(flights), Turn::kExpress, now, actions);
+  }
+}
+
+void Dispatcher::send_batch(Worker& worker, std::vector<Flight*> flights, Turn turn, Micros now,
                             Actions& actions) {
-  protocol::Batch message{
-      .epoch = epoch_, .batch_id = next_batch_++, .attempt = 1, .lengths = {}, .payload = {}};
+  protocol::Batch message{.epoch = epoch_,
+                          .batch_id = next_batch_++,
+                          .attempt = 1,
+                          .lengths = {},
+                          .payload = {},
+                          .express = turn == Turn::kExpress};
   std::uint64_t tokens = 0;
   double squares = 0;
   Micros queued_us = 0;
@@ -410,9 +438,11 @@ void Dispatcher::send_batch(Worker& worker, std::vector<Flight*> flights, Micros
       kExpectedMaxS, registry_.capacity(worker).cost.seconds(static_cast<double>(tokens), squares));
   worker.exclusive = Scheduler::runs_alone(*flights.front());
   worker.batches.push_back(message.batch_id);
+  worker.express_batch = message.express ? message.batch_id : worker.express_batch;
   batches_[message.batch_id] = {.worker = worker.peer,
                                 .model = worker.model,
                                 .attempt = message.attempt,
+                                .express = message.express,
                                 .tokens = tokens,
                                 .stated_s = expected_s / worker.cost_correction.factor(),
                                 .give_up_at = now + options_.batch_us_max +

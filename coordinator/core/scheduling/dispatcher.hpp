@@ -86,6 +86,7 @@ class Dispatcher {
     std::string worker;
     ModelId model = 0;
     std::uint32_t attempt = 1;
+    bool express = false;
     std::uint64_t tokens = 0;
     double stated_s = 0;  // By the worker's own cost model.
     Micros give_up_at = 0;
@@ -102,7 +103,13 @@ class Dispatcher {
   void end_batch(const BatchInFlight& batch, const protocol::BatchResult& result);
   void count_batch(const BatchInFlight& batch, const Worker& worker, std::uint64_t compute_us,
                    Micros now);
-  void send_batch(Worker& worker, std::vector<Flight*> flights, Micros now, Actions& actions);
+  // To workers without a batch, or to all that take some.
+  enum class Workers : std::uint8_t { kIdle, kAll };
+  void fill_slots(ModelId model, Workers which, Micros now, Actions& actions);
+  void overtake(ModelId model, Micros now, Actions& actions);
+  enum class Turn : std::uint8_t { kOrdinary, kExpress };
+  void send_batch(Worker& worker, std::vector<Flight*> flights, Turn turn, Micros now,
+                  Actions& actions);
   enum class Loss : std::uint8_t {
     kConnection,  // Broken or silent: the process may live.
     kReplaced,    // By a fresh connection of the same process.

@@ -44,7 +44,8 @@ struct FlowMetrics {
 };
 
 struct DispatchMetrics {
-  std::uint64_t batches = 0;  // That ended with a result.
+  std::uint64_t batches = 0;          // That ended with a result.
+  std::uint64_t express_batches = 0;  // Of these.
   std::uint64_t batches_lost = 0;
   std::uint64_t items_retried = 0;
   std::uint64_t workers_lost = 0;

@@ -123,11 +123,11 @@ void Scheduler::make_interactive(Flight* flight, const StreamKey& stream) {
   }
 }
 
-Flight* Scheduler::take_again(Filling& batch, protocol::Lane lane) {
+Flight* Scheduler::take_again(Filling& batch, protocol::Lane lane, std::uint32_t shortest) {
   auto& waiting = again_[index_of(lane)];
   const std::uint32_t room = batch.room();
-  const auto fits =
-      std::ranges::find_if(waiting, [&](const Flight* f) { return f->length() <= room; });
+  const auto fits = std::ranges::find_if(
+      waiting, [&](const Flight* f) { return f->length() >= shortest && f->length() <= room; });
   if (fits == waiting.end()) {
     return nullptr;
   }
@@ -151,23 +151,50 @@ void Scheduler::fill_fair(Filling& batch, protocol::Lane lane, const LengthWindo
   }
 }
 
-void Scheduler::fill(Filling& batch, protocol::Lane lane) {
+void Scheduler::fill(Filling& batch, protocol::Lane lane, std::uint32_t shortest) {
   if (bulk_stopped_ && lane == protocol::Lane::kBulk) {
     return;
   }
-  while (Flight* flight = take_again(batch, lane)) {
+  while (Flight* flight = take_again(batch, lane, shortest)) {
     take(batch, flight);
   }
-  const LengthWindow any{.min = 0, .max = std::numeric_limits<std::uint32_t>::max()};
+  const LengthWindow any{.min = shortest, .max = std::numeric_limits<std::uint32_t>::max()};
   if (batch.worker.preferred.max == 0) {
     fill_fair(batch, lane, any);
     return;
   }
-  fill_fair(batch, lane, batch.worker.preferred);
+  fill_fair(
+      batch, lane,
+      {.min = std::max(shortest, batch.worker.preferred.min), .max = batch.worker.preferred.max});
   // Lengths that others are better at: only so that this worker does not idle.
   if (batch.flights.empty() && batch.worker.batches_in_flight == 0) {
     fill_fair(batch, lane, any);
   }
+}
+
+bool Scheduler::has_queries() const {
+  return !interactive_.empty() || !again_[index_of(protocol::Lane::kInteractive)].empty();
+}
+
+// Shorter ones are left to the next express batch, which starts sooner, unless there are more than
+// it holds.
+std::uint32_t Scheduler::shortest_query_for(const WorkerCapacity& worker) const {
+  const bool overtakes = worker.express_tokens > 0 && worker.batches_in_flight > 0;
+  return overtakes && interactive_.tokens() <= worker.express_tokens ? worker.express_tokens + 1
+                                                                     : 0;
+}
+
+std::vector<Flight*> Scheduler::pick_express(const WorkerCapacity& worker, Micros now) {
+  latest_ = now;
+  WorkerCapacity express = worker;
+  express.max_batch_tokens = worker.express_tokens;
+  express.preferred = {};
+  Filling batch{.worker = express, .tokens_max = express.max_batch_tokens};
+  fill(batch, protocol::Lane::kInteractive);
+  if (!batch.flights.empty()) {
+    query_served_at_ = now;
+  }
+  return std::move(batch.flights);
 }
 
 bool Scheduler::bulk_is_due(Micros now) const {
@@ -176,9 +203,7 @@ bool Scheduler::bulk_is_due(Micros now) const {
 }
 
 bool Scheduler::is_quiet(Micros now) const {
-  const bool waits =
-      !interactive_.empty() || !again_[index_of(protocol::Lane::kInteractive)].empty();
-  return !waits && (!query_served_at_ || now - *query_served_at_ >= options_.quiet_us);
+  return !has_queries() && (!query_served_at_ || now - *query_served_at_ >= options_.quiet_us);
 }
 
 std::uint32_t Scheduler::bulk_tokens_for(const WorkerCapacity& worker) const {
@@ -199,9 +224,10 @@ std::vector<Flight*> Scheduler::pick(const WorkerCapacity& worker, Micros now) {
     return {flight};
   }
   const bool bulk_first = bulk_is_due(now);
+  const std::uint32_t shortest_query = shortest_query_for(worker);
   Filling batch{.worker = worker, .tokens_max = worker.max_batch_tokens};
   if (!bulk_first) {
-    fill(batch, protocol::Lane::kInteractive);
+    fill(batch, protocol::Lane::kInteractive, shortest_query);
   }
   const bool has_queries = !batch.flights.empty();
   const std::size_t queries = batch.flights.size();
@@ -210,14 +236,15 @@ std::vector<Flight*> Scheduler::pick(const WorkerCapacity& worker, Micros now) {
   }
   const double efficient = worker.cost.seconds(worker.efficient_tokens(), 0);
   batch.tokens_max = has_queries ? worker.efficient_tokens() : bulk_tokens_for(worker);
+  const bool nobody_waits = is_quiet(now) || worker.express_tokens > 0;
   batch.seconds_max = std::max(
-      is_quiet(now) ? options_.quiet_bulk_batch_s_max : options_.bulk_batch_s_max, efficient);
+      nobody_waits ? options_.quiet_bulk_batch_s_max : options_.bulk_batch_s_max, efficient);
   fill(batch, protocol::Lane::kBulk);
   if (batch.flights.size() > queries) {
     bulk_served_at_ = now;
   } else if (bulk_first) {
     batch.tokens_max = worker.max_batch_tokens;
-    fill(batch, protocol::Lane::kInteractive);
+    fill(batch, protocol::Lane::kInteractive, shortest_query);
     if (!batch.flights.empty()) {
       query_served_at_ = now;
     }

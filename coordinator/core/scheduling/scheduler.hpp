@@ -27,7 +27,8 @@ struct WorkerCapacity {
   std::uint32_t max_batch_tokens = 0;
   std::uint32_t max_batch_sequences = 0;
   std::uint32_t max_seqlen = 0;
-  LengthWindow preferred;  // max 0 = no preference
+  std::uint32_t express_tokens = 0;  // Of a batch that overtakes its others; 0: none does.
+  LengthWindow preferred;            // max 0 = no preference
   CostModel cost;
   std::uint32_t batches_in_flight = 0;
   std::uint32_t free_slots_of_model = 1;  // Of all workers of the model, this one's included.
@@ -44,6 +45,8 @@ struct WorkerCapacity {
 // comes back from a dead worker; 3. queries, oldest first, with bulk sequences as ballast up to the
 // size where a batch's fixed cost stops to matter; 4. bulk, longest first, up to the token budget
 // or the worker's share of what waits. When bulk has waited for too long, 4 goes before 3.
+// A worker that has something to do and can let an express batch overtake it gets its queries that
+// way, and its turns are for bulk, unless queries are too long or too many.
 class Scheduler {
  public:
   explicit Scheduler(const SchedulerOptions& options = {}) : options_(options) {}
@@ -58,6 +61,9 @@ class Scheduler {
 
   // The next batch for a worker with a free slot, or nothing. The flights are out of the queue.
   std::vector<Flight*> pick(const WorkerCapacity& worker, Micros now);
+  // The next batch that may overtake what the worker has, of queries alone, or nothing.
+  std::vector<Flight*> pick_express(const WorkerCapacity& worker, Micros now);
+  bool has_queries() const;
   // Whether the batch that `pick` would give must run alone on its worker.
   static bool runs_alone(const Flight& flight) { return flight.deaths >= 2; }
 
@@ -77,8 +83,10 @@ class Scheduler {
   // It waits no longer: goes into a batch, or out.
   void leave(Flight* flight);
   void take(Filling& batch, Flight* flight);
-  Flight* take_again(Filling& batch, protocol::Lane lane);
-  void fill(Filling& batch, protocol::Lane lane);
+  Flight* take_again(Filling& batch, protocol::Lane lane, std::uint32_t shortest);
+  // With sequences of at least `shortest` tokens.
+  void fill(Filling& batch, protocol::Lane lane, std::uint32_t shortest = 0);
+  std::uint32_t shortest_query_for(const WorkerCapacity& worker) const;
   void fill_fair(Filling& batch, protocol::Lane lane, const LengthWindow& window);
   bool bulk_is_due(Micros now) const;
   bool is_quiet(Micros now) const;

@@ -132,7 +132,18 @@ Worker* WorkerRegistry::next_free(ModelId model, const std::vector<const Worker*
   Worker* best = nullptr;
   for (auto& [peer, worker] : workers_) {
     if (worker.model == model && worker.takes_work() && !std::ranges::count(skip, &worker) &&
-        (best == nullptr || worker.batches.size() < best->batches.size())) {
+        (best == nullptr || worker.in_slots() < best->in_slots())) {
+      best = &worker;
+    }
+  }
+  return best;
+}
+
+Worker* WorkerRegistry::next_express(ModelId model) {
+  Worker* best = nullptr;
+  for (auto& [peer, worker] : workers_) {
+    if (worker.model == model && worker.takes_express() &&
+        (best == nullptr || worker.in_slots() < best->in_slots())) {
       best = &worker;
     }
   }
@@ -146,6 +157,7 @@ WorkerCapacity WorkerRegistry::capacity(const Worker& worker) const {
       .max_batch_tokens = hello.max_batch_tokens,
       .max_batch_sequences = hello.max_batch_sequences,
       .max_seqlen = hello.max_seqlen,
+      .express_tokens = std::min(hello.express_tokens, hello.max_batch_tokens),
       .preferred = {.min = hello.preferred_seqlen_min, .max = hello.preferred_seqlen_max},
       .cost = {.fixed_s = factor * hello.cost_s,
                .per_token_s = factor * hello.cost_s_per_token,

@@ -27,6 +27,7 @@ struct Worker {
   Micros heard_at = 0;
   Micros pinged_at = 0;
   std::vector<std::uint64_t> batches;  // In flight, oldest first.
+  std::uint64_t express_batch = 0;     // Among them the one that overtakes; 0: none.
   bool leaving = false;                // Said goodbye: gets no more.
   bool exclusive = false;              // Runs an item alone: nothing beside it.
   std::uint64_t batches_done = 0;
@@ -38,12 +39,19 @@ struct Worker {
   CostCorrection cost_correction;
   std::optional<protocol::WorkerMetrics> metrics;  // Its last report; older workers send none.
 
+  // Its batches that take turns.
+  std::uint32_t in_slots() const {
+    return static_cast<std::uint32_t>(batches.size()) - (express_batch == 0 ? 0 : 1);
+  }
   bool takes_work() const {
-    return !leaving && !exclusive && batches.size() < std::max(hello.slots, 1U);
+    return !leaving && !exclusive && in_slots() < std::max(hello.slots, 1U);
   }
-  std::uint32_t free_slots() const {
-    return takes_work() ? hello.slots - static_cast<std::uint32_t>(batches.size()) : 0;
+  // Beside what it computes; an idle worker needs none.
+  bool takes_express() const {
+    return !leaving && !exclusive && hello.express_tokens > 0 && express_batch == 0 &&
+           !batches.empty();
   }
+  std::uint32_t free_slots() const { return takes_work() ? hello.slots - in_slots() : 0; }
 };
 
 // The workers that are there. Any message is a sign of life; who is silent for a heartbeat is
@@ -74,6 +82,9 @@ class WorkerRegistry {
   // The worker of the model that should be given a batch next: the one with the fewest in flight;
   // nullptr when none has a free slot. `skip` were asked already.
   Worker* next_free(ModelId model, const std::vector<const Worker*>& skip);
+  // The worker of the model that should be given an express batch, with the fewest others in
+  // flight; nullptr when none takes one.
+  Worker* next_express(ModelId model);
   // With the costs that the worker stated, corrected by what its batches took.
   WorkerCapacity capacity(const Worker& worker) const;
   std::uint32_t count(ModelId model) const;

@@ -21,7 +21,7 @@ class DispatcherTest : public testing::Test {
  protected:
   void SetUp() override { log::set_level(log::Level::kOff); }
 
-  void hello(const std::string& peer, std::uint64_t process = 0) {
+  void hello(const std::string& peer, std::uint64_t process = 0, std::uint32_t express_tokens = 0) {
     dispatcher.on_message(peer,
                           protocol::WorkerHello{.name = peer,
                                                 .model = "m",
@@ -32,13 +32,21 @@ class DispatcherTest : public testing::Test {
                                                 .max_batch_tokens = 100,
                                                 .max_batch_sequences = 10,
                                                 .max_seqlen = 100,
-                                                .process = process},
+                                                .process = process,
+                                                .express_tokens = express_tokens},
                           0, actions);
     actions.clear();
   }
   Flight* flight(std::uint32_t length) {
     flights.push_back(std::make_unique<Flight>());
     flights.back()->ids.assign(length, 7);
+    dispatcher.enqueue(flights.back().get(), 0);
+    return flights.back().get();
+  }
+  Flight* query(std::uint32_t length) {
+    flights.push_back(std::make_unique<Flight>());
+    flights.back()->ids.assign(length, 7);
+    flights.back()->lane = protocol::Lane::kInteractive;
     dispatcher.enqueue(flights.back().get(), 0);
     return flights.back().get();
   }
@@ -382,6 +390,52 @@ TEST_F(DispatcherTest, AGoodbyeLetsFinishWhatIsInFlight) {
   dispatcher.on_message("a", answer(batches[0].second), 0, actions);
   EXPECT_EQ(dispatcher.take_ended().size(), 1U);
   EXPECT_TRUE(dispatcher.workers().all().empty());
+}
+
+TEST_F(DispatcherTest, AQueryOvertakesWhatABusyWorkerHas) {
+  hello("a", 0, 20);
+  flight(90);
+  flight(90);
+  ASSERT_EQ(dispatch().size(), 2U);
+  flight(90);
+  EXPECT_TRUE(dispatch().empty());
+
+  query(8);
+  const auto express = dispatch();
+  ASSERT_EQ(express.size(), 1U);
+  EXPECT_TRUE(express[0].second.express);
+  EXPECT_EQ(express[0].second.lengths, (std::vector<std::uint32_t>{8}));
+
+  query(7);  // One at a time.
+  EXPECT_TRUE(dispatch().empty());
+  dispatcher.on_message("a", answer(express[0].second), 0, actions);
+  const auto next = dispatch();
+  ASSERT_EQ(next.size(), 1U);
+  EXPECT_TRUE(next[0].second.express);
+  EXPECT_EQ(dispatcher.metrics().express_batches, 1U);
+}
+
+TEST_F(DispatcherTest, AWorkerWithoutAnExpressSlotIsSentNoExpressBatch) {
+  hello("a");
+  flight(90);
+  flight(90);
+  ASSERT_EQ(dispatch().size(), 2U);
+  query(8);
+  EXPECT_TRUE(dispatch().empty());
+}
+
+TEST_F(DispatcherTest, AnExpressBatchOfALostWorkerGoesToAnother) {
+  hello("a", 0, 20);
+  flight(90);
+  ASSERT_EQ(dispatch().size(), 1U);
+  query(8);
+  ASSERT_TRUE(dispatch().at(0).second.express);
+  dispatcher.on_gone("a", 0);
+  hello("b");
+  const auto again = dispatch();
+  ASSERT_EQ(again.size(), 1U);
+  EXPECT_EQ(again[0].second.lengths, (std::vector<std::uint32_t>{8, 90}));
+  EXPECT_FALSE(again[0].second.express);
 }
 
 }  // namespace

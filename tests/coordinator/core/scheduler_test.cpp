@@ -312,5 +312,56 @@ TEST(FairLane, ServesThousandsOfTenantsInTurns) {
   EXPECT_TRUE(lane.empty());
 }
 
+// A worker with an express slot of 20 tokens that has something to do.
+WorkerCapacity busy_express_worker() {
+  WorkerCapacity busy = worker();
+  busy.express_tokens = 20;
+  busy.batches_in_flight = 1;
+  return busy;
+}
+
+TEST(Scheduler, LeavesQueriesToAnExpressBatchWhereTheWorkerIsBusy) {
+  Queue queue;
+  queue.add(30);
+  queue.add(6, Lane::kInteractive);
+  queue.add(9, Lane::kInteractive);
+  EXPECT_EQ(lengths(queue.scheduler.pick(busy_express_worker(), 0)),
+            (std::vector<std::uint32_t>{30}));
+  EXPECT_TRUE(queue.scheduler.pick(busy_express_worker(), 0).empty());
+  EXPECT_EQ(lengths(queue.scheduler.pick_express(busy_express_worker(), 0)),
+            (std::vector<std::uint32_t>{6, 9}));
+  EXPECT_FALSE(queue.scheduler.has_queries());
+}
+
+TEST(Scheduler, AnIdleWorkerGetsQueriesInATurn) {
+  Queue queue;
+  queue.add(6, Lane::kInteractive);
+  WorkerCapacity idle = busy_express_worker();
+  idle.batches_in_flight = 0;
+  EXPECT_EQ(lengths(queue.scheduler.pick(idle, 0)), (std::vector<std::uint32_t>{6}));
+}
+
+TEST(Scheduler, AnExpressBatchHoldsItsTokensAndNoBulk) {
+  Queue queue;
+  queue.add(5);
+  for (const std::uint32_t length : {12, 12, 7}) queue.add(length, Lane::kInteractive);
+  EXPECT_EQ(lengths(queue.scheduler.pick_express(busy_express_worker(), 0)),
+            (std::vector<std::uint32_t>{12, 7}));
+}
+
+TEST(Scheduler, QueriesTooLongForAnExpressBatchTakeTurns) {
+  Queue queue;
+  queue.add(21, Lane::kInteractive);
+  EXPECT_TRUE(queue.scheduler.pick_express(busy_express_worker(), 0).empty());
+  EXPECT_EQ(lengths(queue.scheduler.pick(busy_express_worker(), 0)),
+            (std::vector<std::uint32_t>{21}));
+}
+
+TEST(Scheduler, MoreQueriesThanAnExpressBatchHoldsTakeTurnsToo) {
+  Queue queue;
+  for (int i = 0; i < 5; ++i) queue.add(9, Lane::kInteractive);
+  EXPECT_EQ(queue.scheduler.pick(busy_express_worker(), 0).size(), 5U);
+}
+
 }  // namespace
 }  // namespace tessera::coordinator
