@@ -63,7 +63,8 @@ Options parse(int argc, char** argv) {
   options.engine.model_dir = flags.text("--model");
   options.engine.device = flags.text("--device", "cuda:0");
   options.engine.max_batch_tokens = flags.number("--max-batch-tokens", 0);
-  options.engine.measure_cost = false;
+  // Measured, as in a worker: passes are cut by it.
+  options.engine.measure_cost = true;
   options.lengths = flags.text("--lengths");
   options.ids = flags.text("--ids");
   options.vectors = flags.text("--vectors");

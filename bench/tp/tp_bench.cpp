@@ -225,7 +225,7 @@ Candidate load(const Options& options, const std::string& kind, const std::strin
       .max_batch_tokens = 32768,
       .max_seqlen = std::min<std::int64_t>(32768, model->config.max_position_embeddings),
       .max_sequences = 2048,
-      .measure_cost = false};
+      .measure_cost = true};  // Passes are cut by it, as in a worker.
   if (size != "1") {
     engine.devices = "all";
     engine.tp = size;
