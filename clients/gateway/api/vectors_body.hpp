@@ -36,8 +36,9 @@ class VectorsBody : public http::BodySource {
  private:
   void append_row(const VectorSection& section, std::size_t item, std::string& out);
   void append_value(const VectorSection& section, std::size_t item, std::string& out);
-  // The row's values in the section's format, as bytes.
-  std::span<const std::byte> converted(Dtype dtype, std::size_t item);
+  // The row's values in the section's format, as bytes. What a list needs it leaves in floats_,
+  // signed_ or unsigned_.
+  std::span<const std::byte> converted(const VectorSection& section, std::size_t item);
 
   const EmbedAnswer answer_;
   const std::vector<VectorSection> sections_;
