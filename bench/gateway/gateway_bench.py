@@ -8,7 +8,9 @@ so that every question is a hit of the cache after the first, and measures:
   * requests a second of `wrk -c64`, one short text, base64: the gateway, and a minimal Beast server
     that answers the same bytes (gateway_yardstick);
   * the delays at half of that rate, by a client whose requests leave at fixed times;
-  * vectors a second with 32 texts a request: over HTTP as base64, and over ZeroMQ;
+  * vectors a second with 32 texts a request, in turns: over HTTP as base64, and over ZeroMQ; with
+    the processor time that each process took for a request, since the load generators share the
+    machine with what they load;
   * the writers (gateway_writer_bench).
 Needs wrk (Debian: wrk). TESSERA_BIN names the folder of the programs (default build/release/bin).
 """
@@ -19,7 +21,9 @@ import lzma
 import os
 import pathlib
 import re
+import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,6 +37,8 @@ import fakes  # noqa: E402
 from gateway_process import Gateway  # noqa: E402
 
 BIN = pathlib.Path(os.environ["TESSERA_BIN"])
+TEXTS = 32  # Of a request with many; what gateway_zmq_client asks for.
+ROUNDS = 3
 WRK = """wrk.method = "POST"
 wrk.path = "/v1/embeddings"
 wrk.headers["Content-Type"] = "application/json"
@@ -99,6 +105,48 @@ def question(model, texts):
                        "encoding_format": "base64"})
 
 
+def seconds_of(pid):
+    """Processor time of a process so far."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def seconds_of_children():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def over_zmq(coordinator, model, seconds):
+    """Requests a second; how many there were in all, with the second that fills the cache."""
+    done = subprocess.run([BIN / "gateway_zmq_client", coordinator.clients, model.name, str(seconds)],
+                          capture_output=True, text=True, check=True)
+    rate = json.loads(done.stdout)["vectors_per_s"] / TEXTS
+    return rate, rate * (seconds + 1)
+
+
+def compare_many(gateway, coordinator, model, body, seconds, folder):
+    """Requests of many texts over HTTP and over ZeroMQ, in turns."""
+    rates = {"http": [], "zmq": []}
+    costs = {name: [] for name in ("gateway", "coordinator", "wrk", "zmq coordinator", "zmq client")}
+    for _ in range(ROUNDS):
+        pids = {"gateway": gateway.process.pid, "coordinator": coordinator.process.pid}
+        before = {name: seconds_of(pid) for name, pid in pids.items()} | {"wrk": seconds_of_children()}
+        rates["http"].append(wrk(gateway.address[1], body, seconds, folder))
+        after = {name: seconds_of(pid) for name, pid in pids.items()} | {"wrk": seconds_of_children()}
+        for name in after:
+            costs[name].append((after[name] - before[name]) / (rates["http"][-1] * seconds))
+        rate, requests = over_zmq(coordinator, model, seconds)
+        rates["zmq"].append(rate)
+        costs["zmq coordinator"].append(
+            (seconds_of(pids["coordinator"]) - after["coordinator"]) / requests)
+        costs["zmq client"].append((seconds_of_children() - after["wrk"]) / requests)
+    ratio = statistics.median(h / z for h, z in zip(rates["http"], rates["zmq"]))
+    http, zmq = (TEXTS * statistics.median(rates[way]) for way in ("http", "zmq"))
+    print(f"{TEXTS} texts a request: {http:.0f} vectors/s over HTTP, {zmq:.0f} over ZeroMQ: {ratio:.2f}")
+    print("processor time a request, us:",
+          {name: round(1e6 * statistics.median(all_of)) for name, all_of in costs.items()})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=int, default=5)
@@ -113,7 +161,7 @@ def main():
         gateway.wait_ready()
         port = gateway.address[1]
         one = question(model.name, ["edit photos"])
-        many = question(model.name, [f"cached text {i}" for i in range(32)])
+        many = question(model.name, [f"cached text {i}" for i in range(TEXTS)])
         for body in (one, many):
             answer = gateway.ask("POST", "/v1/embeddings", body.encode())
             assert answer.status == 200, answer
@@ -121,20 +169,15 @@ def main():
         assert hit.headers["x-cache"] == "HIT"
         yardstick = Yardstick(hit.body, options.io_threads, folder)
         rates = {"gateway": [], "yardstick": []}
-        for _ in range(3):
+        for _ in range(ROUNDS):
             rates["gateway"].append(wrk(port, one, options.seconds, folder))
             rates["yardstick"].append(wrk(yardstick.port, one, options.seconds, folder))
         yardstick.stop()
-        ours, theirs = (sorted(rates[k])[1] for k in ("gateway", "yardstick"))
+        ours, theirs = (statistics.median(rates[k]) for k in ("gateway", "yardstick"))
         print(f"a hit of {len(hit.body)} bytes: {ours:.0f} requests/s ({rates['gateway']}), the "
               f"yardstick {theirs:.0f} ({rates['yardstick']}): {ours / theirs:.2f}")
         print("at half the rate:", open_loop(port, one, ours / 2, options.seconds, folder))
-        http_rate = 32 * sorted(wrk(port, many, options.seconds, folder) for _ in range(3))[1]
-        over_zmq = json.loads(subprocess.run(
-            [BIN / "gateway_zmq_client", coordinator.clients, model.name, str(options.seconds)],
-            capture_output=True, text=True, check=True).stdout)["vectors_per_s"]
-        print(f"32 texts a request: {http_rate:.0f} vectors/s over HTTP, {over_zmq:.0f} over ZeroMQ: "
-              f"{http_rate / over_zmq:.2f}")
+        compare_many(gateway, coordinator, model, many, options.seconds, folder)
         gateway.stop()
         worker.stop()
         coordinator.stop()
