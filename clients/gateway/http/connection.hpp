@@ -27,6 +27,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void on_drain();
   Clock::time_point deadline() const { return deadline_; }
   bool closed() const { return stage_ == Stage::kClosed; }
+  // The server's index of it.
+  std::size_t place() const { return place_; }
+  void set_place(std::size_t place) { place_ = place; }
 
  private:
   friend class ConnectionExchange;
@@ -71,6 +74,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Server& server_;
   std::unique_ptr<Transport> transport_;
   const std::string peer_;
+  std::size_t place_ = 0;
   std::function<void()> on_closed_;
   Stage stage_ = Stage::kHandshake;
   Clock::time_point deadline_ = Clock::time_point::max();

@@ -6,7 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <unordered_set>
+#include <vector>
 
 #include "clients/gateway/http/router.hpp"
 #include "clients/gateway/http/transport.hpp"
@@ -84,7 +84,7 @@ class Server {
   void count_request(int change) { open_requests_ += static_cast<std::size_t>(change); }
 
  private:
-  void sweep();
+  void sweep_from(std::size_t begin);
 
   Loop& loop_;
   const Router router_;
@@ -92,7 +92,8 @@ class Server {
   const Limits limits_;
   HeldBytes& held_;
   TlsContext* const tls_;
-  std::unordered_set<std::shared_ptr<Connection>> connections_;
+  std::vector<std::shared_ptr<Connection>> connections_;  // Each knows its place.
+  bool sweeping_ = false;
   std::size_t open_requests_ = 0;
   bool draining_ = false;
   std::string date_;
