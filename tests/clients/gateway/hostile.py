@@ -2,25 +2,29 @@
 """Hostile clients against a real gateway, coordinator and fake workers: mutated heads and bodies,
 what request smuggling is made of, slow, half-closed and idle connections, beside honest traffic.
 
-usage: hostile.py [--requests 100000] [--idle 10000] [--seed 1]
+usage: hostile.py [--requests 100000] [--idle 10000] [--seed 1] [--rounds 5] [--honest-factor 2]
 
 As a test (some thousand requests, a quarter of a minute) it runs in tests/run; the whole hundred
 thousand with ten thousand idle connections by hand, in about five minutes. It ends with 1 when the
 gateway died, answered with anything but HTTP, ran a smuggled request, leaked descriptors, or grew.
-The delay of honest requests with and without the hostile ones is printed.
+The delays of an honest client, a process of its own, are printed, in turns with and without the
+hostile ones; --honest-factor judges their p99.
 """
 
 import argparse
 import json
+import os
 import random
 import resource
 import select
 import socket
+import statistics
+import subprocess
 import sys
 import threading
 import time
 
-from gateway_process import SLOWDOWN, Gateway
+from gateway_process import SLOWDOWN, Gateway, Http
 from fakes import Coordinator, FakeWorker
 
 MODEL = "demo-model"
@@ -28,6 +32,7 @@ BODY = json.dumps({"model": MODEL, "input": ["edit photos", "send email"], "dime
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n"
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
 GROWTH_MAX_KB = 300_000
+SLOW = 100  # Connections of an attack whose requests never come to an end.
 
 
 def good(body=BODY, path=b"/v1/embeddings"):
@@ -159,29 +164,52 @@ def run_one(rng, address):
     return ""
 
 
-class Honest(threading.Thread):
-    """One client that asks for cached vectors all the time, and keeps its delays."""
+def be_honest(port):
+    """The honest client, a process of its own: asks for cached vectors all the time, and tells of
+    its delays since the last line that it was sent."""
+    connection = Http(("127.0.0.1", port))
+    delays, wrong = [], ""
+    while True:
+        began = time.monotonic()
+        answer = connection.ask("POST", "/v1/embeddings", BODY)
+        delays.append(time.monotonic() - began)
+        if answer.status != 200:
+            wrong = wrong or repr(answer)
+        if readable(sys.stdin, 0.002):
+            if not sys.stdin.readline():
+                return
+            delays.sort()
+            print(json.dumps({"requests": len(delays), "wrong": wrong,
+                              "p50_ms": 1000 * delays[len(delays) // 2],
+                              "p99_ms": 1000 * delays[int(0.99 * (len(delays) - 1))]}), flush=True)
+            delays = []
+
+
+class Honest:
+    """The process of be_honest."""
 
     def __init__(self, gateway):
-        super().__init__(daemon=True)
-        self.gateway, self.delays, self.wrong, self.stopped = gateway, [], [], False
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--honest", str(gateway.address[1])],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.wrong = ""
 
-    def run(self):
-        connection = self.gateway.connect()
-        while not self.stopped:
-            began = time.monotonic()
-            answer = connection.ask("POST", "/v1/embeddings", BODY)
-            self.delays.append(time.monotonic() - began)
-            if answer.status != 200:
-                self.wrong.append(answer)
-            time.sleep(0.002)
-        connection.close()
+    def figures(self):
+        """Of the time since the last call."""
+        self.process.stdin.write("tell\n")
+        self.process.stdin.flush()
+        told = json.loads(self.process.stdout.readline())
+        self.wrong = self.wrong or told["wrong"]
+        return told
 
     def measure(self, run):
-        self.delays.clear()
+        self.figures()
         run()
-        delays = sorted(self.delays) or [0.0]
-        return 1000 * delays[int(0.99 * (len(delays) - 1))], len(delays)
+        return self.figures()
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait(30 * SLOWDOWN)
 
 
 def slow_ones(gateway, count):
@@ -208,6 +236,7 @@ def storm(address, requests, seed, threads):
     wrong = []
 
     def work(number):
+        os.nice(19)  # Of this thread alone. In life attackers bring processors of their own.
         rng = random.Random(seed * 1000 + number)
         for _ in range(requests // threads):
             problem = run_one(rng, address)
@@ -222,47 +251,103 @@ def storm(address, requests, seed, threads):
     return wrong
 
 
+class Attack:
+    """Idle, slow and hostile connections at once."""
+
+    def __init__(self, gateway, idle, requests, seed):
+        self.gateway, self.idle, self.requests, self.seed = gateway, idle, requests, seed
+        self.connections, self.wrong = [], []
+        self.after_kb = self.dead = 0
+
+    def run(self):
+        self.connections = idle_ones(self.gateway, self.idle)
+        slow = slow_ones(self.gateway, SLOW)
+        self.connections += slow
+        self.wrong = storm(self.gateway.address, self.requests, self.seed, 2)
+        self.after_kb = self.gateway.memory_kb()
+        self.dead = sum(not readable(c, 10 * SLOWDOWN) for c in slow)
+
+    def end(self):
+        for connection in self.connections:
+            connection.close()
+
+
+def start_gateway(coordinator):
+    gateway = Gateway(coordinator.clients, "--client-connections", "20000", "--head-s", "3",
+                      "--body-s", "3", log_level="error")
+    gateway.wait_ready()
+    return gateway
+
+
+def median_of(name, figures):
+    return statistics.median(one[name] for one in figures)
+
+
+def told(figures):
+    return (f"{median_of('p50_ms', figures):.1f}, {median_of('p99_ms', figures):.1f} ms "
+            f"({sum(one['requests'] for one in figures)} requests)")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--idle", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5,
+                        help="attacks of a share of the requests each, with a while without between")
+    parser.add_argument("--alone-s", type=float, default=5, help="how long each such while is")
+    parser.add_argument("--honest-factor", type=float, default=0,
+                        help="end with 1 when the honest p99 grows by more than this")
+    parser.add_argument("--elsewhere", action="store_true",
+                        help="attack another gateway, too: what the machine's being busy costs")
+    parser.add_argument("--honest", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.honest:
+        be_honest(options.honest)
+        return 0
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     coordinator = Coordinator()
     worker = FakeWorker(coordinator.workers)
-    gateway = Gateway(coordinator.clients, "--client-connections", "20000", "--head-s", "3",
-                      "--body-s", "3", log_level="error")
-    gateway.wait_ready()
+    gateway = start_gateway(coordinator)
+    other = start_gateway(coordinator) if options.elsewhere else None
     honest = Honest(gateway)
-    honest.start()
-    alone_ms, alone = honest.measure(lambda: time.sleep(3))
+    honest.figures()  # It runs.
     before_kb, before_fds = gateway.memory_kb(), gateway.descriptors()
-    idle = idle_ones(gateway, options.idle)
-    slow = slow_ones(gateway, 100)
-    wrong = []
-    hostile_ms, beside = honest.measure(
-        lambda: wrong.extend(storm(gateway.address, options.requests, options.seed, 2)))
-    after_kb = gateway.memory_kb()
-    dead = [c for c in slow if not readable(c, 10 * SLOWDOWN)]
-    for connection in idle + slow:
-        connection.close()
-    honest.stopped = True
-    honest.join()
+    attacks, alone, beside, elsewhere = [], [], [], []
+    for number in range(options.rounds):
+        attacks.append(Attack(gateway, options.idle, options.requests // options.rounds,
+                              options.seed + number))
+        alone.append(honest.measure(lambda: time.sleep(options.alone_s)))
+        beside.append(honest.measure(attacks[-1].run))
+        attacks[-1].end()
+        if other:
+            attacks.append(Attack(other, options.idle, options.requests // options.rounds,
+                                  options.seed + number))
+            elsewhere.append(honest.measure(attacks[-1].run))
+            attacks[-1].end()
+    honest.stop()
     deadline = time.monotonic() + 30 * SLOWDOWN
     while gateway.descriptors() > before_fds and time.monotonic() < deadline:
         time.sleep(0.1)
-    print(f"{options.requests} hostile requests, {len(idle)} idle and {len(slow)} slow connections; "
-          f"honest p99 {alone_ms:.1f} ms alone ({alone}), {hostile_ms:.1f} ms beside them ({beside}); "
+    after_kb = max(attack.after_kb for attack in attacks)
+    print(f"{options.requests} hostile requests, {options.idle} idle and {SLOW} slow connections; "
+          f"honest p50, p99 {told(alone)} alone, {told(beside)} beside them; "
           f"memory {before_kb // 1024} -> {after_kb // 1024} MB")
-    problems = wrong[:10]
+    if other:
+        other.stop()
+        print(f"while another gateway is attacked: {told(elsewhere)}")
+    problems = [wrong for attack in attacks for wrong in attack.wrong][:10]
+    dead = sum(attack.dead for attack in attacks)
     if gateway.process.poll() is not None:
         problems.append(f"the gateway ended with {gateway.process.returncode}")
     if honest.wrong:
         problems.append(f"an honest request got {honest.wrong[0]}")
+    factor = median_of("p99_ms", beside) / median_of("p99_ms", alone)
+    if 0 < options.honest_factor < factor:
+        problems.append(f"the honest client's p99 is {factor:.1f} times what it was alone")
     if dead:
-        problems.append(f"{len(dead)} slow connections were left open")
+        problems.append(f"{dead} slow connections were left open")
     if gateway.descriptors() > before_fds:
         problems.append(f"descriptors: {before_fds} before, {gateway.descriptors()} after")
     if after_kb - before_kb > GROWTH_MAX_KB * (SLOWDOWN if SLOWDOWN > 1 else 1):
