@@ -94,7 +94,7 @@ int cuda_index(const std::string& device) {
 }
 
 double piece_seconds(const EngineOptions& options) {
-  constexpr double kGpuPieceS = 1e-3;
+  constexpr double kGpuPieceS = 0.5e-3;
   constexpr double kCpuPieceS = 2e-3;
   if (options.piece_s > 0) return options.piece_s;
   return on_cpu(options) ? kCpuPieceS : kGpuPieceS;
