@@ -18,7 +18,8 @@ using namespace std::chrono_literals;
 
 constexpr auto kTick = 50ms;
 constexpr auto kMetricsEvery = 10s;
-constexpr auto kRedisPatience = 10s;         // A given server is there, or it is not.
+constexpr auto kRedisPatience = 10s;  // A given server is there, or it is not.
+constexpr auto kCacheStartPatience = 3s;
 constexpr auto kPrivateRedisPatience = 60s;  // Our own may have a long file to read.
 // A server that syncs each write may take seconds on a busy disk; a broken connection costs all
 // that was under way, which then is computed again.
@@ -83,8 +84,18 @@ std::string warning_of(const BeginTerm& after, const Lead& lead, std::size_t job
 Coordinator::Coordinator(const Options& options)
     : options_(options), models_(load_models(options.models)) {
   if (!options_.redis) {
-    private_redis_ =
-        std::make_unique<PrivateRedis>(options_.data_dir, maxmemory_mb_of(options_.redis_mb));
+    private_redis_ = std::make_unique<PrivateRedis>(options_.data_dir, PrivateRedis::Keeps::kLedger,
+                                                    maxmemory_mb_of(options_.redis_mb));
+    if (!options_.redis_cache) {
+      private_cache_ =
+          std::make_unique<PrivateRedis>(std::filesystem::path(options_.data_dir) / "cache",
+                                         PrivateRedis::Keeps::kCache, options_.redis_cache_mb);
+    }
+  }
+  if (private_cache_) {
+    // A moment for what it reads from its file; later it is only a cache that does not answer yet.
+    RedisClient probe({.address = cache_address(), .scripts = {}, .resend = true});
+    (void)probe.call({.args = {"PING"}, .tail = {}}, kCacheStartPatience);
   }
   begin_term(std::nullopt);
   tokenisers_ = std::make_unique<TokenizePool>(models_, options_.threads, wake_);
@@ -105,11 +116,8 @@ Coordinator::~Coordinator() = default;
 void Coordinator::connect_redis() {
   ledger_ = std::make_unique<RedisClient>(RedisOptions{
       .address = ledger_address(), .scripts = ledger_scripts(), .resend = true, .timeout = 10s});
-  cache_ = std::make_unique<RedisClient>(
-      RedisOptions{.address = options_.redis_cache.value_or(ledger_address()),
-                   .scripts = {},
-                   .resend = false,
-                   .timeout = kCachePatience});
+  cache_ = std::make_unique<RedisClient>(RedisOptions{
+      .address = cache_address(), .scripts = {}, .resend = false, .timeout = kCachePatience});
 }
 
 void Coordinator::begin_term(const std::optional<BeginTerm>& after) {
@@ -142,6 +150,13 @@ const RedisAddress& Coordinator::ledger_address() const {
   return private_redis_ ? private_redis_->address() : *options_.redis;
 }
 
+const RedisAddress& Coordinator::cache_address() const {
+  if (private_cache_) {
+    return private_cache_->address();
+  }
+  return options_.redis_cache ? *options_.redis_cache : ledger_address();
+}
+
 void Coordinator::refuse_redis(const std::string& why) const {
   throw FatalError("cannot use Redis at " + ledger_address().printable() + ": " + why);
 }
@@ -159,8 +174,7 @@ RedisServerInfo Coordinator::check_ledger_server() {
   if (const std::string refusal = ledger_refusal(server); !refusal.empty()) {
     refuse_redis(refusal);
   }
-  const bool with_cache =
-      !options_.redis_cache || options_.redis_cache->same_server(ledger_address());
+  const bool with_cache = cache_address().same_server(ledger_address());
   for (const std::string& warning : ledger_warnings(server, with_cache)) {
     log::warn("{}", warning);
   }
@@ -331,8 +345,10 @@ void Coordinator::tick() {
     return;
   }
   next_tick_ = moment + kTick;
-  if (private_redis_) {
-    private_redis_->restart_if_ended();
+  for (PrivateRedis* server : {private_redis_.get(), private_cache_.get()}) {
+    if (server != nullptr) {
+      server->restart_if_ended();
+    }
   }
   ledger_->tick(moment);
   cache_->tick(moment);

@@ -41,6 +41,7 @@ class Coordinator {
   std::vector<ledger::StoredRecord> load_records();
   Result<RedisValue> ask_ledger_server(RedisCommand command);
   const RedisAddress& ledger_address() const;
+  const RedisAddress& cache_address() const;
   void connect_redis();
   // Becomes leader, and begins on what the ledger has; `after`: not for the first time.
   void begin_term(const std::optional<BeginTerm>& after);
@@ -68,6 +69,7 @@ class Coordinator {
   const Options options_;
   std::vector<CatalogEntry> models_;
   std::unique_ptr<PrivateRedis> private_redis_;
+  std::unique_ptr<PrivateRedis> private_cache_;
   std::unique_ptr<RedisClient> ledger_;
   std::unique_ptr<RedisClient> cache_;
   ledger::Term term_;

@@ -32,8 +32,10 @@ void add_redis_options(CLI::App& app, RedisWords& redis) {
   app.add_option("--redis-password-file", redis.password_file,
                  "File with the password of --redis, which `ps` then does not show; or set the "
                  "variable TESSERA_REDIS_PASSWORD");
-  app.add_option("--redis-cache", redis.cache_url,
-                 "Redis that holds cached vectors. Default: the one that holds jobs");
+  app.add_option(
+      "--redis-cache", redis.cache_url,
+      "Redis that holds cached vectors. Default: a private redis-server, or the one that "
+      "--redis names");
   app.add_option("--redis-cache-password-file", redis.cache_password_file,
                  "File with the password of --redis-cache; or TESSERA_REDIS_CACHE_PASSWORD");
 }
@@ -46,12 +48,16 @@ void add_options(CLI::App& app, Options& o) {
                  "Hugging Face folder of a model that workers serve, with a name: [NAME=]DIR. May "
                  "be given several times")
       ->required();
-  app.add_option("--data-dir", o.data_dir, "Folder of the private redis-server")
+  app.add_option("--data-dir", o.data_dir, "Folder of the private redis-servers")
       ->capture_default_str();
   app.add_option("--redis-mb", o.redis_mb,
-                 "Memory of the private redis-server. A server given with --redis needs a "
+                 "Memory of the private redis-server for jobs. A server given with --redis needs a "
                  "third of its maxmemory beyond that")
       ->check(CLI::Range(64, 1 << 22))
+      ->capture_default_str();
+  app.add_option("--redis-cache-mb", o.redis_cache_mb,
+                 "Memory of the private redis-server for cached vectors")
+      ->check(CLI::Range(16, 1 << 22))
       ->capture_default_str();
   app.add_option("--cache-mb", o.cache_mb, "Memory for cached vectors in this process")
       ->check(CLI::Range(0, 1 << 20))

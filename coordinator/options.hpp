@@ -11,14 +11,16 @@ namespace tessera::coordinator {
 struct Options {
   std::string listen = "tcp://127.0.0.1:7400";
   std::string worker_listen = "tcp://127.0.0.1:7401";
-  std::vector<std::string> models;          // [NAME=]DIR
-  std::optional<RedisAddress> redis;        // Nothing: a private server.
-  std::optional<RedisAddress> redis_cache;  // Nothing: the one that holds jobs.
+  std::vector<std::string> models;    // [NAME=]DIR
+  std::optional<RedisAddress> redis;  // Nothing: a private server.
+  // Nothing: a private server beside a private `redis`, otherwise the one that holds jobs.
+  std::optional<RedisAddress> redis_cache;
   std::string data_dir = "tessera-data";
   std::string port_file;
   std::string log_level = "info";
   bool log_json = false;
-  int redis_mb = 4096;  // Of the private server.
+  int redis_mb = 4096;        // Of the private server for jobs.
+  int redis_cache_mb = 3072;  // Of the private server for cached vectors.
   int cache_mb = 256;
   int cache_ttl_h = 24 * 7;
   int threads = 0;  // 0: a quarter of the cores, 1 to 16.

@@ -31,35 +31,38 @@ std::string redis_program() {
   return !failed && fs::exists(beside, failed) ? beside.string() : "redis-server";
 }
 
-std::vector<std::string> arguments(const fs::path& dir, const std::string& socket, int memory_mb) {
-  return {redis_program(),
-          "--port",
-          "0",
-          "--unixsocket",
-          socket,
-          "--unixsocketperm",
-          "700",
-          "--dir",
-          dir.string(),
-          "--logfile",
-          (dir / "redis.log").string(),
-          "--daemonize",
-          "no",
-          "--save",
-          "",
-          "--appendonly",
-          "yes",
-          "--appendfsync",
-          "always",
-          "--maxmemory",
-          std::to_string(memory_mb) + "mb",
-          "--maxmemory-policy",
-          "volatile-lru"};
+// A server with a save point, however far away, writes its file when it is told to end.
+std::vector<std::string> arguments(const fs::path& dir, const std::string& socket,
+                                   PrivateRedis::Keeps keeps, int memory_mb) {
+  std::vector<std::string> words = {redis_program(),
+                                    "--port",
+                                    "0",
+                                    "--unixsocket",
+                                    socket,
+                                    "--unixsocketperm",
+                                    "700",
+                                    "--dir",
+                                    dir.string(),
+                                    "--logfile",
+                                    (dir / "redis.log").string(),
+                                    "--daemonize",
+                                    "no",
+                                    "--maxmemory",
+                                    std::to_string(memory_mb) + "mb"};
+  const std::vector<std::string> ledger = {
+      "--save",        "",       "--appendonly",       "yes",
+      "--appendfsync", "always", "--maxmemory-policy", "volatile-lru"};
+  const std::vector<std::string> cache = {
+      "--save", "31536000 1000000000", "--rdbcompression", "no", "--appendonly",
+      "no",     "--maxmemory-policy",  "allkeys-lfu"};
+  const auto& own = keeps == PrivateRedis::Keeps::kLedger ? ledger : cache;
+  words.insert(words.end(), own.begin(), own.end());
+  return words;
 }
 
 // Only calls that are allowed between fork and exec.
-[[noreturn]] void run_child(const std::vector<char*>& argv, pid_t parent) {
-  prctl(PR_SET_PDEATHSIG, SIGTERM);
+[[noreturn]] void run_child(const std::vector<char*>& argv, pid_t parent, int signal_of_death) {
+  prctl(PR_SET_PDEATHSIG, signal_of_death);
   if (getppid() != parent) {
     _exit(1);  // The coordinator died before the line above.
   }
@@ -73,8 +76,8 @@ std::vector<std::string> arguments(const fs::path& dir, const std::string& socke
 
 }  // namespace
 
-PrivateRedis::PrivateRedis(const fs::path& data_dir, int memory_mb)
-    : dir_(fs::absolute(data_dir)), memory_mb_(memory_mb) {
+PrivateRedis::PrivateRedis(const fs::path& dir, Keeps keeps, int memory_mb)
+    : dir_(fs::absolute(dir)), keeps_(keeps), memory_mb_(memory_mb) {
   std::error_code error;
   fs::create_directories(dir_, error);
   socket_ = (dir_ / "redis.sock").string();
@@ -94,7 +97,7 @@ PrivateRedis::PrivateRedis(const fs::path& data_dir, int memory_mb)
 }
 
 void PrivateRedis::start() {
-  std::vector<std::string> words = arguments(dir_, socket_, memory_mb_);
+  std::vector<std::string> words = arguments(dir_, socket_, keeps_, memory_mb_);
   std::vector<char*> argv;
   for (std::string& word : words) {
     argv.push_back(word.data());
@@ -102,9 +105,11 @@ void PrivateRedis::start() {
   argv.push_back(nullptr);
   started_at_ = std::chrono::steady_clock::now();
   const pid_t parent = getpid();
+  // The next coordinator waits for a ledger that still writes, and for no cache.
+  const int signal_of_death = keeps_ == Keeps::kLedger ? SIGTERM : SIGKILL;
   pid_ = fork();
   if (pid_ == 0) {
-    run_child(argv, parent);
+    run_child(argv, parent, signal_of_death);
   }
   if (pid_ < 0) {
     throw FatalError("cannot start redis-server: " + std::string(std::strerror(errno)));
@@ -117,13 +122,14 @@ void PrivateRedis::start() {
                          ? "redis-server is not installed, and no --redis URL is given"
                          : "redis-server does not start; see " + (dir_ / "redis.log").string());
   }
-  log::info("private redis-server on {}, process {}", socket_, pid_);
+  log::info("private redis-server for {} on {}, process {}",
+            keeps_ == Keeps::kLedger ? "jobs" : "cached vectors", socket_, pid_);
 }
 
 void PrivateRedis::restart_if_ended() {
   int status = 0;
   if (pid_ > 0 && waitpid(pid_, &status, WNOHANG) == pid_) {
-    log::warn("the private redis-server has ended; it is started again");
+    log::warn("the private redis-server on {} has ended; it is started again", socket_);
     pid_ = -1;
   }
   if (pid_ < 0 && std::chrono::steady_clock::now() - started_at_ >= kRestartPause) {

@@ -27,7 +27,7 @@ class LedgerScriptsTest : public testing::Test {
     std::string name = "/tmp/tessera-ledger-XXXXXX";
     ASSERT_NE(mkdtemp(name.data()), nullptr);
     dir = name;
-    server = std::make_unique<PrivateRedis>(dir, 64);
+    server = std::make_unique<PrivateRedis>(dir, PrivateRedis::Keeps::kLedger, 64);
     client = std::make_unique<RedisClient>(
         RedisOptions{.address = server->address(), .scripts = ledger_scripts(), .resend = true});
     term = lead().term;

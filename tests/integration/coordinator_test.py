@@ -278,6 +278,21 @@ def test_killed_redis_loses_nothing(coordinator):
     worker.stop()
 
 
+def test_cached_vectors_outlast_an_orderly_end(coordinator):
+    worker = FakeWorker(coordinator.workers)
+    JobClient(coordinator.clients, "first", id_chunks(4, 50)).run()
+    worker.stop()
+    coordinator.process.terminate()
+    assert coordinator.process.wait(60) == 0
+    coordinator.start()
+    worker = FakeWorker(coordinator.workers)
+    job = JobClient(coordinator.clients, "second", id_chunks(4, 50))
+    job.run()
+    check_results(job)
+    assert not worker.sequences
+    worker.stop()
+
+
 def test_a_full_redis_ends_what_it_has_accepted():
     coordinator = Coordinator("--redis-mb", "64")
     ids = [[number, 5] + [7] * 500_000 for number in range(64)]

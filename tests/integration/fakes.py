@@ -237,7 +237,12 @@ class Coordinator:
     def redis_pid(self):
         out = subprocess.run(["pgrep", "-P", str(self.process.pid), "redis-server"],
                              capture_output=True, text=True, check=True)
-        return int(out.stdout.split()[0])
+        socket_path = os.path.join(self.dir, "data", "redis.sock").encode()
+        for pid in out.stdout.split():  # Another one keeps the cache.
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                if socket_path in file.read():
+                    return int(pid)
+        raise AssertionError("no redis-server keeps the jobs")
 
     def redis(self, *words):
         """One command to the private server, whose answer is a line."""
