@@ -2,12 +2,13 @@
 """Several one-GPU workers behind one coordinator against one of them, end to end.
 
     python3 bench/workers_bench.py --model DIR [--gpus 0,1,2,3] [--texts 40000] [--alone 12000]
+        [--words 170] [--submit-arg=--dimensions=256] [--up-arg=--coordinator-arg=--window-chunks=256]
 
 Each time `tessera up` starts Redis, a coordinator and the workers with nothing cached, and
 `tessera submit` embeds a file of passages (bench/compare/make_passages.py): `alone` of them with the
 first GPU, `texts` with all. Vectors of texts that both runs have are compared. Prints rates, their
 ratio, and how busy the busiest thread of each process was, which names the bottleneck when the ratio
-is low. Without GPUs: --devices cpu,cpu. TESSERA_BIN names the folder of the programs (default
+is low. With one GPU only the first is run. Without GPUs: --devices cpu,cpu. TESSERA_BIN names the folder of the programs (default
 build/release/bin).
 """
 
@@ -49,11 +50,12 @@ def thread_seconds(pid):
 class Cluster:
     """`tessera up` with a worker on each of `devices`, in a folder of its own."""
 
-    def __init__(self, folder, model, devices, ready_s):
+    def __init__(self, folder, model, devices, options):
         folder.mkdir()
         ports = folder / "ports.json"
         command = [BIN / "tessera", "up", "--model", model, "--data-dir", folder / "data",
-                   "--free-ports", "--port-file", ports, "--ready-s", str(ready_s)]
+                   "--free-ports", "--port-file", ports, "--ready-s", str(options.ready_s),
+                   *options.up_arg]
         for device in devices:
             command += ["--device", device]
         self.log = folder / "up.log"
@@ -81,12 +83,12 @@ class Cluster:
             names[f"{name} {pid}"] = thread_seconds(pid)
         return names
 
-    def submit(self, path, out):
+    def submit(self, path, out, arguments):
         """Seconds from the program's start to its end, the manifest, and threads' loads."""
         before, own = self.busy(), resource.getrusage(resource.RUSAGE_CHILDREN)
         began = time.monotonic()
         subprocess.run([BIN / "tessera", "submit", "--coordinator", self.address, path, "--out", out,
-                        "--quiet"], check=True)
+                        "--quiet", *arguments], check=True)
         took_s = time.monotonic() - began
         after, spent = self.busy(), resource.getrusage(resource.RUSAGE_CHILDREN)
         loads = {"tessera submit, all threads":
@@ -102,8 +104,8 @@ def vectors(folder):
 
 
 def measure(folder, name, options, devices, path):
-    with Cluster(folder / name, options.model, devices, options.ready_s) as cluster:
-        took_s, manifest, loads = cluster.submit(path, folder / f"{name}-out")
+    with Cluster(folder / name, options.model, devices, options) as cluster:
+        took_s, manifest, loads = cluster.submit(path, folder / f"{name}-out", options.submit_arg)
     assert manifest["items"] == manifest["rows"] == manifest["cache_misses"]
     assert manifest["errors"] == 0
     print(f"{len(devices)} worker(s): {manifest['items']} texts, {manifest['tokens']} tokens in "
@@ -123,6 +125,8 @@ def main():
     parser.add_argument("--texts", type=int, default=40_000, help="for all workers")
     parser.add_argument("--alone", type=int, default=12_000, help="of them for the first worker alone")
     parser.add_argument("--words", type=int, default=170, help="of a passage, on average")
+    parser.add_argument("--submit-arg", action="append", default=[], help="passed to tessera submit")
+    parser.add_argument("--up-arg", action="append", default=[], help="passed to tessera up")
     parser.add_argument("--ready-s", type=int, default=180, help="longest wait for the workers")
     options = parser.parse_args()
     devices = (options.devices or ",".join(f"cuda:{i}" for i in options.gpus.split(","))).split(",")
@@ -134,6 +138,8 @@ def main():
         with open(many, encoding="utf-8") as source, open(few, "w", encoding="utf-8") as to:
             to.writelines(line for _, line in zip(range(options.alone), source))
         one, expected = measure(folder, "one", options, devices[:1], few)
+        if len(devices) == 1:
+            return
         all_rate, rows = measure(folder, "all", options, devices, many)
         rows = rows[:len(expected)]
         cosine = np.sum(rows.astype("f8") * expected, axis=1).min()

@@ -2,7 +2,7 @@
 
 #include <span>
 
-#include "common/protocol_metrics.hpp"
+#include "common/wire/protocol_metrics.hpp"
 
 namespace tessera {
 

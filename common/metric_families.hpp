@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "common/protocol_metrics.hpp"
+#include "common/wire/protocol_metrics.hpp"
 
 namespace tessera {
 

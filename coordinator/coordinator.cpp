@@ -5,11 +5,11 @@
 #include <random>
 
 #include "common/check.hpp"
-#include "common/codec.hpp"
-#include "common/codec_origin.hpp"
 #include "common/log.hpp"
 #include "common/net/receive.hpp"
-#include "common/replace_file.hpp"
+#include "common/os/replace_file.hpp"
+#include "common/wire/codec.hpp"
+#include "common/wire/codec_origin.hpp"
 
 namespace tessera::coordinator {
 namespace {

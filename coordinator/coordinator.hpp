@@ -7,7 +7,7 @@
 #include <unordered_set>
 
 #include "common/net/zmq_socket.hpp"
-#include "common/stop_signal.hpp"
+#include "common/os/stop_signal.hpp"
 #include "coordinator/core/core.hpp"
 #include "coordinator/ledger_scripts.hpp"
 #include "coordinator/model_catalog.hpp"

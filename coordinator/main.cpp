@@ -4,7 +4,7 @@
 
 #include "common/check.hpp"
 #include "common/log.hpp"
-#include "common/stop_signal.hpp"
+#include "common/os/stop_signal.hpp"
 #include "coordinator/coordinator.hpp"
 #include "coordinator/options.hpp"
 

@@ -6,7 +6,7 @@
 #include "common/log.hpp"
 #include "common/model/fingerprint.hpp"
 #include "common/model/model_folder.hpp"
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::coordinator {
 namespace {

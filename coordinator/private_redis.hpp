@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <string>
 
-#include "common/lock_file.hpp"
+#include "common/os/lock_file.hpp"
 #include "coordinator/redis_url.hpp"
 
 namespace tessera::coordinator {

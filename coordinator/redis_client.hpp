@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "common/net/zmq_socket.hpp"
-#include "common/protocol.hpp"
 #include "common/result.hpp"
+#include "common/wire/protocol.hpp"
 #include "coordinator/redis_url.hpp"
 
 namespace tessera::coordinator {

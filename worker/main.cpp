@@ -2,7 +2,7 @@
 #include <cstdlib>
 
 #include "common/log.hpp"
-#include "common/stop_signal.hpp"
+#include "common/os/stop_signal.hpp"
 #include "worker/create_engine.hpp"
 #include "worker/engine/self_test.hpp"
 #include "worker/link/batch_runner.hpp"

@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "common/check.hpp"
-#include "common/codec.hpp"
 #include "common/float16.hpp"
+#include "common/wire/codec.hpp"
 
 namespace tessera::bench {
 

@@ -19,9 +19,9 @@
 
 #include "bench/coordinator/bench_peers.hpp"
 #include "common/check.hpp"
-#include "common/codec.hpp"
 #include "common/log.hpp"
-#include "common/stop_signal.hpp"
+#include "common/os/stop_signal.hpp"
+#include "common/wire/codec.hpp"
 #include "coordinator/coordinator.hpp"
 
 namespace {

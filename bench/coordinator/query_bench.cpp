@@ -18,9 +18,9 @@
 
 #include "bench/program.hpp"
 #include "clients/cpp/items.hpp"
-#include "common/codec.hpp"
 #include "common/net/receive.hpp"
 #include "common/net/zmq_socket.hpp"
+#include "common/wire/codec.hpp"
 
 namespace tessera::bench {
 namespace {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "bench/engine/workload.hpp"
-#include "common/model/model_config.hpp"
+#include "common/model/settings/model_config.hpp"
 
 namespace tessera::bench {
 

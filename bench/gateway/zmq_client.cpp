@@ -7,8 +7,8 @@
 #include <string>
 
 #include "clients/cpp/items.hpp"
-#include "common/codec.hpp"
 #include "common/net/zmq_socket.hpp"
+#include "common/wire/codec.hpp"
 
 namespace {
 

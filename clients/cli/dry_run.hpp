@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "clients/cli/io/record.hpp"
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::cli {
 

@@ -6,11 +6,11 @@
 #include <nlohmann/json.hpp>
 
 #include "clients/cli/command.hpp"
-#include "clients/cli/io/npy.hpp"
 #include "clients/cli/io/readers.hpp"
+#include "clients/cli/output/npy.hpp"
 #include "clients/cli/read_options.hpp"
 #include "common/check.hpp"
-#include "common/replace_file.hpp"
+#include "common/os/replace_file.hpp"
 
 namespace tessera::cli {
 namespace {

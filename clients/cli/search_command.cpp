@@ -10,7 +10,7 @@
 #include <optional>
 
 #include "clients/cli/command.hpp"
-#include "clients/cli/io/npy.hpp"
+#include "clients/cli/output/npy.hpp"
 #include "clients/cli/submit/manifest.hpp"
 #include "common/check.hpp"
 

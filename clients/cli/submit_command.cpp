@@ -5,7 +5,7 @@
 #include "clients/cli/command.hpp"
 #include "clients/cli/read_options.hpp"
 #include "clients/cli/submit/submit_run.hpp"
-#include "common/stop_signal.hpp"
+#include "common/os/stop_signal.hpp"
 
 namespace tessera::cli {
 namespace {

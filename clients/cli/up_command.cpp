@@ -8,8 +8,8 @@
 #include "clients/cli/up/local_cluster.hpp"
 #include "common/check.hpp"
 #include "common/model/model_folder.hpp"
-#include "common/replace_file.hpp"
-#include "common/stop_signal.hpp"
+#include "common/os/replace_file.hpp"
+#include "common/os/stop_signal.hpp"
 
 namespace tessera::cli {
 namespace {

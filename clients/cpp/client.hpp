@@ -8,8 +8,8 @@
 #include "clients/cpp/client_options.hpp"
 #include "clients/cpp/items.hpp"
 #include "clients/cpp/job.hpp"
-#include "common/protocol.hpp"
 #include "common/result.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::client {
 
@@ -70,9 +70,10 @@ class Client {
   Result<protocol::JobProgress> cancel(const std::string& job_id,
                                        std::chrono::milliseconds timeout);
 
-  // Records (common/protocol_records.hpp): small texts that the ledger keeps, with compare-and-set
-  // and leases. request_id is set here. A put whose answer was lost is asked again and may then be
-  // refused with kConflict, although it is the one that was made: read the record to see.
+  // Records (common/wire/protocol_records.hpp): small texts that the ledger keeps, with
+  // compare-and-set and leases. request_id is set here. A put whose answer was lost is asked again
+  // and may then be refused with kConflict, although it is the one that was made: read the record
+  // to see.
   Result<protocol::RecordsReply> put_record(protocol::RecordPut put,
                                             std::chrono::milliseconds timeout);
   Result<protocol::RecordsReply> query_records(protocol::RecordQuery query,

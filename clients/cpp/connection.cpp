@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "common/codec.hpp"
 #include "common/log.hpp"
 #include "common/net/receive.hpp"
+#include "common/wire/codec.hpp"
 
 namespace tessera::client {
 

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "common/protocol.hpp"
 #include "common/result.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::client {
 

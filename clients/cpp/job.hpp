@@ -5,9 +5,9 @@
 #include <optional>
 #include <string>
 
-#include "common/protocol.hpp"
 #include "common/range_set.hpp"
 #include "common/result.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::client {
 

@@ -6,9 +6,9 @@
 #include <string>
 
 #include "clients/cpp/request_table.hpp"
-#include "common/chunk_digest.hpp"
-#include "common/protocol.hpp"
 #include "common/range_set.hpp"
+#include "common/wire/chunk_digest.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::client {
 

@@ -13,8 +13,8 @@
 #include "clients/gateway/encoding/json_text.hpp"
 #include "common/check.hpp"
 #include "common/log.hpp"
-#include "common/replace_file.hpp"
-#include "common/stop_signal.hpp"
+#include "common/os/replace_file.hpp"
+#include "common/os/stop_signal.hpp"
 
 namespace tessera::gateway {
 

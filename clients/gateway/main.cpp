@@ -11,7 +11,7 @@
 #include "clients/gateway/options.hpp"
 #include "common/check.hpp"
 #include "common/log.hpp"
-#include "common/stop_signal.hpp"
+#include "common/os/stop_signal.hpp"
 
 namespace {
 

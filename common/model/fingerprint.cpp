@@ -6,9 +6,9 @@
 #include <span>
 #include <utility>
 
-#include "common/model/hasher.hpp"
-#include "common/model/model_config.hpp"
-#include "common/model/small_file.hpp"
+#include "common/model/identity/hasher.hpp"
+#include "common/model/settings/model_config.hpp"
+#include "common/model/settings/small_file.hpp"
 
 namespace tessera {
 namespace {

@@ -8,10 +8,10 @@
 #include <string_view>
 #include <vector>
 
-#include "common/model/digest.hpp"
+#include "common/model/identity/digest.hpp"
+#include "common/model/identity/remembered_hashes.hpp"
 #include "common/model/model_folder.hpp"
-#include "common/model/remembered_hashes.hpp"
-#include "common/model/safetensors.hpp"
+#include "common/model/weights/safetensors.hpp"
 
 namespace tessera {
 

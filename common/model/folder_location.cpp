@@ -8,7 +8,7 @@
 #include <regex>
 #include <vector>
 
-#include "common/model/small_file.hpp"
+#include "common/model/settings/small_file.hpp"
 
 namespace tessera {
 namespace {

@@ -6,10 +6,10 @@
 #include <string>
 
 #include "common/check.hpp"
-#include "common/data_dir.hpp"
 #include "common/model/model_folder.hpp"
-#include "common/model/small_file.hpp"
+#include "common/model/settings/small_file.hpp"
 #include "common/model/synthetic_model.hpp"
+#include "common/os/data_dir.hpp"
 
 namespace tessera {
 namespace {

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "common/model/model_config.hpp"
+#include "common/model/settings/model_config.hpp"
 
 namespace tessera {
 

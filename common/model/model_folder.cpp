@@ -3,11 +3,11 @@
 #include <cstdio>
 #include <span>
 
-#include "common/model/dense_weights.hpp"
 #include "common/model/folder_location.hpp"
-#include "common/model/graph_tensors.hpp"
-#include "common/model/settings.hpp"
-#include "common/model/small_file.hpp"
+#include "common/model/settings/settings.hpp"
+#include "common/model/settings/small_file.hpp"
+#include "common/model/weights/dense_weights.hpp"
+#include "common/model/weights/graph_tensors.hpp"
 
 namespace tessera {
 namespace {

@@ -5,11 +5,11 @@
 #include <string>
 #include <vector>
 
-#include "common/model/model_config.hpp"
-#include "common/model/prompts.hpp"
-#include "common/model/safetensors.hpp"
-#include "common/model/sentence_modules.hpp"
-#include "common/model/tokenizer_settings.hpp"
+#include "common/model/settings/model_config.hpp"
+#include "common/model/settings/prompts.hpp"
+#include "common/model/settings/sentence_modules.hpp"
+#include "common/model/settings/tokenizer_settings.hpp"
+#include "common/model/weights/safetensors.hpp"
 
 namespace tessera {
 

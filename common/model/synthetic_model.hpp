@@ -6,8 +6,8 @@
 #include <string>
 #include <string_view>
 
-#include "common/model/model_config.hpp"
-#include "common/model/safetensors.hpp"
+#include "common/model/settings/model_config.hpp"
+#include "common/model/weights/safetensors.hpp"
 
 namespace tessera {
 

@@ -2,8 +2,8 @@
 
 #include <utility>
 
-#include "common/codec.hpp"
 #include "common/net/zmq_socket.hpp"
+#include "common/wire/codec.hpp"
 
 namespace tessera::net {
 

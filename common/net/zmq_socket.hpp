@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "common/codec.hpp"
+#include "common/wire/codec.hpp"
 
 namespace tessera::net {
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "common/check.hpp"
-#include "common/embed_batch.hpp"
 #include "common/log.hpp"
+#include "common/wire/embed_batch.hpp"
 #include "coordinator/core/core_metrics.hpp"
 #include "coordinator/core/events/replies.hpp"
 #include "coordinator/core/events/reply_batch.hpp"

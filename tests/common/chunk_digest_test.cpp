@@ -1,4 +1,4 @@
-#include "common/chunk_digest.hpp"
+#include "common/wire/chunk_digest.hpp"
 
 #include <gtest/gtest.h>
 

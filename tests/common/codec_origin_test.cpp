@@ -1,11 +1,11 @@
-#include "common/codec_origin.hpp"
+#include "common/wire/codec_origin.hpp"
 
 #include <gtest/gtest.h>
 
 #include <random>
 #include <string>
 
-#include "common/codec.hpp"
+#include "common/wire/codec.hpp"
 
 namespace tessera::protocol {
 namespace {

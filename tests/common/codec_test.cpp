@@ -1,4 +1,4 @@
-#include "common/codec.hpp"
+#include "common/wire/codec.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,8 +1,8 @@
-#include "common/embed_batch.hpp"
+#include "common/wire/embed_batch.hpp"
 
 #include <gtest/gtest.h>
 
-#include "common/codec.hpp"
+#include "common/wire/codec.hpp"
 
 namespace tessera::protocol {
 namespace {

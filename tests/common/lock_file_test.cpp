@@ -1,4 +1,4 @@
-#include "common/lock_file.hpp"
+#include "common/os/lock_file.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

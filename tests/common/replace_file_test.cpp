@@ -1,4 +1,4 @@
-#include "common/replace_file.hpp"
+#include "common/os/replace_file.hpp"
 
 #include <fcntl.h>
 #include <gmock/gmock.h>

@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <string>
 
-#include "clients/gateway/batches/batch_line.hpp"
 #include "clients/gateway/batches/batch_progress.hpp"
 #include "clients/gateway/batches/batch_request.hpp"
-#include "clients/gateway/batches/result_lines.hpp"
+#include "clients/gateway/batches/lines/batch_line.hpp"
+#include "clients/gateway/batches/lines/result_lines.hpp"
 #include "common/check.hpp"
 
 namespace {

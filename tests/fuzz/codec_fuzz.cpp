@@ -2,8 +2,8 @@
 // Whose a message is, is read from any bytes, and as the decoder reads it.
 #include <cstring>
 
-#include "common/codec.hpp"
-#include "common/codec_origin.hpp"
+#include "common/wire/codec.hpp"
+#include "common/wire/codec_origin.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace tessera::protocol;

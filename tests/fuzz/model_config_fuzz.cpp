@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "common/model/memory_estimate.hpp"
-#include "common/model/model_config.hpp"
+#include "common/model/settings/model_config.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto config =

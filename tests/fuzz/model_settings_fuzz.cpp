@@ -5,9 +5,9 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "common/model/prompts.hpp"
-#include "common/model/sentence_modules.hpp"
-#include "common/model/tokenizer_settings.hpp"
+#include "common/model/settings/prompts.hpp"
+#include "common/model/settings/sentence_modules.hpp"
+#include "common/model/settings/tokenizer_settings.hpp"
 
 namespace {
 

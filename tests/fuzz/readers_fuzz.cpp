@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "clients/cli/io/npy.hpp"
 #include "clients/cli/io/readers.hpp"
+#include "clients/cli/output/npy.hpp"
 #include "common/check.hpp"
 
 namespace {

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <string_view>
 
-#include "common/model/safetensors.hpp"
+#include "common/model/weights/safetensors.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);

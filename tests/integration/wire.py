@@ -1,4 +1,4 @@
-"""The wire protocol for tests: field tables are read from common/codec_fields.hpp, so that a test
+"""The wire protocol for tests: field tables are read from common/wire/codec_fields.hpp, so that a test
 speaks whatever the processes speak, and can also send what no real client would."""
 
 import os
@@ -25,12 +25,12 @@ NESTED_LISTS = {"errors": "ItemError", "models": "ModelInfo", "jobs": "JobProgre
 
 
 def _read_tables():
-    with open(os.path.join(ROOT, "common/codec_fields.hpp"), encoding="utf-8") as file:
+    with open(os.path.join(ROOT, "common/wire/codec_fields.hpp"), encoding="utf-8") as file:
         text = file.read()
     tables = {}
     for name, body in re.findall(r"void fields\(F& f, (\w+)& m\) \{(.*?)\n\}", text, re.S):
         tables[name] = {field: int(n) for n, field in re.findall(r"f\((\d+), m\.(\w+)\)", body)}
-    with open(os.path.join(ROOT, "common/protocol.hpp"), encoding="utf-8") as file:
+    with open(os.path.join(ROOT, "common/wire/protocol.hpp"), encoding="utf-8") as file:
         variant = re.search(r"using Message =\s*std::variant<(.*?)>;", file.read(), re.S).group(1)
     return tables, [name.strip() for name in variant.split(",")]
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 #include "coordinator/core/items/ids.hpp"
 
 namespace tessera::coordinator::simulation {

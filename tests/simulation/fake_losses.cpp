@@ -1,4 +1,4 @@
-#include "common/chunk_digest.hpp"
+#include "common/wire/chunk_digest.hpp"
 #include "tests/simulation/fake_cluster.hpp"
 #include "tests/simulation/fake_model.hpp"
 

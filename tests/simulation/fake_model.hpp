@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "common/float16.hpp"
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 #include "coordinator/core/items/ids.hpp"
 
 // A tokenizer and a model for tests: unlike texts get unlike ids, unlike ids unlike vectors.

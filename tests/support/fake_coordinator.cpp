@@ -5,8 +5,8 @@
 #include <cstring>
 #include <random>
 
-#include "common/codec.hpp"
-#include "common/embed_batch.hpp"
+#include "common/wire/codec.hpp"
+#include "common/wire/embed_batch.hpp"
 
 namespace tessera::test {
 namespace {

@@ -11,9 +11,9 @@
 #include <thread>
 #include <vector>
 
-#include "common/chunk_digest.hpp"
 #include "common/net/zmq_socket.hpp"
-#include "common/protocol.hpp"
+#include "common/wire/chunk_digest.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::test {
 

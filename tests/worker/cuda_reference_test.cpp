@@ -3,7 +3,7 @@
 
 #include <ostream>
 
-#include "common/model/small_file.hpp"
+#include "common/model/settings/small_file.hpp"
 #include "tests/support/gpu_test.hpp"
 #include "tests/worker/reference_case.hpp"
 #include "worker/create_engine.hpp"

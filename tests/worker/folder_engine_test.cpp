@@ -8,7 +8,7 @@
 
 #include "common/check.hpp"
 #include "common/float16.hpp"
-#include "common/model/dense_weights.hpp"
+#include "common/model/weights/dense_weights.hpp"
 #include "tests/common/model/demo_folder.hpp"
 #include "tests/worker/embed_helpers.hpp"
 #include "worker/create_engine.hpp"

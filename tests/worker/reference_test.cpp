@@ -5,7 +5,7 @@
 
 #include <ostream>
 
-#include "common/model/small_file.hpp"
+#include "common/model/settings/small_file.hpp"
 #include "tests/worker/reference_case.hpp"
 #include "worker/create_engine.hpp"
 

@@ -8,7 +8,7 @@
 #include <cstdlib>
 #include <random>
 
-#include "common/data_dir.hpp"
+#include "common/os/data_dir.hpp"
 #include "tests/worker/reference_case.hpp"
 #include "worker/create_engine.hpp"
 

@@ -3,7 +3,7 @@
 #include <memory>
 #include <vector>
 
-#include "common/model/model_config.hpp"
+#include "common/model/settings/model_config.hpp"
 #include "kernels/backend.hpp"
 #include "kernels/communicator.hpp"
 #include "worker/encoder/pass_steps.hpp"

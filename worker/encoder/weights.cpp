@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "common/check.hpp"
-#include "common/model/graph_tensors.hpp"
+#include "common/model/weights/graph_tensors.hpp"
 
 namespace tessera::worker {
 namespace {

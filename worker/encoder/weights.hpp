@@ -3,8 +3,8 @@
 #include <memory>
 #include <vector>
 
-#include "common/model/model_config.hpp"
-#include "common/model/safetensors.hpp"
+#include "common/model/settings/model_config.hpp"
+#include "common/model/weights/safetensors.hpp"
 #include "kernels/backend.hpp"
 #include "worker/split/shard.hpp"
 

@@ -10,9 +10,9 @@
 
 #include "common/model/fingerprint.hpp"
 #include "common/model/memory_estimate.hpp"
-#include "common/model/model_config.hpp"
 #include "common/model/model_folder.hpp"
-#include "common/model/safetensors.hpp"
+#include "common/model/settings/model_config.hpp"
+#include "common/model/weights/safetensors.hpp"
 #include "kernels/backend.hpp"
 #include "worker/encoder/workspace.hpp"
 #include "worker/engine/engine.hpp"

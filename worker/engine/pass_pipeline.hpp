@@ -7,7 +7,7 @@
 #include <optional>
 #include <vector>
 
-#include "common/model/model_config.hpp"
+#include "common/model/settings/model_config.hpp"
 #include "worker/encoder/pass_steps.hpp"
 
 namespace tessera::worker {

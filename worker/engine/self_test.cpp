@@ -6,7 +6,7 @@
 #include <optional>
 #include <utility>
 
-#include "common/model/small_file.hpp"
+#include "common/model/settings/small_file.hpp"
 
 namespace tessera::worker {
 namespace {

@@ -4,8 +4,8 @@
 #include <span>
 #include <vector>
 
-#include "common/model/dense_weights.hpp"
 #include "common/model/model_folder.hpp"
+#include "common/model/weights/dense_weights.hpp"
 
 namespace tessera::worker {
 

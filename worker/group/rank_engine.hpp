@@ -7,7 +7,7 @@
 #include <optional>
 #include <vector>
 
-#include "common/model/model_config.hpp"
+#include "common/model/settings/model_config.hpp"
 #include "kernels/communicator.hpp"
 #include "worker/encoder/encoder.hpp"
 #include "worker/engine/engine_plan.hpp"

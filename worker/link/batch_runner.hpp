@@ -14,7 +14,7 @@
 
 #include "common/bounded_queue.hpp"
 #include "common/net/zmq_socket.hpp"
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 #include "worker/engine/engine.hpp"
 #include "worker/link/task_queue.hpp"
 

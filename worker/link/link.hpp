@@ -6,8 +6,8 @@
 #include <string>
 
 #include "common/net/zmq_socket.hpp"
-#include "common/protocol.hpp"
-#include "common/stop_signal.hpp"
+#include "common/os/stop_signal.hpp"
+#include "common/wire/protocol.hpp"
 #include "worker/link/batch_runner.hpp"
 #include "worker/link/options.hpp"
 #include "worker/link/run_metrics.hpp"

@@ -6,7 +6,7 @@
 #include <deque>
 #include <span>
 
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::worker {
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "common/model/model_config.hpp"
+#include "common/model/settings/model_config.hpp"
 #include "common/result.hpp"
 #include "kernels/types.hpp"
 

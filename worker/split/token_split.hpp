@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "common/model/model_config.hpp"
+#include "common/model/settings/model_config.hpp"
 #include "kernels/types.hpp"
 
 namespace tessera::worker {

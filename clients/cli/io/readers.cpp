@@ -10,7 +10,7 @@
 #include "clients/cli/io/file_kind.hpp"
 #include "clients/cli/io/reader_chain.hpp"
 #include "common/check.hpp"
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::cli {
 namespace {

@@ -7,8 +7,8 @@
 #include <iterator>
 
 #include "common/check.hpp"
-#include "common/codec.hpp"
-#include "common/replace_file.hpp"
+#include "common/os/replace_file.hpp"
+#include "common/wire/codec.hpp"
 
 namespace tessera::cli {
 namespace {

@@ -4,7 +4,7 @@
 #include <set>
 #include <string>
 
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::cli {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "clients/cli/io/record.hpp"
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::cli {
 

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "clients/cli/submit/manifest.hpp"
-#include "common/lock_file.hpp"
+#include "common/os/lock_file.hpp"
 
 namespace tessera::cli {
 

@@ -3,7 +3,7 @@
 #include <optional>
 #include <string>
 
-#include "clients/cli/io/vector_writer.hpp"
+#include "clients/cli/output/vector_writer.hpp"
 #include "clients/cli/submit/ahead_store.hpp"
 #include "clients/cli/submit/chunker.hpp"
 #include "clients/cli/submit/manifest.hpp"

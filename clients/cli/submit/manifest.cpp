@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/check.hpp"
-#include "common/replace_file.hpp"
+#include "common/os/replace_file.hpp"
 
 namespace tessera::cli {
 namespace {

@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "clients/cli/io/vector_writer.hpp"
+#include "clients/cli/output/vector_writer.hpp"
 
 namespace tessera::cli {
 

@@ -10,7 +10,7 @@
 
 #include "common/check.hpp"
 #include "common/log.hpp"
-#include "common/stop_signal.hpp"
+#include "common/os/stop_signal.hpp"
 
 namespace tessera::cli {
 namespace {

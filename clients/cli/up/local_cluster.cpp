@@ -13,7 +13,7 @@
 #include "clients/cli/command.hpp"
 #include "common/check.hpp"
 #include "common/log.hpp"
-#include "common/stop_signal.hpp"
+#include "common/os/stop_signal.hpp"
 
 namespace tessera::cli {
 namespace {

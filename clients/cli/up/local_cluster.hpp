@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "clients/cli/up/child_process.hpp"
-#include "common/lock_file.hpp"
+#include "common/os/lock_file.hpp"
 
 namespace tessera {
 class StopSignal;

@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "clients/cpp/items.hpp"
-#include "common/embed_batch.hpp"
+#include "common/wire/embed_batch.hpp"
 
 namespace tessera::gateway {
 

@@ -14,8 +14,8 @@
 #include "clients/gateway/encoding/quantise.hpp"
 #include "clients/gateway/http/message.hpp"
 #include "clients/gateway/link/link.hpp"
-#include "common/protocol.hpp"
 #include "common/result.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::gateway {
 

@@ -8,8 +8,8 @@
 
 #include "clients/gateway/http/message.hpp"
 #include "common/model/model_folder.hpp"
-#include "common/protocol.hpp"
 #include "common/tokenizer/tokenizer.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::gateway {
 

@@ -9,7 +9,7 @@
 
 #include "clients/gateway/http/request_id.hpp"
 #include "common/check.hpp"
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::gateway {
 namespace {

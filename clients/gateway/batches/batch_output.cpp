@@ -6,7 +6,7 @@
 #include <cerrno>
 
 #include "common/check.hpp"
-#include "common/replace_file.hpp"
+#include "common/os/replace_file.hpp"
 
 namespace tessera::gateway {
 namespace {

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "clients/cpp/items.hpp"
-#include "clients/gateway/batches/batch_line.hpp"
+#include "clients/gateway/batches/lines/batch_line.hpp"
 #include "common/check.hpp"
 #include "common/log.hpp"
 

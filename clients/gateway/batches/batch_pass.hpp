@@ -11,9 +11,9 @@
 
 #include "clients/cpp/client.hpp"
 #include "clients/gateway/batches/batch_output.hpp"
-#include "clients/gateway/batches/line_groups.hpp"
-#include "clients/gateway/batches/line_reader.hpp"
-#include "clients/gateway/batches/result_lines.hpp"
+#include "clients/gateway/batches/lines/line_groups.hpp"
+#include "clients/gateway/batches/lines/line_reader.hpp"
+#include "clients/gateway/batches/lines/result_lines.hpp"
 #include "clients/gateway/batches/token_pace.hpp"
 
 namespace tessera::gateway {

@@ -7,7 +7,7 @@
 #include "clients/gateway/api/json.hpp"
 #include "clients/gateway/encoding/json_object.hpp"
 #include "common/check.hpp"
-#include "common/replace_file.hpp"
+#include "common/os/replace_file.hpp"
 #include "common/whole_number.hpp"
 
 namespace tessera::gateway {

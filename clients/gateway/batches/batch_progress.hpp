@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "common/protocol.hpp"
 #include "common/range_set.hpp"
 #include "common/result.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::gateway {
 

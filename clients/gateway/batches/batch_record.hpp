@@ -7,9 +7,9 @@
 #include <utility>
 #include <vector>
 
-#include "clients/gateway/batches/batch_line.hpp"
-#include "common/protocol.hpp"
+#include "clients/gateway/batches/lines/batch_line.hpp"
 #include "common/result.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::gateway {
 

@@ -6,7 +6,7 @@
 
 #include "common/check.hpp"
 #include "common/log.hpp"
-#include "common/model/digest.hpp"
+#include "common/model/identity/digest.hpp"
 
 namespace tessera::gateway {
 

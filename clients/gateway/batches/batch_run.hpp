@@ -9,7 +9,7 @@
 
 #include "clients/gateway/batches/batch_lease.hpp"
 #include "clients/gateway/batches/batch_pass.hpp"
-#include "clients/gateway/batches/input_check.hpp"
+#include "clients/gateway/batches/lines/input_check.hpp"
 #include "clients/gateway/files/file_store.hpp"
 
 namespace tessera::gateway {

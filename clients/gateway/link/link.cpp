@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "common/codec.hpp"
-#include "common/embed_batch.hpp"
 #include "common/log.hpp"
 #include "common/net/receive.hpp"
+#include "common/wire/codec.hpp"
+#include "common/wire/embed_batch.hpp"
 
 namespace tessera::gateway {
 

@@ -12,8 +12,8 @@
 
 #include "clients/gateway/http/loop.hpp"
 #include "common/net/zmq_socket.hpp"
-#include "common/protocol.hpp"
 #include "common/result.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::gateway {
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "clients/gateway/http/message.hpp"
-#include "common/protocol_metrics.hpp"
+#include "common/wire/protocol_metrics.hpp"
 
 namespace tessera::gateway {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "clients/gateway/http/server.hpp"
-#include "common/protocol_metrics.hpp"
+#include "common/wire/protocol_metrics.hpp"
 
 namespace tessera {
 class MetricFamilies;

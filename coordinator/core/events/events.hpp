@@ -6,8 +6,8 @@
 #include <variant>
 #include <vector>
 
-#include "common/codec_origin.hpp"
-#include "common/protocol.hpp"
+#include "common/wire/codec_origin.hpp"
+#include "common/wire/protocol.hpp"
 #include "coordinator/core/items/cache_key.hpp"
 #include "coordinator/core/items/embedding.hpp"
 #include "coordinator/core/items/ids.hpp"

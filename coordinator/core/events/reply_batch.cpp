@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <map>
 
-#include "common/embed_batch.hpp"
+#include "common/wire/embed_batch.hpp"
 
 namespace tessera::coordinator {
 namespace {

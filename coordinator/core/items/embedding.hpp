@@ -4,8 +4,8 @@
 #include <memory>
 #include <vector>
 
-#include "common/protocol.hpp"
 #include "common/result.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::coordinator {
 

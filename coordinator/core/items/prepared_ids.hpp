@@ -5,8 +5,8 @@
 #include <span>
 #include <vector>
 
-#include "common/protocol.hpp"
 #include "common/result.hpp"
+#include "common/wire/protocol.hpp"
 #include "coordinator/core/items/served_model.hpp"
 
 namespace tessera::coordinator {

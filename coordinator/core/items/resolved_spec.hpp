@@ -6,8 +6,8 @@
 #include <string>
 #include <string_view>
 
-#include "common/protocol.hpp"
 #include "common/result.hpp"
+#include "common/wire/protocol.hpp"
 #include "coordinator/core/items/ids.hpp"
 #include "coordinator/core/items/served_model.hpp"
 

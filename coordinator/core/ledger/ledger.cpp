@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "common/check.hpp"
-#include "common/codec.hpp"
+#include "common/wire/codec.hpp"
 
 namespace tessera::coordinator::ledger {
 namespace {

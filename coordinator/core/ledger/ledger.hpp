@@ -6,8 +6,8 @@
 #include <variant>
 #include <vector>
 
-#include "common/chunk_digest.hpp"
-#include "common/protocol.hpp"
+#include "common/wire/chunk_digest.hpp"
+#include "common/wire/protocol.hpp"
 #include "coordinator/core/items/ids.hpp"
 
 // What the core asks of the ledger. Each operation is one atomic, idempotent script (see

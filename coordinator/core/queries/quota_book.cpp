@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "common/check.hpp"
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::coordinator {
 namespace {

@@ -4,7 +4,7 @@
 #include <string>
 #include <unordered_map>
 
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 #include "coordinator/core/items/ids.hpp"
 
 namespace tessera::coordinator {

@@ -16,7 +16,7 @@ struct RecordLimits {
   std::size_t bytes_max = 64U << 20;  // Of all contents.
 };
 
-// Keeps records for clients (common/protocol_records.hpp): all of them in memory and, before a
+// Keeps records for clients (common/wire/protocol_records.hpp): all of them in memory and, before a
 // change is answered, in the ledger. One change of a record is under way at a time; whoever comes
 // meanwhile would change a version that is about to be another's, and is refused. Who holds a lease
 // is in the ledger, when it ends only here: after a restart every lease runs anew.

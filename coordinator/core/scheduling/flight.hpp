@@ -5,7 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 #include "coordinator/core/items/cache_key.hpp"
 #include "coordinator/core/items/ids.hpp"
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 
 namespace tessera::coordinator {
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "common/histogram.hpp"
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 #include "coordinator/core/items/ids.hpp"
 
 // What each part of the core counts of its own work, since this coordinator began. Every part owns

@@ -1,6 +1,6 @@
 #include <gmock/gmock.h>
 
-#include "common/protocol.hpp"
+#include "common/wire/protocol.hpp"
 #include "tests/clients/cli/read_files.hpp"
 
 namespace tessera::cli {

@@ -6,7 +6,7 @@
 #include <fstream>
 
 #include "clients/cli/command.hpp"
-#include "clients/cli/io/vector_writer.hpp"
+#include "clients/cli/output/vector_writer.hpp"
 #include "clients/cli/submit/manifest.hpp"
 #include "common/check.hpp"
 #include "tests/support/fake_coordinator.hpp"

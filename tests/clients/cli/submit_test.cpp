@@ -10,11 +10,11 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "clients/cli/io/npy.hpp"
+#include "clients/cli/output/npy.hpp"
 #include "clients/cli/submit/progress.hpp"
 #include "clients/cli/submit/submit_run.hpp"
 #include "common/check.hpp"
-#include "common/stop_signal.hpp"
+#include "common/os/stop_signal.hpp"
 #include "tests/support/as_nobody.hpp"
 #include "tests/support/fake_coordinator.hpp"
 

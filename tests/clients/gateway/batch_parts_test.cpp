@@ -5,14 +5,14 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "clients/gateway/batches/batch_line.hpp"
 #include "clients/gateway/batches/batch_output.hpp"
 #include "clients/gateway/batches/batch_progress.hpp"
-#include "clients/gateway/batches/custom_ids.hpp"
-#include "clients/gateway/batches/input_check.hpp"
-#include "clients/gateway/batches/line_groups.hpp"
-#include "clients/gateway/batches/line_reader.hpp"
-#include "clients/gateway/batches/result_lines.hpp"
+#include "clients/gateway/batches/lines/batch_line.hpp"
+#include "clients/gateway/batches/lines/custom_ids.hpp"
+#include "clients/gateway/batches/lines/input_check.hpp"
+#include "clients/gateway/batches/lines/line_groups.hpp"
+#include "clients/gateway/batches/lines/line_reader.hpp"
+#include "clients/gateway/batches/lines/result_lines.hpp"
 #include "clients/gateway/batches/token_pace.hpp"
 #include "common/check.hpp"
 

@@ -1,4 +1,4 @@
-#include "common/model/file_hash.hpp"
+#include "common/model/identity/file_hash.hpp"
 
 #include <gtest/gtest.h>
 

@@ -9,7 +9,7 @@
 #include <set>
 #include <thread>
 
-#include "common/data_dir.hpp"
+#include "common/os/data_dir.hpp"
 #include "tests/common/model/demo_folder.hpp"
 #include "tests/common/model/scratch_folder.hpp"
 

@@ -1,10 +1,10 @@
-#include "common/model/model_config.hpp"
+#include "common/model/settings/model_config.hpp"
 
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 
-#include "common/model/small_file.hpp"
+#include "common/model/settings/small_file.hpp"
 
 namespace tessera {
 namespace {

@@ -1,4 +1,4 @@
-#include "common/model/remembered_hashes.hpp"
+#include "common/model/identity/remembered_hashes.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>

@@ -1,10 +1,10 @@
-#include "common/model/safetensors.hpp"
+#include "common/model/weights/safetensors.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cstring>
 
-#include "common/model/model_config.hpp"
+#include "common/model/settings/model_config.hpp"
 #include "tests/common/model/scratch_folder.hpp"
 
 namespace tessera {

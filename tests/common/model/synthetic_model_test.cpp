@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "common/check.hpp"
-#include "common/data_dir.hpp"
 #include "common/model/fingerprint.hpp"
 #include "common/model/memory_estimate.hpp"
-#include "common/model/small_file.hpp"
+#include "common/model/settings/small_file.hpp"
+#include "common/os/data_dir.hpp"
 #include "tests/common/model/scratch_folder.hpp"
 
 namespace tessera {

@@ -1,7 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "common/chunk_digest.hpp"
+#include "common/wire/chunk_digest.hpp"
 #include "tests/coordinator/core/core_harness.hpp"
 
 // A job's chunk is the same chunk, for whoever sends it again.

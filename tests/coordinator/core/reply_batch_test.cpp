@@ -4,7 +4,7 @@
 
 #include <set>
 
-#include "common/embed_batch.hpp"
+#include "common/wire/embed_batch.hpp"
 #include "tests/coordinator/core/core_harness.hpp"
 
 namespace tessera::coordinator {
