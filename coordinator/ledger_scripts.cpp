@@ -220,10 +220,9 @@ std::string cache_key(const CacheKey& key) {
   return name;
 }
 
-}  // namespace
-
-const std::vector<std::string>& ledger_scripts() {
-  static const std::vector<std::string> scripts = {
+// The scripts in the order of their indices.
+std::vector<std::string> job_scripts() {
+  return {
       // kCreate
       fenced("if redis.call('EXISTS', KEYS[3]) == 0 then\n"
              "  redis.call('HSET', KEYS[3], 'key', ARGV[3], 'tenant', ARGV[4], 'spec', ARGV[5],\n"
@@ -275,7 +274,11 @@ const std::vector<std::string>& ledger_scripts() {
       fenced("redis.call('SREM', KEYS[2], ARGV[2])\n"
              "redis.call('DEL', KEYS[3], KEYS[4], KEYS[5], KEYS[6])\n"
              "redis.call('UNLINK', KEYS[7])\n"
-             "return 'OK'"),
+             "return 'OK'")};
+}
+
+std::vector<std::string> term_scripts() {
+  return {
       // kTerm
       fenced("return 'SAME'"),
       // kLoad
@@ -297,27 +300,42 @@ const std::vector<std::string>& ledger_scripts() {
       "local term = math.max(tonumber(before or '0') + 1, tonumber(ARGV[2]))\n"
       "redis.call('SET', KEYS[1], string.format('%.0f', term))\n"
       "return {ledger, string.format('%.0f', term), before or '0', is_new and 1 or 0,\n"
-      "        redis.call('INCR', 'tessera:sequence')}",
-      // kPutRecord. One that is there is changed on a full server, too; see kStore.
-      fenced("local version = redis.call('HGET', KEYS[3], 'version')\n"
-             "if version == ARGV[4] then return 'SAME' end\n"
-             "if (version or '0') ~= ARGV[3] then\n"
-             "  return redis.error_reply('CONFLICT the record has another version')\n"
-             "end\n"
-             "if version then redis.call('HDEL', KEYS[3], 'content') end\n"
-             "redis.call('HSET', KEYS[3], 'version', ARGV[4], 'tenant', ARGV[5],\n"
-             "           'order', ARGV[6], 'open', ARGV[7], 'owner', ARGV[8],\n"
-             "           'lease_ms', ARGV[9], 'content', ARGV[10])\n"
-             "redis.call('SADD', KEYS[2], ARGV[2])\n"
-             "return 'OK'"),
-      // kDropRecord
-      fenced("local version = redis.call('HGET', KEYS[3], 'version')\n"
-             "if version and version ~= ARGV[3] then\n"
-             "  return redis.error_reply('CONFLICT the record has another version')\n"
-             "end\n"
-             "redis.call('DEL', KEYS[3])\n"
-             "redis.call('SREM', KEYS[2], ARGV[2])\n"
-             "return 'OK'")};
+      "        redis.call('INCR', 'tessera:sequence')}"};
+}
+
+std::vector<std::string> record_scripts() {
+  return {// kPutRecord. One that is there is changed on a full server, too; see kStore.
+          fenced("local version = redis.call('HGET', KEYS[3], 'version')\n"
+                 "if version == ARGV[4] then return 'SAME' end\n"
+                 "if (version or '0') ~= ARGV[3] then\n"
+                 "  return redis.error_reply('CONFLICT the record has another version')\n"
+                 "end\n"
+                 "if version then redis.call('HDEL', KEYS[3], 'content') end\n"
+                 "redis.call('HSET', KEYS[3], 'version', ARGV[4], 'tenant', ARGV[5],\n"
+                 "           'order', ARGV[6], 'open', ARGV[7], 'owner', ARGV[8],\n"
+                 "           'lease_ms', ARGV[9], 'content', ARGV[10])\n"
+                 "redis.call('SADD', KEYS[2], ARGV[2])\n"
+                 "return 'OK'"),
+          // kDropRecord
+          fenced("local version = redis.call('HGET', KEYS[3], 'version')\n"
+                 "if version and version ~= ARGV[3] then\n"
+                 "  return redis.error_reply('CONFLICT the record has another version')\n"
+                 "end\n"
+                 "redis.call('DEL', KEYS[3])\n"
+                 "redis.call('SREM', KEYS[2], ARGV[2])\n"
+                 "return 'OK'")};
+}
+
+}  // namespace
+
+const std::vector<std::string>& ledger_scripts() {
+  static const std::vector<std::string> scripts = [] {
+    std::vector<std::string> all;
+    for (auto part : {job_scripts(), term_scripts(), record_scripts()}) {
+      all.insert(all.end(), part.begin(), part.end());
+    }
+    return all;
+  }();
   return scripts;
 }
 

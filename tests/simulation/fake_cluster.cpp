@@ -56,6 +56,22 @@ std::string FakeCluster::new_peer(std::string_view kind) {
   return std::string(kind).append(std::to_string(next_peer_++));
 }
 
+// What a client is told must be in the ledger by then, where the ledger loses nothing.
+void FakeCluster::check_is_durable(const protocol::Message& message) {
+  if (scenario_.faults.ledger_emptied_per_s > 0 || scenario_.faults.ledger_older_per_s > 0) {
+    return;
+  }
+  if (const auto* result = std::get_if<protocol::ChunkResult>(&message)) {
+    if (!ledger_.has_stored(result->job_id, result->chunk)) {
+      problem("chunk " + std::to_string(result->chunk) + " was sent before it was stored");
+    }
+  } else if (const auto* ack = std::get_if<protocol::ChunkAck>(&message)) {
+    if (ack->code == ErrorCode::kOk && !ledger_.has_accepted(ack->job_id, ack->chunk)) {
+      problem("chunk " + std::to_string(ack->chunk) + " was acknowledged before it was stored");
+    }
+  }
+}
+
 void FakeCluster::problem(const std::string& what) {
   if (problems_.size() < 10) {
     problems_.push_back("at " + std::to_string(now_ / kMs) + " ms: " + what);
@@ -119,6 +135,7 @@ void FakeCluster::perform(Action action) {
     }
   };
   if (auto* to_client = std::get_if<SendClient>(&action)) {
+    check_is_durable(to_client->message);
     soon(1, [this, incarnation, a = std::move(*to_client)] {
       sender_ = incarnation;
       client_receives(a.peer, a.message);

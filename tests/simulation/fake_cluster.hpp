@@ -127,6 +127,7 @@ class FakeCluster {
   bool chance(double probability);
   std::uint64_t below(std::uint64_t bound);
   std::string new_peer(std::string_view kind);
+  void check_is_durable(const protocol::Message& message);
   void problem(const std::string& what);
 
   // the coordinator's process

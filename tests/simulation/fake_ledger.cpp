@@ -33,6 +33,16 @@ std::uint64_t FakeLedger::become_leader(std::uint64_t above) {
   return epoch_;
 }
 
+bool FakeLedger::has_accepted(const JobId& job, std::uint32_t chunk) const {
+  const auto found = jobs_.find(job);
+  return found != jobs_.end() && has_bit(found->second.accepted, chunk);
+}
+
+bool FakeLedger::has_stored(const JobId& job, std::uint32_t chunk) const {
+  const auto found = jobs_.find(job);
+  return found != jobs_.end() && has_bit(found->second.done, chunk);
+}
+
 void FakeLedger::empty() {
   jobs_.clear();
   contents_.clear();

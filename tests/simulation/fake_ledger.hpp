@@ -30,6 +30,9 @@ class FakeLedger {
   std::vector<ledger::StoredRecord> load_records() const;
   // Contents of chunks and results that are kept; none are left when all jobs have ended.
   std::size_t contents() const { return contents_.size(); }
+  // Whether the ledger has, or has had, the chunk's items, and its result.
+  bool has_accepted(const JobId& job, std::uint32_t chunk) const;
+  bool has_stored(const JobId& job, std::uint32_t chunk) const;
   // Accepted items of jobs that have not ended, without a result here.
   std::uint64_t owed_items() const;
 
