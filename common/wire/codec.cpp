@@ -318,11 +318,11 @@ Result<Message> decode(std::span<const std::byte> header, Bytes payload) {
                      ", this process " + std::to_string(kVersionMajor)};
   }
   if (type.type != msgpack::type::POSITIVE_INTEGER || body.type != msgpack::type::MAP ||
-      type.via.u64 >= std::variant_size_v<Message>) {
+      type.via.u64 >= std::variant_size_v<AnyMessage>) {
     return malformed("the message type is unknown");
   }
   Message message =
-      make_message(type.via.u64, std::make_index_sequence<std::variant_size_v<Message>>{});
+      make_message(type.via.u64, std::make_index_sequence<std::variant_size_v<AnyMessage>>{});
   const int failed_field = std::visit(
       [&](auto& m) {
         Reader reader(body.via.map);

@@ -160,14 +160,14 @@ constexpr bool kHasRequestId = requires(M& m) { m.request_id; };
 
 template <std::size_t... I>
 constexpr auto types_with_request_id(std::index_sequence<I...>) {
-  return std::array{kHasRequestId<std::variant_alternative_t<I, Message>>...};
+  return std::array{kHasRequestId<std::variant_alternative_t<I, AnyMessage>>...};
 }
 constexpr auto kTypesWithRequestId =
-    types_with_request_id(std::make_index_sequence<std::variant_size_v<Message>>{});
+    types_with_request_id(std::make_index_sequence<std::variant_size_v<AnyMessage>>{});
 
 template <typename M, std::size_t I = 0>
 constexpr std::size_t type_of() {
-  if constexpr (std::is_same_v<M, std::variant_alternative_t<I, Message>>) {
+  if constexpr (std::is_same_v<M, std::variant_alternative_t<I, AnyMessage>>) {
     return I;
   } else {
     return type_of<M, I + 1>();

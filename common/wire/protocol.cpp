@@ -18,7 +18,7 @@ std::string_view name_of(const Message& message) {
       "WorkerGoodbye", "WorkerWelcome", "Batch",        "WorkerMetrics", "MetricsRequest",
       "MetricsReply",  "RecordPut",     "RecordQuery",  "RecordClaim",   "RecordDelete",
       "RecordsReply",  "EmbedRequests", "EmbedReplies", "LeaveJob"};
-  static_assert(std::size(kNames) == std::variant_size_v<Message>);
+  static_assert(std::size(kNames) == std::variant_size_v<AnyMessage>);
   return kNames[message.index()];
 }
 
@@ -48,5 +48,12 @@ Result<void> validate(const ItemBlock& items) {
   }
   return {};
 }
+
+Message::Message() = default;
+Message::Message(const Message& other) = default;
+Message::Message(Message&& other) noexcept = default;
+Message& Message::operator=(const Message& other) = default;
+Message& Message::operator=(Message&& other) noexcept = default;
+Message::~Message() = default;
 
 }  // namespace tessera::protocol

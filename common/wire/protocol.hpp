@@ -437,13 +437,26 @@ struct Batch {
   bool express = false;                   // Overtakes others; only to workers that take some.
 };
 
-using Message =
+using AnyMessage =
     std::variant<Ping, Pong, ErrorReply, ClientHello, EmbedRequest, OpenJob, SubmitChunk, CloseJob,
                  ResultAck, CancelJob, StatusRequest, ServerHello, EmbedReply, JobOpened, ChunkAck,
                  ChunkResult, JobUpdate, StatusReply, WorkerHello, BatchResult, WorkerGoodbye,
                  WorkerWelcome, Batch, WorkerMetrics, MetricsRequest, MetricsReply, RecordPut,
                  RecordQuery, RecordClaim, RecordDelete, RecordsReply, EmbedRequests, EmbedReplies,
                  LeaveJob>;
+
+// One of them. A class of its own, so that copying, moving and destroying so many types is compiled
+// once, in protocol.cpp, and not in every file that holds one.
+class Message : public AnyMessage {
+ public:
+  using AnyMessage::AnyMessage;
+  Message();
+  Message(const Message& other);
+  Message(Message&& other) noexcept;
+  Message& operator=(const Message& other);
+  Message& operator=(Message&& other) noexcept;
+  ~Message();
+};
 
 // The name of the message's type, for logs: "SubmitChunk".
 std::string_view name_of(const Message& message);

@@ -82,7 +82,7 @@ class PassPipelineTest : public ::testing::Test {
                         {.launch =
                              [this](const PassPiece& piece) {
                                log.push_back(name(piece));
-                               EXPECT_LE(launched - waited, PassPipeline::kPiecesAhead);
+                               EXPECT_LE(launched - waited, 2U);
                                return launched++;
                              },
                          .wait =
@@ -90,7 +90,8 @@ class PassPipelineTest : public ::testing::Test {
                                EXPECT_EQ(ticket, waited++);
                                log.push_back(std::string("(").append(name(piece)).append(")"));
                              }},
-                        3};
+                        3,
+                        2};
   static bool never() { return false; }
 };
 

@@ -100,6 +100,8 @@ double piece_seconds(const EngineOptions& options) {
   return on_cpu(options) ? kCpuPieceS : kGpuPieceS;
 }
 
+std::size_t pieces_ahead(const EngineOptions& options) { return on_cpu(options) ? 1 : 2; }
+
 PassCost pass_cost(const EngineOptions& options, const kernels::PackedBatchView& batch,
                    const CostModel& alone) {
   PassCost cost{.tokens = static_cast<double>(batch.total_tokens())};

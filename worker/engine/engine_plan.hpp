@@ -29,6 +29,8 @@ inline constexpr int kEngineSlots = 3;
 // About how much work is queued on a device at once, in seconds: twice as long a query may wait.
 // Shorter pieces cost a device more gaps; the CPU's threads meet at the end of each.
 double piece_seconds(const EngineOptions& options);
+// How many pieces are queued at once. A CPU's are as long as a step, and its threads wake up soon.
+std::size_t pieces_ahead(const EngineOptions& options);
 // What a pass over the batch costs; `alone` is the engine's cost model.
 PassCost pass_cost(const EngineOptions& options, const kernels::PackedBatchView& batch,
                    const CostModel& alone);

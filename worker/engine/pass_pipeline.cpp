@@ -78,9 +78,10 @@ double PassCutter::seconds(const Waiting& pass, const PassSteps::Step& step) con
   return pass.cost.seconds * work / (layer * layers_ * pass.cost.strands);
 }
 
-PassPipeline::PassPipeline(PassCutter cutter, Device device, int slots)
+PassPipeline::PassPipeline(PassCutter cutter, Device device, int slots, std::size_t pieces_ahead)
     : cutter_(std::move(cutter)),
       device_(std::move(device)),
+      pieces_ahead_(pieces_ahead),
       busy_(static_cast<std::size_t>(slots)) {}
 
 void PassPipeline::add(int slot, const PassCost& cost) {
@@ -109,7 +110,7 @@ bool PassPipeline::run_until_done(int slot, const std::function<bool()>& interru
 }
 
 bool PassPipeline::queue_more() {
-  const auto piece = queued_.size() < kPiecesAhead ? cutter_.next() : std::nullopt;
+  const auto piece = queued_.size() < pieces_ahead_ ? cutter_.next() : std::nullopt;
   if (piece) launch(*piece);
   return piece.has_value();
 }

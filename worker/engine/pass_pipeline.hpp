@@ -58,20 +58,20 @@ class PassCutter {
   std::deque<Waiting> waiting_;
 };
 
-// Keeps a device busy with no more than kPiecesAhead pieces queued on it, so that an express batch
-// that comes waits for these and for nothing else; the passes of other slots go on behind it. Owned
-// and called by the engine's thread.
+// Keeps a device busy with no more than a few pieces queued on it, so that an express batch that
+// comes waits for these and for nothing else; the passes of other slots go on behind it. Owned and
+// called by the engine's thread.
 class PassPipeline {
  public:
-  static constexpr std::size_t kPiecesAhead = 2;  // one runs, one follows it without a gap
-
   // What runs the pieces: `launch` queues one and returns at once with a ticket, `wait` blocks
   // until that piece has run, and where it `ends` a pass until the vectors are on the host.
   struct Device {
     std::function<std::uint64_t(const PassPiece&)> launch;
     std::function<void(const PassPiece&, std::uint64_t)> wait;
   };
-  PassPipeline(PassCutter cutter, Device device, int slots);
+  // `pieces_ahead`: 2, so that one follows the running one without a gap; 1 where a gap is short
+  // beside a piece.
+  PassPipeline(PassCutter cutter, Device device, int slots, std::size_t pieces_ahead);
 
   // A pass behind those that were added before. Requires that the slot's last one was waited for.
   void add(int slot, const PassCost& cost);
@@ -92,6 +92,7 @@ class PassPipeline {
 
   PassCutter cutter_;
   const Device device_;
+  const std::size_t pieces_ahead_;
   std::deque<Queued> queued_;
   std::vector<bool> busy_;  // by slot
 };

@@ -35,7 +35,7 @@ class SingleEngine final : public Engine {
             PassCutter(config_, piece_seconds(options)),
             {.launch = [this](const PassPiece& piece) { return launch(piece); },
              .wait = [this](const PassPiece& piece, std::uint64_t cut) { wait_for(piece, cut); }},
-            kEngineSlots) {
+            kEngineSlots, pieces_ahead(options)) {
     const auto folder = value_or_fatal(open_weights(model_));
     FolderHashing hashing(options, model_, folder);
     info_ = describe_engine(model_, *backend_, limits_);

@@ -85,7 +85,7 @@ class GroupEngine final : public Engine {
         PassPipeline::Device{
             .launch = [this](const PassPiece& piece) { return launch(piece); },
             .wait = [this](const PassPiece& piece, std::uint64_t) { wait_for(piece); }},
-        kEngineSlots);
+        kEngineSlots, pieces_ahead(s.options));
     log::info("ready for batches of every size after {:.2f} s",
               Seconds(RankThreads::Clock::now() - start).count());
     if (s.options.measure_cost) {
