@@ -56,6 +56,7 @@ class GroupEngine final : public Engine {
     const auto numeric_type = kernels::to_string(s.backends[0]->activation_type());
     info_ = describe_engine(s.model, *s.backends[0], s.limits);
     info_.group_size = group_.size();
+    info_.express_tokens = s.parts.express ? info_.express_tokens : 0;
     for (std::size_t i = 1; i < s.backends.size() && !info_.pci_bus_ids.empty(); ++i) {
       info_.pci_bus_ids.push_back(s.backends[i]->pci_bus_id());
     }
@@ -126,7 +127,7 @@ class GroupEngine final : public Engine {
     }
     PassCost cost = pass_cost(shared_->options, batch, info_.cost);
     cost.strands = b.second_cu_seqlens.empty() ? 1 : 2;
-    cost.whole = !same_steps(b);
+    cost.whole = !shared_->parts.express || !same_steps(b);
     pipeline_->add(slot, cost);
   }
 
@@ -323,6 +324,8 @@ std::unique_ptr<Engine> make_cuda_group_engine(const EngineOptions& options,
   for (const int device : devices) parts.names.push_back("cuda:" + std::to_string(device));
   parts.communicators = kernels::make_cuda_communicators(devices, options.transport);
   parts.halves = true;
+  // Until it has run on several GPUs: an order that differs between them would be a hang.
+  parts.express = false;
   parts.spin_s = 200e-6;
   parts.make_backend = [devices](int rank) {
     return kernels::make_cuda_backend({.device = devices[static_cast<std::size_t>(rank)]});

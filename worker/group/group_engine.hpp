@@ -18,6 +18,7 @@ struct GroupParts {
   std::unique_ptr<kernels::CommunicatorGroup> communicators;
   double spin_s = 0;        // see RankThreads::Options::spin
   bool halves = false;      // a backend may have two batches on their way in turns
+  bool express = true;      // batches of queries overtake others
   double standstill_s = 4;  // without progress on a batch that takes less: a hang
 };
 
