@@ -31,7 +31,7 @@ def _read_tables():
     for name, body in re.findall(r"void fields\(F& f, (\w+)& m\) \{(.*?)\n\}", text, re.S):
         tables[name] = {field: int(n) for n, field in re.findall(r"f\((\d+), m\.(\w+)\)", body)}
     with open(os.path.join(ROOT, "common/wire/protocol.hpp"), encoding="utf-8") as file:
-        variant = re.search(r"using Message =\s*std::variant<(.*?)>;", file.read(), re.S).group(1)
+        variant = re.search(r"using AnyMessage =\s*std::variant<(.*?)>;", file.read(), re.S).group(1)
     return tables, [name.strip() for name in variant.split(",")]
 
 
