@@ -46,6 +46,14 @@ void FakeCluster::soon(double mean_ms, std::function<void()> action) {
   at(now_ + 1 + static_cast<Micros>(delay * kMs), std::move(action));
 }
 
+// As ZeroMQ: what the coordinator sends to one peer arrives in the order in which it was sent.
+void FakeCluster::in_order(const std::string& peer, std::function<void()> arrive) {
+  const double delay = std::exponential_distribution<double>(1.0)(random_);
+  Micros& last = arrives_[peer];
+  last = std::max(last, now_ + 1 + static_cast<Micros>(delay * kMs));
+  at(last, std::move(arrive));
+}
+
 bool FakeCluster::chance(double probability) {
   return std::uniform_real_distribution<double>(0, 1)(random_) < probability;
 }
@@ -136,12 +144,13 @@ void FakeCluster::perform(Action action) {
   };
   if (auto* to_client = std::get_if<SendClient>(&action)) {
     check_is_durable(to_client->message);
-    soon(1, [this, incarnation, a = std::move(*to_client)] {
+    in_order(to_client->peer, [this, incarnation, a = std::move(*to_client)] {
       sender_ = incarnation;
       client_receives(a.peer, a.message);
     });
   } else if (auto* to_worker = std::get_if<SendWorker>(&action)) {
-    soon(1, [this, a = std::move(*to_worker)] { worker_receives(a.peer, a.message); });
+    in_order(to_worker->peer,
+             [this, a = std::move(*to_worker)] { worker_receives(a.peer, a.message); });
   } else if (auto* operation = std::get_if<RunLedger>(&action)) {
     perform_ledger(std::move(*operation));
   } else if (auto* get = std::get_if<CacheGet>(&action)) {

@@ -124,6 +124,7 @@ class FakeCluster {
   // time
   void at(Micros when, std::function<void()> action);
   void soon(double mean_ms, std::function<void()> action);
+  void in_order(const std::string& peer, std::function<void()> arrive);
   bool chance(double probability);
   std::uint64_t below(std::uint64_t bound);
   std::string new_peer(std::string_view kind);
@@ -208,6 +209,7 @@ class FakeCluster {
   std::string ledger_id_;  // Of the core that runs.
   std::unique_ptr<Core> core_;
 
+  std::map<std::string, Micros> arrives_;  // When the last message to a peer does.
   std::uint64_t next_peer_ = 1;
   std::vector<std::shared_ptr<Worker>> workers_;
   std::vector<std::unique_ptr<Job>> jobs_;
