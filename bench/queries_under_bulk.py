@@ -21,41 +21,21 @@ import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-BIN = pathlib.Path(os.environ.get("TESSERA_BIN", ROOT / "build/release/bin"))
+from workers_bench import BIN, ROOT, Cluster
 
 
-class Cluster:
-    def __init__(self, folder, options):
-        self.folder = folder
-        ports = folder / "ports.json"
-        self.log = open(folder / "up.log", "wb")
-        self.process = subprocess.Popen(
-            [BIN / "tessera", "up", "--model", options.model, "--device", options.device,
-             "--free-ports", "--no-http", "--data-dir", folder / "data", "--port-file", ports,
-             "--threads", str(options.threads), "--ready-s", "300"],
-            stdout=self.log, stderr=self.log, start_new_session=True)
-        while not ports.exists():
-            if self.process.poll() is not None:
-                sys.exit(f"tessera up failed:\n{(folder / 'up.log').read_text()}")
-            time.sleep(0.1)
-        self.address = json.loads(ports.read_text())["clients"]
+def status(cluster):
+    output = subprocess.run([BIN / "tessera", "status", "--json", "--coordinator", cluster.address],
+                            check=True, text=True, stdout=subprocess.PIPE).stdout
+    return json.loads(output)
 
-    def status(self):
-        output = subprocess.run([BIN / "tessera", "status", "--json", "--coordinator", self.address],
-                                check=True, text=True, stdout=subprocess.PIPE).stdout
-        return json.loads(output)
 
-    def tokens_done(self):
-        return sum(worker["tokens_done"] for worker in self.status()["workers"])
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(60)
+def tokens_done(cluster):
+    return sum(worker["tokens_done"] for worker in status(cluster)["workers"])
 
 
 def queries(cluster, options, seconds, seed):
-    name = cluster.status()["models"][0]["name"]
+    name = status(cluster)["models"][0]["name"]
     return subprocess.run(
         [BIN / "query_bench", "--coordinator", cluster.address, "--model", name, "--rate",
          str(options.rate), "--seconds", str(seconds), "--shortest", str(options.shortest),
@@ -65,9 +45,33 @@ def queries(cluster, options, seconds, seed):
 
 def bulk_rate(cluster, seconds, meanwhile=None):
     """Tokens a second of the workers over the time, of bulk and queries together."""
-    began, before = time.monotonic(), cluster.tokens_done()
+    began, before = time.monotonic(), tokens_done(cluster)
     said = meanwhile() if meanwhile else time.sleep(seconds)
-    return (cluster.tokens_done() - before) / (time.monotonic() - began), said
+    return (tokens_done(cluster) - before) / (time.monotonic() - began), said
+
+
+def measure(cluster, options, passages, out):
+    print("idle:      ", queries(cluster, options, min(10, options.seconds), 1), flush=True)
+    job = subprocess.Popen([BIN / "tessera", "submit", "--coordinator", cluster.address, passages,
+                            "--out", out, "--quiet"], start_new_session=True)
+    try:
+        time.sleep(4)  # Until its pipeline is full.
+        alone, beside = [], []
+        for turn in range(options.rounds):
+            alone.append(bulk_rate(cluster, options.seconds)[0])
+            rate, said = bulk_rate(cluster, options.seconds,
+                                   lambda: queries(cluster, options, options.seconds, 2 + turn))
+            tokens = options.rate * (options.shortest + options.longest) / 2
+            beside.append(rate - tokens)
+            if job.poll() is not None:
+                sys.exit("error: the job ended too early: more --texts are needed")
+            print("under bulk:", said, flush=True)
+        a, b = statistics.median(alone), statistics.median(beside)
+        print(f"bulk: {a:.0f} tokens/s alone, {b:.0f} beside the queries, {b / a:.3f} of it",
+              flush=True)
+    finally:
+        job.kill()
+        job.wait()
 
 
 def main():
@@ -83,39 +87,16 @@ def main():
     parser.add_argument("--texts", type=int, default=60_000)
     parser.add_argument("--words", type=int, default=170)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ready-s", type=int, default=300, help="longest wait for the worker")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tessera-bench-") as name:
         folder = pathlib.Path(name)
         passages = folder / "passages.jsonl"
         subprocess.run([sys.executable, ROOT / "bench/compare/make_passages.py", str(options.texts),
                         passages, str(options.words)], check=True)
-        cluster = Cluster(folder, options)
-        job = None
-        try:
-            print("idle:      ", queries(cluster, options, min(10, options.seconds), 1), flush=True)
-            job = subprocess.Popen([BIN / "tessera", "submit", "--coordinator", cluster.address,
-                                    passages, "--out", folder / "out", "--quiet"],
-                                   start_new_session=True)
-            time.sleep(4)  # Until its pipeline is full.
-            alone, beside = [], []
-            for turn in range(options.rounds):
-                alone.append(bulk_rate(cluster, options.seconds)[0])
-                rate, said = bulk_rate(
-                    cluster, options.seconds,
-                    lambda: queries(cluster, options, options.seconds, 2 + turn))
-                tokens = options.rate * (options.shortest + options.longest) / 2
-                beside.append(rate - tokens)
-                if job.poll() is not None:
-                    sys.exit("error: the job ended too early: more --texts are needed")
-                print("under bulk:", said, flush=True)
-            a, b = statistics.median(alone), statistics.median(beside)
-            print(f"bulk: {a:.0f} tokens/s alone, {b:.0f} beside the queries, {b / a:.3f} of it",
-                  flush=True)
-        finally:
-            if job is not None:
-                job.kill()
-                job.wait()
-            cluster.stop()
+        with Cluster(folder / "cluster", options.model, [options.device], options.ready_s,
+                     ["--no-http", "--threads", str(options.threads)]) as cluster:
+            measure(cluster, options, passages, folder / "out")
 
 
 if __name__ == "__main__":

@@ -50,12 +50,11 @@ def thread_seconds(pid):
 class Cluster:
     """`tessera up` with a worker on each of `devices`, in a folder of its own."""
 
-    def __init__(self, folder, model, devices, options):
+    def __init__(self, folder, model, devices, ready_s, arguments=()):
         folder.mkdir()
         ports = folder / "ports.json"
         command = [BIN / "tessera", "up", "--model", model, "--data-dir", folder / "data",
-                   "--free-ports", "--port-file", ports, "--ready-s", str(options.ready_s),
-                   *options.up_arg]
+                   "--free-ports", "--port-file", ports, "--ready-s", str(ready_s), *arguments]
         for device in devices:
             command += ["--device", device]
         self.log = folder / "up.log"
@@ -104,7 +103,8 @@ def vectors(folder):
 
 
 def measure(folder, name, options, devices, path):
-    with Cluster(folder / name, options.model, devices, options) as cluster:
+    with Cluster(folder / name, options.model, devices, options.ready_s,
+                 options.up_arg) as cluster:
         took_s, manifest, loads = cluster.submit(path, folder / f"{name}-out", options.submit_arg)
     assert manifest["items"] == manifest["rows"] == manifest["cache_misses"]
     assert manifest["errors"] == 0

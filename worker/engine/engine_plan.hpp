@@ -14,6 +14,7 @@
 #include "common/model/settings/model_config.hpp"
 #include "common/model/weights/safetensors.hpp"
 #include "kernels/backend.hpp"
+#include "worker/encoder/encoder.hpp"
 #include "worker/encoder/workspace.hpp"
 #include "worker/engine/engine.hpp"
 #include "worker/engine/pass_pipeline.hpp"
@@ -25,6 +26,9 @@ namespace tessera::worker {
 inline constexpr int kBatchSlots = 2;   // one computes while the other is filled and emptied
 inline constexpr int kExpressSlot = 2;  // of a batch that overtakes them
 inline constexpr int kEngineSlots = 3;
+inline Encoder::Region region_of(int slot) {
+  return slot == kExpressSlot ? Encoder::Region::kExpress : Encoder::Region::kBatch;
+}
 
 // About how much work is queued on a device at once, in seconds: twice as long a query may wait.
 // Shorter pieces cost a device more gaps; the CPU's threads meet at the end of each.

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/check.hpp"
+#include "worker/split/token_split.hpp"
 
 namespace tessera::worker {
 namespace {
@@ -22,7 +23,8 @@ PassCutter::PassCutter(const ModelConfig& config, double piece_s)
   const auto intermediate = static_cast<double>(config.intermediate_size);
   per_token_ = {hidden * (q + 2 * kv), hidden * q, 2 * hidden * intermediate,
                 hidden * intermediate};
-  per_pair_ = 2 * q;
+  per_pair_ =
+      attention_pair_cost(config) * static_cast<double>(config.linear_parameters_per_layer());
 }
 
 void PassCutter::add(int slot, const PassCost& cost) {
@@ -88,8 +90,7 @@ void PassPipeline::add(int slot, const PassCost& cost) {
   CHECK(!busy_.at(static_cast<std::size_t>(slot)));
   busy_.at(static_cast<std::size_t>(slot)) = true;
   cutter_.add(slot, cost);
-  while (queue_more()) {
-  }
+  queue_all();
 }
 
 void PassPipeline::add_express(int slot) {
@@ -103,10 +104,13 @@ bool PassPipeline::run_until_done(int slot, const std::function<bool()>& interru
     if (interrupted()) return false;
     if (!queue_more()) retire_oldest();
   }
-  while (queue_more()) {
-    // The device has work while the caller looks at the vectors.
-  }
+  queue_all();  // The device has work while the caller looks at the vectors.
   return true;
+}
+
+void PassPipeline::queue_all() {
+  while (queue_more()) {
+  }
 }
 
 bool PassPipeline::queue_more() {

@@ -86,7 +86,9 @@ class PassPipeline {
     PassPiece piece;
     std::uint64_t ticket = 0;
   };
+  // A piece, where there is room and one left; all of these.
   bool queue_more();
+  void queue_all();
   void launch(const PassPiece& piece);
   void retire_oldest();
 

@@ -124,9 +124,6 @@ class SingleEngine final : public Engine {
     std::vector<std::int32_t> cu_seqlens;
     std::unique_ptr<Encoder::Pass> pass;
   };
-  static Encoder::Region region_of(int slot) {
-    return slot == kExpressSlot ? Encoder::Region::kExpress : Encoder::Region::kBatch;
-  }
   Slot& at(int slot) { return slots_.at(static_cast<std::size_t>(slot)); }
   const Slot& at(int slot) const { return slots_.at(static_cast<std::size_t>(slot)); }
 

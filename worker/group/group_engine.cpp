@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <functional>
 #include <iterator>
 #include <optional>
@@ -118,9 +117,9 @@ class GroupEngine final : public Engine {
     const auto sequences = static_cast<std::size_t>(batch.num_sequences());
     b.vectors.resize(sequences * static_cast<std::size_t>(info_.hidden_size));
     b.finite.assign(sequences, 0);
-    b.express = slot == kExpressSlot;
-    divide(b);
-    if (b.express) {
+    const bool express = slot == kExpressSlot;
+    divide(b, shared_->parts.halves && !express);
+    if (express) {
       CHECK(batch.total_tokens() <= info_.express_tokens);
       pipeline_->add_express(slot);
       return;
@@ -188,7 +187,7 @@ class GroupEngine final : public Engine {
     s.limits = fit_limits(s.options, s.config, *s.backends[0], free_bytes, s.plan);
   }
 
-  void divide(GroupBatch& batch) const {
+  void divide(GroupBatch& batch, bool halves) const {
     const Shared& s = *shared_;
     const double pair_cost = attention_pair_cost(s.config);
     if (s.plan.split == GroupSplit::kTokens) {
@@ -196,7 +195,6 @@ class GroupEngine final : public Engine {
       return;
     }
     batch.second_cu_seqlens.clear();
-    const bool halves = s.parts.halves && !batch.express;
     const auto first =
         static_cast<std::size_t>(halves ? halve_batch(batch.cu_seqlens, pair_cost) : 0);
     for (std::size_t i = first; first > 0 && i < batch.cu_seqlens.size(); ++i) {
@@ -233,12 +231,8 @@ class GroupEngine final : public Engine {
   }
 
   RankThreads::Clock::duration standstill_max(const GroupBatch& batch) const {
-    double squares = 0;
-    for (std::size_t i = 0; i + 1 < batch.cu_seqlens.size(); ++i) {
-      squares += std::pow(batch.cu_seqlens[i + 1] - batch.cu_seqlens[i], 2);
-    }
-    const double expected_s =
-        info_.cost.seconds(static_cast<double>(batch.input_ids.size()), squares);
+    const PassCost cost = pass_cost(shared_->options, batch.view(), info_.cost);
+    const double expected_s = info_.cost.seconds(cost.tokens, cost.sum_of_squares);
     // Two batches may be under way. Before the cost is known nothing can be said about a hang.
     const double limit_s = std::max(shared_->parts.standstill_s, 4 * kEngineSlots * expected_s);
     return std::chrono::duration_cast<RankThreads::Clock::duration>(Seconds(limit_s));

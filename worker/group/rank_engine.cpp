@@ -15,10 +15,6 @@ using kernels::PackedBatchView;
 
 namespace {
 
-Encoder::Region region_of(int slot) {
-  return slot == kExpressSlot ? Encoder::Region::kExpress : Encoder::Region::kBatch;
-}
-
 // Multiples of 8 up to 64, then four to an octave, up to `most` and with it.
 std::vector<std::int64_t> kernel_sizes(std::int64_t most) {
   std::vector<std::int64_t> sizes;

@@ -24,7 +24,6 @@ struct GroupBatch {
   std::vector<std::int32_t> second_cu_seqlens;  // kTensor: of the second half; none: in one piece
   std::vector<float> vectors;                   // [num_sequences, hidden]
   std::vector<std::uint8_t> finite;             // [num_sequences]
-  bool express = false;
 
   kernels::PackedBatchView view() const { return {input_ids, cu_seqlens}; }
   // kTensor: sequences and tokens of the first half, or of all.

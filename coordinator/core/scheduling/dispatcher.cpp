@@ -206,14 +206,16 @@ void Dispatcher::on_result(const std::string& peer, protocol::BatchResult result
   Worker* worker = registry_.find(peer);
   CHECK(worker != nullptr);
   std::erase(worker->batches, result.batch_id);
-  worker->express_batch = batch.express ? 0 : worker->express_batch;
+  const bool overtook = worker->express_batch == result.batch_id;
+  worker->express_batch = overtook ? 0 : worker->express_batch;
   worker->exclusive = false;
   ++worker->batches_done;
   worker->tokens_done += batch.tokens;
   tokens_done_ += batch.tokens;
-  if (result.compute_us > 0 && !batch.express) {  // It also waited for what it overtook.
+  if (result.compute_us > 0 && !overtook) {  // It also waited for what it overtook.
     worker->cost_correction.on_batch(batch.stated_s, static_cast<double>(result.compute_us) / 1e6);
   }
+  metrics_.express_batches += overtook ? 1 : 0;
   count_batch(batch, *worker, result.compute_us, now);
   end_batch(batch, result);
   if (worker->leaving && worker->batches.empty()) {
@@ -224,7 +226,6 @@ void Dispatcher::on_result(const std::string& peer, protocol::BatchResult result
 void Dispatcher::count_batch(const BatchInFlight& batch, const Worker& worker,
                              std::uint64_t compute_us, Micros now) {
   ++metrics_.batches;
-  metrics_.express_batches += batch.express ? 1 : 0;
   const auto tokens = static_cast<double>(batch.tokens);
   observe(metrics_.fill, tokens / worker.hello.max_batch_tokens);
   observe(metrics_.queue, seconds_of(batch.queued_us));
@@ -442,7 +443,6 @@ void Dispatcher::send_batch(Worker& worker, std::vector<Flight*> flights, Turn t
   batches_[message.batch_id] = {.worker = worker.peer,
                                 .model = worker.model,
                                 .attempt = message.attempt,
-                                .express = message.express,
                                 .tokens = tokens,
                                 .stated_s = expected_s / worker.cost_correction.factor(),
                                 .give_up_at = now + options_.batch_us_max +

@@ -86,7 +86,6 @@ class Dispatcher {
     std::string worker;
     ModelId model = 0;
     std::uint32_t attempt = 1;
-    bool express = false;
     std::uint64_t tokens = 0;
     double stated_s = 0;  // By the worker's own cost model.
     Micros give_up_at = 0;

@@ -128,10 +128,11 @@ WorkerRegistry::Due WorkerRegistry::tick(Micros now) {
   return due;
 }
 
-Worker* WorkerRegistry::next_free(ModelId model, const std::vector<const Worker*>& skip) {
+template <typename Takes>
+Worker* WorkerRegistry::least_loaded(ModelId model, Takes takes) {
   Worker* best = nullptr;
   for (auto& [peer, worker] : workers_) {
-    if (worker.model == model && worker.takes_work() && !std::ranges::count(skip, &worker) &&
+    if (worker.model == model && takes(worker) &&
         (best == nullptr || worker.in_slots() < best->in_slots())) {
       best = &worker;
     }
@@ -139,15 +140,14 @@ Worker* WorkerRegistry::next_free(ModelId model, const std::vector<const Worker*
   return best;
 }
 
+Worker* WorkerRegistry::next_free(ModelId model, const std::vector<const Worker*>& skip) {
+  return least_loaded(model, [&](const Worker& worker) {
+    return worker.takes_work() && !std::ranges::count(skip, &worker);
+  });
+}
+
 Worker* WorkerRegistry::next_express(ModelId model) {
-  Worker* best = nullptr;
-  for (auto& [peer, worker] : workers_) {
-    if (worker.model == model && worker.takes_express() &&
-        (best == nullptr || worker.in_slots() < best->in_slots())) {
-      best = &worker;
-    }
-  }
-  return best;
+  return least_loaded(model, [](const Worker& worker) { return worker.takes_express(); });
 }
 
 WorkerCapacity WorkerRegistry::capacity(const Worker& worker) const {

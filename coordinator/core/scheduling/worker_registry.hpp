@@ -98,6 +98,10 @@ class WorkerRegistry {
   const std::map<std::string, Worker>& all() const { return workers_; }
 
  private:
+  // Of the model's workers of which `takes(worker)`; nullptr when none does.
+  template <typename Takes>
+  Worker* least_loaded(ModelId model, Takes takes);
+
   const RegistryOptions options_;
   std::map<std::string, Worker> workers_;  // By peer.
   Micros ticked_at_ = 0;
